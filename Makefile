@@ -1,0 +1,51 @@
+# `make help` says what there is. Needs Python 3.11 or newer with venv, and make; everything else is installed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo_contest
+SOURCES := augment models pipeline demo benchmarks hack_train.py predict.py
+
+.PHONY: help demo tests check format lint types pictures clear
+.DEFAULT_GOAL := help
+
+help: ## what each target does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: .venv/installed ## draw a small contest, train on it, predict, show the result (about 6 minutes)
+	$(BIN)/python -m demo $(DEMO)
+	$(BIN)/python hack_train.py --config configs/demo.yaml --name demo --data $(DEMO)
+	$(BIN)/python predict.py
+	$(BIN)/python -m demo.result $(DEMO)
+
+pictures: demo ## make the README's pictures anew
+	$(BIN)/python -m demo.pictures
+
+tests: .venv/installed-dev ## run all tests
+	$(BIN)/python -m pytest
+
+check: lint types tests ## format, lint, types and tests
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy $(SOURCES)
+
+format: .venv/installed-dev ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clear: ## remove what was generated: environment, caches, runs, the demo's contest
+	rm -rf .venv cache runs $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,118 @@
+"""Augmenters: what draws views. Parameters are constants or (low, high) ranges; a draw is a function of its key.
+
+    augmenter = Chain((AffineAugmenter(rotation=(-15, 15)), MirrorAugmenter(probability=0.5)))
+    view = augmenter.draw(Key(seed=0, epoch=3, samples=ids), size=(128, 128))
+
+This file has what they share and what combines them; `geometric.py` and `photometric.py` have the augmenters.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from augment.key import Key
+from augment.view import View
+
+Range = float | tuple[float, float]
+Drawn = Mapping[str, np.ndarray]
+
+
+class Draws(Protocol):
+    """Anything that draws views; `size` is the (height, width) of the images that come in."""
+
+    def draw(self, key: Key, size: tuple[int, int]) -> View: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmenter:
+    """Draws the view that does nothing, and holds what its descendants share: probability and ranges.
+
+    A descendant names its parameters as fields, with their bounds in `bounds`, and turns one value of each into a
+    view in `view`. Parameters in `factors` are drawn evenly in their logarithm.
+    """
+
+    probability: float = 1.0
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {}
+    factors: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        for parameter in ("probability", *self.parameters()):
+            value = getattr(self, parameter)
+            low, high = ends(value)
+            least, most = self.bounds.get(parameter, (-np.inf, np.inf)) if parameter != "probability" else (0, 1)
+            if not low <= high or not np.isfinite((low, high)).all():
+                raise ValueError(f"{type(self).__name__}.{parameter}: {value!r} is not a number or a range [low, high]")
+            if not least <= low <= high <= most:
+                allowed = f"between {least:g} and {most:g}" if most < np.inf else f"at least {least:g}"
+                raise ValueError(f"{type(self).__name__}.{parameter}: {value!r} is not {allowed}")
+
+    @classmethod
+    def parameters(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls) if field.name != "probability"]
+
+    def draw(self, key: Key, size: tuple[int, int]) -> View:
+        """Draws for a whole batch at once; with probability 1 - `probability` a sample is left as it is."""
+        parameters = self.parameters()
+        numbers = key.uniform(1 + len(parameters)).T
+        drawn = {p: self._between(p, number) for p, number in zip(parameters, numbers[1:], strict=True)}
+        view = self.view(key, size, drawn)
+        return view if self.probability == 1 else view.only(numbers[0] < self.probability)
+
+    def view(self, key: Key, size: tuple[int, int], drawn: Drawn) -> View:
+        """The view of `drawn`, a (B,) array for each parameter; what else is random comes from children of the key."""
+        return View.identity(len(key.samples), size)
+
+    def _between(self, parameter, number):
+        low, high = ends(getattr(self, parameter))
+        return low * (high / low) ** number if parameter in self.factors else low + (high - low) * number
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Draws from each augmenter in turn and composes the views: still one warp."""
+
+    augmenters: tuple[Draws, ...]
+
+    def draw(self, key: Key, size: tuple[int, int]) -> View:
+        view = View.identity(len(key.samples), size)
+        for place, augmenter in enumerate(self.augmenters):
+            view = view.then(augmenter.draw(key.child(place), view.size))
+        return view
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomAugmenter:
+    """Draws, for each sample, one of its augmenters, with probabilities in proportion to `weights`."""
+
+    augmenters: tuple[Draws, ...]
+    weights: tuple[float, ...] = ()
+    probability: float = 1.0
+
+    def __post_init__(self):
+        weights = self.weights or (1.0,) * len(self.augmenters)
+        if not self.augmenters:
+            raise ValueError("RandomAugmenter.augmenters: at least one is needed")
+        if len(weights) != len(self.augmenters) or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"RandomAugmenter.weights: {list(weights)} are not {len(self.augmenters)} weights of at least 0"
+            )
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"RandomAugmenter.probability: {self.probability!r} is not between 0 and 1")
+
+    def draw(self, key: Key, size: tuple[int, int]) -> View:
+        numbers = key.uniform(2).T
+        shares = np.cumsum(self.weights or (1.0,) * len(self.augmenters))
+        choice = np.searchsorted(shares / shares[-1], numbers[1], side="right").clip(max=len(shares) - 1)
+        choice[numbers[0] >= self.probability] = -1
+        view = View.identity(len(key.samples), size)
+        for place, augmenter in enumerate(self.augmenters):
+            view = view.then(augmenter.draw(key.child(place), size).only(choice == place))
+        return view
+
+
+def ends(value: Range) -> tuple[float, float]:
+    """The ends of a range; a constant is both."""
+    return value if isinstance(value, tuple) else (value, value)

@@ -1,0 +1,334 @@
+"""What changes the look of an image and moves no point, as data: colour, tone, blur, noise, JPEG, low resolution.
+
+An effect holds arrays with a row for each image of a batch; a row with the neutral values leaves its image alone. Each
+effect is done twice, on one image by OpenCV (`on_image`) and on a batch by torch (`on_tensor`), in agreement. After
+each effect the values are whole numbers in 0..255 again, on every device.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, ClassVar, Self
+
+import cv2
+import numpy as np
+import torch
+
+from augment.key import Key
+
+NOISE_TILE = 256
+# The tables of ITU-T T.81, annex K.
+JPEG_LUMA = np.array(
+    [
+        (16, 11, 10, 16, 24, 40, 51, 61),
+        (12, 12, 14, 19, 26, 58, 60, 55),
+        (14, 13, 16, 24, 40, 57, 69, 56),
+        (14, 17, 22, 29, 51, 87, 80, 62),
+        (18, 22, 37, 56, 68, 109, 103, 77),
+        (24, 35, 55, 64, 81, 104, 113, 92),
+        (49, 64, 78, 87, 103, 121, 120, 101),
+        (72, 92, 95, 98, 112, 100, 103, 99),
+    ]
+)
+JPEG_CHROMA = np.pad(
+    [(17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99)], ((0, 4), (0, 4)), constant_values=99
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """Arrays with a row an image, and what they do. `neutral` has the value of each that does nothing."""
+
+    neutral: ClassVar[dict[str, Any]] = {}
+
+    def fired(self) -> np.ndarray:
+        """(B,) bool: which images are changed at all."""
+        differs = [
+            (array != self.neutral[name]).reshape(len(array), -1).any(axis=1) for name, array in vars(self).items()
+        ]
+        return np.logical_or.reduce(differs)
+
+    def only(self, chosen: np.ndarray) -> Self:
+        """The effect on the images where the (B,) mask is true, and none on the others."""
+        kept = {
+            name: np.where(chosen.reshape(-1, *[1] * (array.ndim - 1)), array, self.neutral[name])
+            for name, array in vars(self).items()
+        }
+        return replace(self, **kept)
+
+    def through(self, geometry: np.ndarray) -> Self:
+        """The effect as it looks when the image that has it is warped by (B, 3, 3) matrices."""
+        return self
+
+    def merged(self, following: "Effect") -> "Effect | None":
+        """One effect that does this one and then `following`, where there is one."""
+        return None
+
+    def on_image(self, image: np.ndarray, row: int):
+        """Changes one (H, W, 3) uint8 image in place."""
+        raise NotImplementedError
+
+    def on_tensor(self, images: torch.Tensor) -> torch.Tensor:
+        """The (B, 3, H, W) float32 images after the effect."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Colour(Effect):
+    """Affine maps of RGB in units of 0..255: matrix (B, 3, 4). Brightness, contrast, saturation, hue, grey, tint."""
+
+    matrix: np.ndarray
+    neutral: ClassVar = {"matrix": np.eye(3, 4)}
+
+    def merged(self, following):
+        if not isinstance(following, Colour):
+            return None
+        product = following.matrix[:, :, :3] @ self.matrix
+        product[:, :, 3] += following.matrix[:, :, 3]
+        return Colour(product)
+
+    def inverse(self) -> "Colour":
+        """Raises ValueError where a colour is lost, as in grey."""
+        if not (np.linalg.cond(self.matrix[:, :, :3]) < 1e6).all():
+            raise ValueError("the colour of this view has no inverse")
+        linear = np.linalg.inv(self.matrix[:, :, :3])
+        return Colour(np.concatenate((linear, -linear @ self.matrix[:, :, 3:]), axis=2))
+
+    def on_image(self, image, row):
+        cv2.transform(image, self.matrix[row], dst=image)
+
+    def on_tensor(self, images):
+        """Sums of products, for the reason given at `grid_sample`."""
+        rows = to_float32(images, self.matrix).permute(1, 2, 0)[..., None, None]
+        red, green, blue = images.unbind(1)
+        return whole(torch.stack([r * red + g * green + b * blue + k for r, g, b, k in rows], dim=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Tone(Effect):
+    """Powers of brightness: 255 (x / 255) ** gamma, gamma (B,)."""
+
+    gamma: np.ndarray
+    neutral: ClassVar = {"gamma": 1.0}
+
+    def merged(self, following):
+        return Tone(self.gamma * following.gamma) if isinstance(following, Tone) else None
+
+    def on_image(self, image, row):
+        table = np.rint(255 * np.linspace(0, 1, 256) ** self.gamma[row]).astype(np.uint8)
+        cv2.LUT(image, table, dst=image)
+
+    def on_tensor(self, images):
+        gamma = to_float32(images, self.gamma)[:, None, None, None]
+        return whole(255 * (images / 255) ** gamma)
+
+
+@dataclass(frozen=True, eq=False)
+class Blur(Effect):
+    """Gaussian blur: covariance (B, 2, 2) of (x, y) in squared pixels of the image. A line is a motion's blur.
+
+    Blurs add their covariances, and a warp takes them through its linear part, so the blur of a chain is one blur.
+    """
+
+    covariance: np.ndarray
+    neutral: ClassVar = {"covariance": 0.0}
+
+    def through(self, geometry):
+        linear = geometry[:, :2, :2] / geometry[:, 2:, 2:]
+        return Blur(linear @ self.covariance @ linear.swapaxes(1, 2))
+
+    def merged(self, following):
+        return Blur(self.covariance + following.covariance) if isinstance(following, Blur) else None
+
+    def on_image(self, image, row):
+        (xx, xy), (_, yy) = self.covariance[row]
+        if abs(xy) < 1e-3:  # sepFilter2D is exact to rounding, where GaussianBlur is not
+            across, down = (cv2.getGaussianKernel(*_axis(variance)) for variance in (xx, yy))
+            cv2.sepFilter2D(image, -1, across, down, image, borderType=cv2.BORDER_REPLICATE)
+        else:
+            kernel = _kernel(self.covariance[row], _radius(self.covariance[row]))
+            cv2.filter2D(image, -1, kernel, image, borderType=cv2.BORDER_REPLICATE)
+
+    def on_tensor(self, images):
+        radius = _radius(self.covariance)
+        kernels = to_float32(images, np.stack([_kernel(covariance, radius) for covariance in self.covariance]))
+        batch, channels, height, width = images.shape
+        padded = torch.nn.functional.pad(images, [radius] * 4, mode="replicate")
+        weights = kernels[:, None, None].expand(-1, channels, -1, -1, -1).reshape(-1, 1, *kernels.shape[1:])
+        blurred = torch.nn.functional.conv2d(padded.reshape(1, -1, *padded.shape[2:]), weights, groups=len(weights))
+        return whole(blurred.view(batch, channels, height, width))
+
+
+@dataclass(frozen=True, eq=False)
+class Noise(Effect):
+    """Normal noise on each value: sigma (B,) in 0..255, taken from an endless tile of noise at place (B, 2)."""
+
+    sigma: np.ndarray
+    place: np.ndarray
+    neutral: ClassVar = {"sigma": 0.0, "place": 0}
+
+    def on_image(self, image, row):
+        cv2.add(image, noise_at(self.place[row], image.shape[:2]) * np.float32(self.sigma[row]), image, dtype=cv2.CV_8U)
+
+    def on_tensor(self, images):
+        tile = torch.from_numpy(noise_tile()).to(images.device)
+        place = torch.from_numpy(self.place).to(images.device)
+        height, width = (torch.arange(n, device=images.device) for n in images.shape[2:])
+        rows, columns = (place[:, :1] + height) % NOISE_TILE, (place[:, 1:] + width) % NOISE_TILE
+        noise = tile[rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+        return whole(images + noise * to_float32(images, self.sigma)[:, None, None, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Jpeg(Effect):
+    """The loss of JPEG at a quality (B,) of 1..99; 100 is none. Chroma is stored at half the size, as cameras do."""
+
+    quality: np.ndarray
+    neutral: ClassVar = {"quality": 100.0}
+
+    def on_image(self, image, row):
+        one = Jpeg(self.quality[row : row + 1])
+        changed = one.on_tensor(torch.from_numpy(image).permute(2, 0, 1)[None].float())
+        image[:] = changed[0].permute(1, 2, 0).numpy()
+
+    def on_tensor(self, images):
+        height, width = images.shape[2:]
+        padding = (0, -width % 16, 0, -height % 16)
+        red, green, blue = torch.nn.functional.pad(images, padding, mode="replicate").unbind(1)
+        luma = 0.299 * red + 0.587 * green + 0.114 * blue
+        luma_steps, chroma_steps = (to_float32(images, steps) for steps in _jpeg_steps(self.quality))
+        halves = torch.nn.functional.avg_pool2d(torch.stack(((blue - luma) / 1.772, (red - luma) / 1.402), dim=1), 2)
+        stored = torch.stack([_quantise(half, chroma_steps) for half in halves.unbind(1)], dim=1)
+        to_blue, to_red = torch.nn.functional.interpolate(stored, scale_factor=2, mode="bilinear").unbind(1)
+        luma = _quantise(luma - 128, luma_steps) + 128
+        changed = torch.stack(
+            (luma + 1.402 * to_red, luma - 0.344136 * to_blue - 0.714136 * to_red, luma + 1.772 * to_blue), dim=1
+        )
+        fired = torch.from_numpy(self.fired()).to(images.device)[:, None, None, None]
+        return torch.where(fired, whole(changed[:, :, :height, :width]), images)
+
+
+@dataclass(frozen=True, eq=False)
+class LowResolution(Effect):
+    """The look of an image that was once smaller by a factor (B,) of at most 1: averaged down, stretched up."""
+
+    factor: np.ndarray
+    neutral: ClassVar = {"factor": 1.0}
+
+    def through(self, geometry):
+        scale = np.sqrt(np.abs(np.linalg.det(geometry[:, :2, :2])))
+        return LowResolution(np.where(self.factor < 1, np.minimum(self.factor / scale, 1.0), 1.0))
+
+    def on_image(self, image, row):
+        height, width = image.shape[:2]
+        small = (_smaller(width, self.factor[row]), _smaller(height, self.factor[row]))
+        cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), image)
+
+    def on_tensor(self, images):
+        rows, columns = (
+            to_float32(images, np.stack([_there_and_back(n, _smaller(n, factor)) for factor in self.factor]))
+            for n in images.shape[2:]
+        )
+        return whole(rows[:, None] @ images @ columns[:, None].transpose(2, 3))
+
+
+@lru_cache(maxsize=1)
+def noise_tile() -> np.ndarray:
+    """(NOISE_TILE, NOISE_TILE, 3) float32 standard normal numbers, the same for ever: Box and Muller's of a key's."""
+    numbers = Key(0, 0, np.arange(NOISE_TILE**2)).uniform(6)
+    radius = np.sqrt(-2 * np.log1p(-numbers[:, :3]))
+    return (radius * np.cos(2 * np.pi * numbers[:, 3:])).reshape(NOISE_TILE, NOISE_TILE, 3).astype(np.float32)
+
+
+def noise_at(place: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) of the endless tile, from (row, column) `place` on."""
+    rows, columns = ((start + np.arange(n)) % NOISE_TILE for start, n in zip(place, size, strict=True))
+    return noise_tile()[rows[:, None], columns]
+
+
+def _axis(variance):
+    """Size and sigma of a kernel along an axis; nothing smaller than a hundredth of a pixel is blurred."""
+    sigma = math.sqrt(max(variance, 1e-4))
+    return 2 * math.ceil(3 * sigma) + 1, sigma
+
+
+def _radius(covariance):
+    """Pixels to each side that hold three standard deviations of the widest of (..., 2, 2) covariances."""
+    widest = covariance[..., (0, 1), (0, 1)].max()
+    return max(1, math.ceil(3 * math.sqrt(widest)))
+
+
+def _kernel(covariance, radius):
+    """(2 radius + 1, 2 radius + 1) float32 weights of a normal density, one axis at a time where it is aligned.
+
+    A thin line is thickened to a tenth of a squared pixel, so that the pixels it passes between see it.
+    """
+    (xx, xy), (_, yy) = covariance
+    step = np.arange(-radius, radius + 1)
+    if abs(xy) < 1e-3:
+        weights = np.outer(*(_weights(step, *_axis(variance)) for variance in (yy, xx)))
+    else:
+        a, b, c = np.linalg.inv(covariance + 0.1 * np.eye(2))[(0, 0, 1), (0, 1, 1)]
+        weights = np.exp(-0.5 * (a * step**2 + 2 * b * step * step[:, None] + c * step[:, None] ** 2))
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def _weights(step, size, sigma):
+    return np.where(np.abs(step) <= size // 2, np.exp(-0.5 * (step / sigma) ** 2), 0)
+
+
+def _smaller(length, factor):
+    return max(1, round(length * factor))
+
+
+@lru_cache(maxsize=256)
+def _there_and_back(length, small):
+    """(length, length): averages over areas down to `small` pixels, then interpolates linearly up again."""
+    if small == length:
+        return np.eye(length)
+    edges = np.arange(length + 1) * small / length
+    overlap = np.minimum(edges[1:], np.arange(1, small + 1)[:, None]) - np.maximum(
+        edges[:-1], np.arange(small)[:, None]
+    )
+    down = overlap.clip(min=0)
+    place = ((np.arange(length) + 0.5) * small / length - 0.5).clip(0, small - 1)
+    low = np.minimum(place.astype(int), max(small - 2, 0))
+    up = np.zeros((length, small))
+    up[np.arange(length), low] = 1 - (place - low)
+    up[np.arange(length), np.minimum(low + 1, small - 1)] += place - low
+    return up @ (down / down.sum(axis=1, keepdims=True))
+
+
+def _jpeg_steps(quality):
+    """(B, 8, 8) steps of luminance and of chrominance at a quality, scaled as libjpeg does."""
+    scale = np.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
+    return [np.clip(np.floor((table * scale + 50) / 100), 1, 255) for table in (JPEG_LUMA, JPEG_CHROMA)]
+
+
+@lru_cache(maxsize=1)
+def _dct():
+    """(8, 8) orthonormal matrix of the discrete cosine transform."""
+    place = np.arange(8)
+    matrix = np.cos((2 * place + 1) * place[:, None] * np.pi / 16) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+def _quantise(plane, steps):
+    """(B, H, W) planes about 0 with the coefficients of their 8 x 8 blocks rounded to multiples of (B, 8, 8) steps."""
+    batch, height, width = plane.shape
+    dct = to_float32(plane, _dct())
+    blocks = plane.reshape(batch, height // 8, 8, width // 8, 8).transpose(2, 3)
+    steps = steps[:, None, None]
+    coefficients = torch.round(dct @ blocks @ dct.T / steps) * steps
+    return (dct.T @ coefficients @ dct).transpose(2, 3).reshape(batch, height, width)
+
+
+def to_float32(images: torch.Tensor, array: np.ndarray) -> torch.Tensor:
+    """An array as float32 on the device of the images, without waiting for the copy."""
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(images.device, non_blocking=True)
+
+
+def whole(images: torch.Tensor) -> torch.Tensor:
+    """Rounds to whole numbers in 0..255, in place."""
+    return images.round_().clamp_(0, 255)

@@ -1,0 +1,132 @@
+"""Any albumentations transform as an augmenter: pip install albumentations==2.0.8 opencv-python-headless.
+
+What only changes pixels is kept as its own description and a seed, and replays. What moves points is asked where it
+moves some, and becomes the matrix that does so: the image then goes through the one warp of the chain, by our
+resampling and border. What moves points by no matrix (elastic, thin-plate, grid …) has no exact inverse and is refused.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+
+from augment.effects import Effect
+from augment.geometry import matrices, transform_points
+
+if TYPE_CHECKING:
+    from augment.key import Key
+
+MAX_RESIDUAL = 1e-2  # pixels; their keypoints are float32
+NUM_PROBES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign(Effect):
+    """An albumentations transform of pixels: its description as JSON, spec (B,), and the seed it is run with, (B,)."""
+
+    spec: np.ndarray
+    seed: np.ndarray
+    neutral: ClassVar = {"spec": "", "seed": 0}
+
+    def on_image(self, image, row):
+        transform = _from_json(str(self.spec[row]))
+        transform.set_random_seed(int(self.seed[row]))
+        image[:] = transform(image=image)["image"]
+
+    def on_tensor(self, images):
+        """By way of the CPU: albumentations knows no other device."""
+        pixels = images.to(torch.uint8).cpu().permute(0, 2, 3, 1).contiguous().numpy()
+        for row in np.flatnonzero(self.fired()):
+            self.on_image(pixels[row], row)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(images.device).float()
+
+
+def albumentations() -> Any:
+    """The package, which is needed only by those who use it. Raises ValueError where it is not installed."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        import albumentations as package
+    except ImportError as error:
+        raise ValueError("AlbumentationsAugmenter needs: pip install albumentations==2.0.8") from error
+    return package
+
+
+def parts_of(transform: Any) -> list[tuple[Any, bool]]:
+    """The transforms of a sequence, each with whether it moves points.
+
+    Raises ValueError for one that is half of each, or that moves points by no matrix.
+    """
+    package = albumentations()
+    if isinstance(transform, package.Compose | package.Sequential) and transform.p == 1:
+        return [part for child in transform.transforms for part in parts_of(child)]
+    moves = {_moves_points(leaf) for leaf in _leaves(transform)}
+    name = type(transform).__name__
+    if len(moves) > 1:
+        raise ValueError(f"albumentations {name} draws among what moves points and what does not; give each its own")
+    if True in moves:
+        for seed in range(NUM_PROBES):
+            probe(transform, seed, (96, 128))
+    return [(transform, True in moves)]
+
+
+def probe(transform: Any, seed: int, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The (3, 3) matrix by which a transform with this seed moves points, and the size that it gives.
+
+    Raises ValueError where no matrix does.
+    """
+    package = albumentations()
+    height, width = size
+    grid = np.stack(np.meshgrid(np.linspace(0, width - 1, 5), np.linspace(0, height - 1, 5)), axis=-1).reshape(-1, 2)
+    params = package.KeypointParams(format="xy", remove_invisible=False)
+    composed = package.Compose([transform], keypoint_params=params)
+    composed.set_random_seed(seed)
+    try:
+        result = composed(image=np.zeros((*size, 3), np.uint8), keypoints=grid)
+    except (ValueError, TypeError, RuntimeError, cv2.error) as error:
+        raise ValueError(f"albumentations {type(transform).__name__} fails on a plain image: {error}") from error
+    moved = np.asarray(result["keypoints"], np.float64)
+    solution = np.linalg.lstsq(np.column_stack((grid, np.ones(len(grid)))), moved, rcond=None)[0]
+    matrix = matrices([tuple(solution[:, 0]), tuple(solution[:, 1])])[0]
+    if _residual(matrix, grid, moved) > MAX_RESIDUAL:
+        found = cv2.findHomography(grid, moved)[0]
+        matrix = matrix if found is None else found
+        if (residual := _residual(matrix, grid, moved)) > MAX_RESIDUAL:
+            raise ValueError(
+                f"albumentations {type(transform).__name__} moves points by no matrix ({residual:.2f} px from the "
+                "nearest one), so it has no exact inverse; use it on nothing that has points"
+            )
+    return matrix, result["image"].shape[:2]
+
+
+def seeds(key: "Key") -> np.ndarray:
+    """(B,) seeds for generators that have a state."""
+    return (key.uniform(1)[:, 0] * 2**32).astype(np.int64)
+
+
+def to_json(transform: Any) -> str:
+    return json.dumps(albumentations().to_dict(albumentations().Compose([transform])))
+
+
+@lru_cache(maxsize=64)
+def _from_json(spec):
+    return albumentations().from_dict(json.loads(spec))
+
+
+def _residual(matrix, points, moved):
+    return np.abs(transform_points(matrix[None], points[None])[0] - moved).max()
+
+
+def _leaves(transform):
+    children = getattr(transform, "transforms", None)
+    return [transform] if children is None else [leaf for child in children for leaf in _leaves(child)]
+
+
+def _moves_points(leaf):
+    package = albumentations()
+    dropouts = package.CoarseDropout.__mro__[1]  # they cover pixels; the points stay where they are
+    return isinstance(leaf, package.DualTransform) and not isinstance(leaf, dropouts | package.PixelDropout)

@@ -1,0 +1,61 @@
+"""Batches of 3 x 3 matrices in the convention of `augment/__init__.py`, and what they do to points.
+
+Every builder takes numbers or arrays of shape (B,) and returns (B, 3, 3) float64; a number counts as B = 1.
+"""
+
+import numpy as np
+
+
+def matrices(rows):
+    """A (B, 3, 3) float64 array from two or three rows of three entries, each a number or a (B,) array."""
+    if len(rows) == 2:
+        rows = [*rows, (0, 0, 1)]
+    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(entry, np.float64)) for row in rows for entry in row))
+    return np.stack(columns, axis=1).reshape(-1, 3, 3)
+
+
+def translation(dx, dy):
+    return matrices([(1, 0, dx), (0, 1, dy)])
+
+
+def scaling(sx, sy):
+    """Scales about the point (0, 0), which is the centre of the first pixel. For a resize see `resize`."""
+    return matrices([(sx, 0, 0), (0, sy, 0)])
+
+
+def rotation(degrees):
+    """Rotates about (0, 0); positive angles turn the picture clockwise as it is seen (x right, y down)."""
+    angle = np.radians(degrees)
+    return matrices([(np.cos(angle), -np.sin(angle), 0), (np.sin(angle), np.cos(angle), 0)])
+
+
+def mirror(width):
+    """Left becomes right: x -> width - 1 - x."""
+    return matrices([(-1, 0, np.asarray(width) - 1), (0, 1, 0)])
+
+
+def resize(source, size):
+    """Stretches an image of size `source` to `size`, both (height, width): x -> s * (x + 0.5) - 0.5."""
+    (height, width), (new_height, new_width) = source, size
+    sy, sx = new_height / height, new_width / width
+    return matrices([(sx, 0, sx / 2 - 0.5), (0, sy, sy / 2 - 0.5)])
+
+
+def about_centre(matrix, size):
+    """The matrix applied about the centre of an image of (height, width) instead of about (0, 0)."""
+    y, x = (size[0] - 1) / 2, (size[1] - 1) / 2
+    return translation(x, y) @ matrix @ translation(-x, -y)
+
+
+def is_affine(matrix):
+    """Whether the last row of every matrix is (0, 0, 1), to the bit."""
+    return bool((matrix[..., 2, :] == (0.0, 0.0, 1.0)).all())
+
+
+def transform_points(matrix, points):
+    """Applies (B, 3, 3) matrices to (B, K, 2) points, in float64. A missing point (NaN) stays missing."""
+    points = np.asarray(points, np.float64)
+    moved = points @ matrix[:, :2, :2].swapaxes(1, 2) + matrix[:, None, :2, 2]
+    if is_affine(matrix):
+        return moved
+    return moved / (points @ matrix[:, 2, :2, None] + matrix[:, None, 2, 2:])

@@ -1,0 +1,44 @@
+"""Randomness as a pure function: the numbers of a draw depend on (seed, epoch, sample id) and on nothing else.
+
+A generator with a state would give a sample other numbers when the batch, the number of workers or the rank
+changes. Here each number is a hash of what it belongs to. The hash is the finaliser of SplitMix64 (Steele,
+Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), over a whole batch at once.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a draw for a batch is a function of: `samples` is the (B,) array of the samples' ids.
+
+    `path` tells the augmenters of a chain apart, so that each has numbers of its own.
+    """
+
+    seed: int
+    epoch: int
+    samples: np.ndarray
+    path: tuple[int, ...] = ()
+
+    def child(self, place: int) -> "Key":
+        return replace(self, path=(*self.path, place))
+
+    def uniform(self, count: int) -> np.ndarray:
+        """(B, count) independent numbers in [0, 1)."""
+        state = np.zeros(len(self.samples), np.uint64)
+        for word in (self.seed, self.epoch, *self.path):
+            state = _mix((state ^ np.uint64(word % 2**64)) + GOLDEN_GAMMA)
+        state = _mix((state ^ np.asarray(self.samples).astype(np.uint64)) + GOLDEN_GAMMA)
+        counters = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN_GAMMA
+        return (_mix(state[:, None] + counters) >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: a bijection of 64-bit words in which every bit depends on every bit."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

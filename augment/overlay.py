@@ -1,0 +1,146 @@
+"""What lies over an image: black bars, text, occluders. Flat patches, each with a colour and a matrix of its own.
+
+A patch is a mask of a few shapes and words, made once; its matrix maps the mask's pixels to the image's. Where the
+image is warped, the patch goes along by a product, and is drawn after the warp, as sharp as it was.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import torch
+
+from augment.effects import Effect, to_float32, whole
+from augment.geometry import is_affine, transform_points
+from augment.key import Key
+from augment.warp import grid_sample
+
+PATCH = (48, 192)  # height and width of every mask
+WORDS = ("LIVE", "NEWS", "photo", "SALE", "www.", "MOVIE", "2020", "Star", "TODAY", "No. 1", "stock", "(c)")
+NUM_BLOBS = 8
+RECTANGLE, ELLIPSE, FIRST_BLOB, FIRST_WORD = 0, 1, 2, 2 + NUM_BLOBS
+NOTHING = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay(Effect):
+    """L patches an image: which mask (B, L) or NOTHING, matrix (B, L, 3, 3) from mask to image, colour (B, L, 3)."""
+
+    mask: np.ndarray
+    matrix: np.ndarray
+    colour: np.ndarray
+    neutral: ClassVar = {"mask": NOTHING, "matrix": np.eye(3), "colour": 0.0}
+
+    def fired(self):
+        return (self.mask != NOTHING).any(axis=1)
+
+    def through(self, geometry):
+        return Overlay(self.mask, geometry[:, None] @ self.matrix, self.colour)
+
+    def merged(self, following):
+        if not isinstance(following, Overlay):
+            return None
+        return Overlay(*(np.concatenate((one, vars(following)[name]), axis=1) for name, one in vars(self).items()))
+
+    def on_image(self, image, row):
+        for mask, matrix, colour in zip(self.mask[row], self.matrix[row], self.colour[row], strict=True):
+            part = _touched(matrix, image.shape[:2]) if mask != NOTHING else None
+            if part is None:
+                continue
+            rows, columns = part
+            there = np.array([(1, 0, -columns.start), (0, 1, -rows.start), (0, 0, 1)]) @ matrix
+            size = rows.stop - rows.start, columns.stop - columns.start
+            if mask == RECTANGLE:
+                cover = _rectangle_cover(torch.from_numpy(_inverse_rows(there[None])), size)[0].numpy()
+            else:
+                warp, kept = (cv2.warpAffine, 2) if is_affine(there) else (cv2.warpPerspective, 3)
+                cover = warp(masks()[mask], there[:kept], size[::-1]) / np.float32(255)
+            image[part] = np.rint(image[part] + (colour.astype(np.float32) - image[part]) * cover[..., None])
+
+    def on_tensor(self, images):
+        size = tuple(images.shape[2:])
+        bank = torch.from_numpy(masks()).to(images.device)[:, None].float()
+        for layer in range(self.mask.shape[1]):
+            mask, matrix = self.mask[:, layer], self.matrix[:, layer]
+            flat = _rectangle_cover(to_float32(images, _inverse_rows(matrix)), size)
+            chosen = bank[torch.from_numpy(np.maximum(mask, 0)).to(images.device)]
+            drawn = grid_sample(chosen, matrix, size, padding_mode="zeros")[:, 0].round() / 255
+            kind = to_float32(images, np.stack((mask == RECTANGLE, mask > RECTANGLE)))[:, :, None, None]
+            cover = (kind[0] * flat + kind[1] * drawn)[:, None]
+            images = whole(images + (to_float32(images, self.colour[:, layer])[:, :, None, None] - images) * cover)
+        return images
+
+
+def _inverse_rows(matrix):
+    """(B, 3, 3) float32 matrices from pixels of the image to the mask's own square, -1 to 1 between its edges."""
+    height, width = PATCH
+    square = np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
+    return (square @ np.linalg.inv(matrix)).astype(np.float32)
+
+
+def _rectangle_cover(inverse, size):
+    """(B, H, W) share of each pixel that a rectangle covers, from its distance to the edges, which are a pixel soft."""
+    (a, b, c), (d, e, f), (g, h, i) = inverse.permute(1, 2, 0)[..., None, None]
+    x = torch.arange(size[1], dtype=torch.float32, device=inverse.device)
+    y = torch.arange(size[0], dtype=torch.float32, device=inverse.device)[:, None]
+    below = g * x + h * y + i
+    cover = torch.ones((), device=inverse.device)
+    for along, across, shift in ((a, b, c), (d, e, f)):
+        place = (along * x + across * y + shift) / below
+        slope = torch.hypot(along - place * g, across - place * h) / below.abs()
+        cover = cover * ((1 - place.abs()) / slope + 0.5).clamp(0, 1)
+    return cover
+
+
+def rectangles(left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) matrices that lay a mask over the rectangles between these edges, given as coordinates of pixels."""
+    height, width = PATCH
+    matrix = np.zeros((*np.shape(left), 3, 3))
+    matrix[..., 0, 0], matrix[..., 0, 2] = (right - left) / width, left + 0.5 * (right - left) / width
+    matrix[..., 1, 1], matrix[..., 1, 2] = (bottom - top) / height, top + 0.5 * (bottom - top) / height
+    matrix[..., 2, 2] = 1
+    return matrix
+
+
+@lru_cache(maxsize=1)
+def masks() -> np.ndarray:
+    """(M, *PATCH) uint8: a rectangle, an ellipse, ragged blobs, and words."""
+    height, width = PATCH
+    drawn: list[np.ndarray] = [np.full(PATCH, 255, np.uint8)]
+    angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    for blob in range(-1, NUM_BLOBS):
+        waves = Key(0, blob, np.arange(1)).uniform(8)[0].reshape(4, 2)
+        radius = 1 + sum(
+            0.25 * size * np.cos(k * angle + 6.3 * phase) for k, (size, phase) in enumerate(waves, start=2)
+        )
+        radius = radius / radius.max() if blob >= 0 else np.ones(60)
+        outline = np.stack(
+            ((np.cos(angle) * radius + 1) * width / 2, (np.sin(angle) * radius + 1) * height / 2), axis=-1
+        )
+        mask = np.zeros(PATCH, np.uint8)
+        cv2.fillPoly(mask, [np.rint(16 * outline - 8).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+        drawn.append(mask)
+    for word in WORDS:
+        (long, tall), below = cv2.getTextSize(word, cv2.FONT_HERSHEY_DUPLEX, 1.2, 3)
+        mask = np.zeros((tall + below + 4, 4 * (tall + below + 4)), np.uint8)
+        place = ((mask.shape[1] - long) // 2, tall + 2)
+        cv2.putText(mask, word, place, cv2.FONT_HERSHEY_DUPLEX, 1.2, 255, 3, cv2.LINE_AA)
+        drawn.append(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA))
+    return np.stack(drawn)
+
+
+def _touched(matrix, size):
+    """The rows and columns of an image that a patch can reach, or None."""
+    height, width = PATCH
+    corners = np.array([[(-1.0, -1.0), (width, -1.0), (-1.0, height), (width, height)]])
+    reached = transform_points(matrix[None], corners)[0]
+    if not is_affine(matrix):
+        return slice(0, size[0]), slice(0, size[1])
+    (left, top), (right, bottom) = np.floor(reached.min(0)), np.ceil(reached.max(0)) + 1
+    columns, rows = (
+        slice(max(0, int(left)), min(size[1], int(right))),
+        slice(max(0, int(top)), min(size[0], int(bottom))),
+    )
+    return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None

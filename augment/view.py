@@ -1,0 +1,170 @@
+"""A `View`: one draw of an augmentation for a batch of images, as plain data.
+
+It can be applied, composed, inverted, written to JSON and read back, and always does the same. What moves points is one
+matrix an image, so a chain is one warp. What does not are effects, which run after the warp, in order.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from augment.effects import Blur, Colour, Effect, Jpeg, LowResolution, Noise, Tone
+from augment.foreign import Foreign
+from augment.geometry import mirror, transform_points
+from augment.overlay import Overlay
+from augment.warp import each_image, grid_sample, warp_image
+
+EFFECTS = {kind.__name__: kind for kind in (Blur, Colour, Foreign, Jpeg, LowResolution, Noise, Overlay, Tone)}
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What happens to each of B images.
+
+    geometry: (B, 3, 3) float64, source pixel -> output pixel.
+    source, size: (height, width) before and after.
+    effects: what is done to the warped image, in order; no two neighbours that could be one.
+    """
+
+    geometry: np.ndarray
+    source: tuple[int, int]
+    size: tuple[int, int]
+    effects: tuple[Effect, ...] = ()
+
+    @classmethod
+    def identity(cls, batch: int, size: tuple[int, int]) -> "View":
+        return cls.of(np.tile(np.eye(3), (batch, 1, 1)), size)
+
+    @classmethod
+    def of(cls, geometry: np.ndarray, source: tuple[int, int], size: tuple[int, int] | None = None) -> "View":
+        """A view of matrices alone; the size stays as it is unless one is given."""
+        height, width = source
+        return cls(geometry, (height, width), (height, width) if size is None else (size[0], size[1]))
+
+    def with_effect(self, effect: Effect) -> "View":
+        """The view, and then an effect."""
+        return View(self.geometry, self.source, self.size, _joined(self.effects, (effect,)))
+
+    @property
+    def placement(self) -> "View":
+        """The view without its effects: where things go, and not how they look."""
+        return View.of(self.geometry, self.source, self.size)
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    @cached_property
+    def mirrored(self) -> np.ndarray:
+        """(B,) bool: whether left and right change places."""
+        return np.linalg.det(self.geometry) * self.geometry[:, 2, 2] < 0
+
+    def only(self, chosen: np.ndarray) -> "View":
+        """The view of the images where the (B,) mask is true; the others stay as they are."""
+        assert self.size == self.source or chosen.all(), "a view that changes the size is of all images or of none"
+        geometry = np.where(chosen[:, None, None], self.geometry, np.eye(3))
+        return View(geometry, self.source, self.size, tuple(effect.only(chosen) for effect in self.effects))
+
+    def unmirrored(self) -> "View":
+        """The view with mirrored images mirrored once more, for points whose partners are not known."""
+        again = View.of(np.tile(mirror(self.size[1]), (len(self), 1, 1)), self.size)
+        return self.then(again.only(self.mirrored)) if self.mirrored.any() else self
+
+    def then(self, following: "View") -> "View":
+        """The view that does this one and then `following`, in one warp."""
+        assert self.size == following.source, f"a view of {following.source} cannot follow one that gives {self.size}"
+        seen = tuple(effect.through(following.geometry) for effect in self.effects)
+        return View(following.geometry @ self.geometry, self.source, following.size, _joined(seen, following.effects))
+
+    def inverse(self) -> "View":
+        """The view that brings points home, and images as far as their content is still there.
+
+        Raises ValueError where it cannot: a matrix that squeezes the image flat, a colour map that loses a colour,
+        an effect other than colour. `view.placement.inverse()` brings points home whatever the effects.
+        """
+        colours = [effect.inverse() for effect in self.effects if isinstance(effect, Colour)]
+        if len(colours) < len(self.effects):
+            lost = next(effect for effect in self.effects if not isinstance(effect, Colour))
+            raise ValueError(f"{type(lost).__name__} cannot be undone; the placement of the view can")
+        if not (np.linalg.cond(self.geometry) < 1e10).all():
+            raise ValueError("the geometry of this view has no inverse")
+        return View(np.linalg.inv(self.geometry), self.size, self.source, tuple(colours))
+
+    def warp(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, *source) uint8 images to (B, 3, *size): one resampling, then the effects.
+
+        On the CPU the result lies in channels-last order.
+        """
+        assert images.dtype == torch.uint8
+        assert tuple(images.shape[-2:]) == self.source, f"images of {tuple(images.shape)} for a view of {self.source}"
+        return self._warp_with_opencv(images) if images.device.type == "cpu" else self.warp_with_torch(images)
+
+    def _warp_with_opencv(self, images):
+        fired = [(effect, effect.fired()) for effect in self.effects]
+
+        def change(row, source, target):
+            warp_image(source, target, self.geometry[row])
+            for effect, rows in fired:
+                if rows[row]:
+                    effect.on_image(target, row)
+
+        return each_image(change, images, self.size)
+
+    def warp_with_torch(self, images: torch.Tensor) -> torch.Tensor:
+        """`warp` on any device."""
+        warped = grid_sample(images.float(), self.geometry, self.size).round_()
+        for effect in self.effects:
+            warped = effect.on_tensor(warped)
+        return warped.to(torch.uint8)
+
+    def move(self, points: np.ndarray, permutation: np.ndarray | None = None) -> np.ndarray:
+        """(B, K, 2) points of the source to points of the output, float64, in pixels.
+
+        Points of a mirrored image change their numbers too: `permutation[k]` is the point that k becomes.
+        Without a permutation a mirrored view is refused with ValueError.
+        """
+        moved = transform_points(self.geometry, points)
+        if self.mirrored.any():
+            if permutation is None:
+                raise ValueError("a mirrored view moves points only with the left/right permutation of their numbers")
+            moved[self.mirrored] = moved[self.mirrored][:, permutation]
+        return moved
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """(B, K) bool: which points of the output lie in its frame. A missing point does not."""
+        height, width = self.size
+        with np.errstate(invalid="ignore"):
+            within = (points >= -0.5) & (points <= (width - 0.5, height - 0.5))
+        return within[..., 0] & within[..., 1]
+
+    def to_json(self) -> str:
+        effects = [
+            {"kind": type(effect).__name__} | {name: np.asarray(array).tolist() for name, array in vars(effect).items()}
+            for effect in self.effects
+        ]
+        fields = {"geometry": self.geometry.tolist(), "source": self.source, "size": self.size, "effects": effects}
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> "View":
+        fields = json.loads(text)
+        effects = [
+            EFFECTS[effect.pop("kind")](**{name: np.array(array) for name, array in effect.items()})
+            for effect in fields["effects"]
+        ]
+        view = cls.of(np.array(fields["geometry"], np.float64), fields["source"], fields["size"])
+        return View(view.geometry, view.source, view.size, tuple(effects))
+
+
+def _joined(effects, following):
+    """The effects in order, neighbours made one where they can be."""
+    joined = list(effects)
+    for effect in following:
+        merged = joined[-1].merged(effect) if joined else None
+        if merged is None:
+            joined.append(effect)
+        else:
+            joined[-1] = merged
+    return tuple(joined)

@@ -1,0 +1,113 @@
+"""What a training run needs of the data, found before it starts: packs, split, permutation, mean shape."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import contest
+from pipeline.errors import Faults
+from pipeline.metrics import Scores, bring_home, mean_shape, score
+from pipeline.pack import Pack, open_pack
+from pipeline.recipe import Recipe
+from pipeline.split import near_duplicate_groups, split_by_file, split_by_groups
+from pipeline.symmetry import NoSymmetry, find_permutation, read_permutation
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """pack: all photos of train. train, validation: places in it. groups: (N,) numbers of what belongs together.
+
+    permutation: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
+    mean_shape: (K, 2) of the photos that are trained on, in pixels of the square.
+    """
+
+    pack: Pack
+    train: np.ndarray
+    validation: np.ndarray
+    groups: np.ndarray
+    permutation: np.ndarray | None
+    symmetry: str
+    mean_shape: np.ndarray
+
+    @property
+    def num_points(self) -> int:
+        return len(self.mean_shape)
+
+
+def load_training_data(recipe: Recipe) -> TrainingData:
+    """Reads and checks all that the contest's folder holds, the test's part too, then splits the photos.
+
+    Raises UserError with every fault of the data, before anything is trained.
+    """
+    options = recipe.photos
+    root = contest.find_contest(recipe.run.data)
+    faults = Faults()
+    pack = _open(recipe, root / contest.LANDMARKS, contest.read_landmarks, faults)
+    if pack and (root / contest.TEST_POINTS).parent.exists():
+        read_asked = partial(contest.read_test_points, num_points=pack.values.shape[1])
+        _open(recipe, root / contest.TEST_POINTS, read_asked, faults)
+    groups = None
+    if pack and (root / contest.GROUPS).exists():
+        groups = contest.read_groups(root / contest.GROUPS, pack.names.tolist(), faults)
+    faults.refuse()
+    assert pack is not None
+    if pack.left_out:
+        print(f"left out {len(pack.left_out):,} photos of train that are missing or broken")
+    if groups is None:
+        groups = near_duplicate_groups(pack.hashes)
+    if options.split:
+        held_out = split_by_file(options.split, pack.names)
+    else:
+        held_out = split_by_groups(groups, share=1 - options.train_share, seed=recipe.run.seed)
+    train = np.flatnonzero(~held_out)
+    partners, symmetry = _permutation(options.permutation, pack, train)
+    shape = mean_shape(pack.fits, pack.values, train)
+    return TrainingData(pack, train, np.flatnonzero(held_out), groups, partners, symmetry, shape)
+
+
+def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack]:
+    """The table of the test photos and their pack, which has the same rows but for broken photos that are skipped.
+
+    Raises UserError with every fault of the data.
+    """
+    path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
+    read_asked = partial(contest.read_test_points, num_points=num_points)
+    faults = Faults()
+    pack = _open(recipe, path, read_asked, faults)
+    faults.refuse()
+    assert pack is not None
+    return read_asked(path, faults), pack
+
+
+def _open(recipe, path, read_table, faults):
+    return open_pack(
+        path,
+        read_table,
+        cache=recipe.run.cache,
+        size=recipe.photos.size,
+        fit=recipe.photos.fit,
+        faults=faults,
+        skip_bad_photos=recipe.run.skip_bad_photos,
+    )
+
+
+def mean_shape_score(data: TrainingData) -> Scores:
+    """What the mean shape scores on the validation photos: the floor, a network that does not look."""
+    fits, truth = data.pack.fits[data.validation], data.pack.values[data.validation]
+    return score(bring_home(fits, data.mean_shape), truth, data.groups[data.validation])
+
+
+def _permutation(wanted, pack, train):
+    """The partners, and how they were had in a few words."""
+    if wanted == "none":
+        return None, "mirroring is off"
+    if wanted != "auto":
+        return read_permutation(Path(wanted), pack.values.shape[1]), f"partners from {wanted}"
+    try:
+        partners = find_permutation(pack.values, train)
+    except NoSymmetry as reason:
+        return None, f"no left/right symmetry, mirroring is off: {reason}"
+    pairs = int((partners != np.arange(len(partners))).sum()) // 2
+    return partners, f"found: {pairs} pairs of points, {len(partners) - 2 * pairs} on the axis"

@@ -1,0 +1,48 @@
+"""Which processor, and how precisely it computes."""
+
+import torch
+
+from pipeline.errors import UserError
+
+
+def choose_device(*, gpu: bool) -> torch.device:
+    """The GPU if it is asked for, else the CPU; says so when a GPU stands idle.
+
+    Raises UserError, with what was found, when a GPU is asked for and none is usable.
+    """
+    if torch.cuda.is_available():
+        if gpu:
+            return torch.device("cuda")
+        print(f"training on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
+    elif gpu:
+        found = f"torch {torch.__version__} for CUDA {torch.version.cuda} finds {torch.cuda.device_count()} GPUs"
+        if torch.version.cuda is None and torch.version.hip is None:
+            found = f"torch {torch.__version__} is built without CUDA"
+        raise UserError(
+            f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
+        )
+    return torch.device("cpu")
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """`auto` as bf16 where the processor computes in it, else fp16 on a GPU and fp32 on a CPU."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    found = torch.cpu.get_capabilities()
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16") else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a network computes in `precision`: bf16, fp16 or fp32."""
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    return torch.autocast(
+        device.type, dtype=types[precision] if precision != "fp32" else None, enabled=precision != "fp32"
+    )
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,87 @@
+"""What the leaderboard would say: mean squared error per coordinate in pixels of the original photos.
+
+Shapes: N photos, K points. Predictions and truth are (N, K, 2); a point that is NaN in the truth does not count.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from augment import transform_points
+
+
+@dataclass(frozen=True)
+class Scores:
+    """mse: squared pixels per coordinate, with the ends of its 95 % bootstrap interval. nme: percent."""
+
+    mse: float
+    low: float
+    high: float
+    nme: float
+
+    def __str__(self) -> str:
+        return f"MSE {self.mse:.3f} px² ({self.low:.3f} … {self.high:.3f}), NME {self.nme:.2f} %"
+
+
+def squared_error_sums(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) sums of squared errors over the coordinates that are there, and (N,) numbers of these."""
+    squares = (predicted - truth) ** 2
+    return np.nansum(squares, axis=(1, 2)), np.isfinite(squares).sum(axis=(1, 2))
+
+
+def photo_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N,) mean squared error of each photo."""
+    sums, counts = squared_error_sums(predicted, truth)
+    return sums / np.maximum(counts, 1)
+
+
+def score(predicted: np.ndarray, truth: np.ndarray, groups: np.ndarray | None = None) -> Scores:
+    """The scores of predictions. The interval resamples whole groups where they are given, since photos of a group
+    are not independent."""
+    sums, counts = squared_error_sums(predicted, truth)
+    low, high = _interval(sums, counts, np.arange(len(sums)) if groups is None else groups)
+    return Scores(float(sums.sum() / counts.sum()), low, high, normalised_mean_error(predicted, truth))
+
+
+def normalised_mean_error(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Percent: mean distance over the root of the area of the box around the true points, averaged over photos."""
+    some = np.isfinite(truth).all(axis=2).any(axis=1)
+    predicted, truth = predicted[some], truth[some]
+    sides = np.nanmax(truth, axis=1) - np.nanmin(truth, axis=1)
+    distances = np.nanmean(np.linalg.norm(predicted - truth, axis=2), axis=1)
+    return float(100 * (distances / np.sqrt(sides.prod(axis=1)).clip(min=1)).mean()) if some.any() else float("nan")
+
+
+def mean_shape(fits: np.ndarray, points: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """(K, 2) mean of the points of `samples` in pixels of the square, block by block since there may be many."""
+    sums = np.zeros(points.shape[1:])
+    counts = np.zeros(points.shape[1:], int)
+    for start in range(0, len(samples), 4096):
+        block = samples[start : start + 4096]
+        moved = transform_points(fits[block], points[block])
+        sums += np.nansum(moved, axis=0)
+        counts += np.isfinite(moved).sum(axis=0)
+    return sums / np.maximum(counts, 1)
+
+
+def bring_home(fits: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N, K, 2) points in pixels of the photos, from points in pixels of the square."""
+    return transform_points(np.linalg.inv(fits), points)
+
+
+def _interval(sums, counts, groups):
+    index = np.unique(groups, return_inverse=True)[1]
+    totals = np.bincount(index, sums), np.bincount(index, counts)
+    if len(totals[0]) < 2:
+        return float("nan"), float("nan")
+    result = bootstrap(
+        totals,
+        lambda s, c, axis: s.sum(axis) / c.sum(axis),
+        paired=True,
+        n_resamples=1000,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

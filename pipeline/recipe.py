@@ -1,0 +1,258 @@
+"""The recipe of a run: typed fields with defaults, which are flags, keys of a recipe file and lines of `recipe.yaml`.
+
+The file is flat; the sections here only group what belongs together. Nothing here imports torch, so that `--help`
+appears at once.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+import yaml
+from annotated_types import Ge, Gt, Interval
+from pydantic import TypeAdapter, ValidationError
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+
+from pipeline.errors import UserError
+
+AUGMENT: list[dict[str, Any]] = [
+    {
+        "AffineAugmenter": {
+            "rotation": [-25, 25],
+            "scale": [0.85, 1.2],
+            "stretch": [0.9, 1.1],
+            "shift_x": [-0.08, 0.08],
+            "shift_y": [-0.08, 0.08],
+        }
+    },
+    {"MirrorAugmenter": {"probability": 0.5}},
+    {"BrightnessContrastAugmenter": {"brightness": [-25, 25], "contrast": [0.7, 1.4]}},
+]
+
+Share = Annotated[float, Interval(ge=0, le=1)]
+Percent = Annotated[float, Interval(ge=0, le=100)]
+Whole = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1)]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is trained on what"""
+
+    name: Annotated[str, arg(aliases=["-n"])] = "run"
+    """What the run is called; becomes part of its folder's name."""
+    data: Annotated[Path, arg(aliases=["-d"])] = Path()
+    """The contest's folder, with train/landmarks.csv in it or one level below."""
+    gpu: bool = False
+    """Train on the GPU."""
+    seed: Whole = 0
+    """Of the split, the weights, the order and the augmentation: equal seeds give equal runs, on a CPU to the bit."""
+    runs: Path = Path("runs")
+    """Where run folders go."""
+    cache: Path = Path("cache")
+    """Where decoded photos are kept between runs; may be deleted at any time."""
+    skip_bad_photos: bool = False
+    """Go on without photos that are missing or broken, and say how many."""
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """How photos become images, and which of them are held out"""
+
+    size: Annotated[int, Ge(32)] = 128
+    """Side of the square image that the network sees, in pixels."""
+    fit: Literal["pad", "crop"] = "pad"
+    """Into the square: pad the short side with black, or crop the long one."""
+    train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
+    """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
+    split: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A file with the name of a validation photo a line, such as the validation.txt of a run."""
+    permutation: str = "auto"
+    """Left/right partners of the points: auto finds them, none turns mirroring off, or a JSON file lists them."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The network and its start"""
+
+    model: str = "resnet50"
+    """A torchvision classification backbone: resnet18, inception_v3, densenet121, resnext50_32x4d, convnext_tiny …"""
+    weights: str = "imagenet"
+    """The start of the backbone: imagenet, none, or a FILE (a torchvision state dict or a run's best.pt)."""
+    init: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Start from the best weights of this earlier run, its head included."""
+    freeze_epochs: Whole = 0
+    """For so many epochs train the head only."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of convolutions and matrix products; auto takes bf16 where the processor has it, fp16 on other GPUs."""
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """Augmentation of the training photos"""
+
+    augment: Annotated[list[dict[str, Any]], arg(constructor=json.loads, metavar="JSON")] = field(
+        default_factory=lambda: AUGMENT
+    )
+    """Augmenters in turn: a list of {name: {parameter: value or [low, high]}}; [] for none."""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The loss, and which photos of a batch count ("active learning")"""
+
+    beta: Annotated[float, Ge(0)] = 1.0
+    """SmoothL1 is quadratic below and linear above this error, in pixels of the image; 0 is plain L1."""
+    outside_weight: Share = 1.0
+    """Weight of points that the augmentation has moved out of the frame; those inside have 1."""
+    top_perc_train: Percent = 100.0
+    """Of a batch, keep only so many percent with the highest losses."""
+    without_top_perc_train: Percent = 0.0
+    """Of these, leave out so many percent of the batch with the very highest."""
+    trim_at_random: bool = False
+    """Keep as many photos, but random ones: the control that shows whether trimming helps."""
+
+
+@dataclass(frozen=True)
+class OptimiserOptions:
+    """Steps, rates and averages"""
+
+    batch_size: Annotated[Count, arg(aliases=["-b"])] = 32
+    """Photos a step."""
+    epochs: Annotated[Count, arg(aliases=["-e"])] = 20
+    """How often each photo is seen."""
+    minutes: Annotated[Annotated[float, Gt(0)] | None, arg(metavar="FLOAT")] = None
+    """Train for so many minutes instead of a number of epochs; the schedule follows the clock."""
+    learning_rate: Annotated[float, Gt(0), arg(aliases=["-lr"])] = 1e-3
+    """The highest rate."""
+    weight_decay: Annotated[float, Ge(0)] = 0.05
+    """Of AdamW; biases and norms are spared."""
+    schedule: Literal["cosine", "plateau", "plateau_validation"] = "cosine"
+    """Of the rate: cosine to 0; or lowered when the smoothed training loss, or the validation MSE, stops falling."""
+    warmup: Share = 0.03
+    """Share of the training over which the rate rises from 0."""
+    plateau_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.8
+    """By which a plateau lowers the rate."""
+    plateau_patience: Annotated[float, Gt(0)] = 1.0
+    """Epochs, or a share of one, without progress before the rate is lowered."""
+    clip: Annotated[float, Gt(0)] = 5.0
+    """Largest norm of the gradient."""
+    average: Annotated[float, Interval(ge=0, lt=1)] = 0.998
+    """Decay of the moving average of the weights, which is what is validated and saved as best; 0 for none."""
+    checkpoint_minutes: Annotated[float, Gt(0)] = 10.0
+    """A checkpoint is written at the end of each epoch, and within a long one every so many minutes."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    run: RunOptions = field(default_factory=RunOptions)
+    photos: PhotoOptions = field(default_factory=PhotoOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    augmentation: AugmentOptions = field(default_factory=AugmentOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What `hack_train.py` is told."""
+
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A recipe file, such as those in configs/; flags override it."""
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Go on with this run, from its last checkpoint; --epochs or --minutes may be raised."""
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+SECTION_OF = {
+    option.name: section.name
+    for section in dataclasses.fields(Recipe)
+    for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
+}
+CHANGEABLE_ON_RESUME = {"epochs", "minutes", "data", "gpu", "cache", "checkpoint_minutes", "skip_bad_photos"}
+NOT_IN_FOLDER_NAME = {"name", "data", "gpu", "runs", "cache", "skip_bad_photos", "checkpoint_minutes"}
+
+
+def parse_command(arguments: list[str]) -> Command:
+    """Flags over the recipe file, or over the recipe of the run that goes on, over the defaults.
+
+    Raises UserError for a value that is not allowed; exits with status 2 for a flag that is none.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path)
+    early.add_argument("--resume", type=Path)
+    files, _ = early.parse_known_args(arguments)
+    if files.config and files.resume:
+        raise UserError("--config and --resume exclude each other: a run goes on with its own recipe")
+    source = files.resume / "recipe.yaml" if files.resume else files.config
+    base = read_recipe(source) if source else Recipe()
+    command = tyro.cli(
+        Command,
+        args=arguments,
+        default=Command(recipe=base),
+        description="Trains a landmark regressor on a folder of photos and a table of points.",
+        config=(OmitArgPrefixes, FlagCreatePairsOff),
+    )
+    recipe = _checked(flatten(command.recipe), lambda name: f"--{name.replace('_', '-')}")
+    if files.resume:
+        fixed = sorted(changes(recipe, base).keys() - CHANGEABLE_ON_RESUME)
+        if fixed:
+            raise UserError(
+                f"--{fixed[0].replace('_', '-')} cannot change on --resume; start a new run with --init {files.resume}"
+            )
+    return dataclasses.replace(command, recipe=recipe)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a YAML file of `field: value` lines; what it does not name has its default."""
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: lines of `field: value` are expected")
+    for name in content:
+        if name not in SECTION_OF:
+            near = difflib.get_close_matches(str(name), SECTION_OF, n=1)
+            raise UserError(
+                f"{path}: {name!r} is no field of a recipe" + (f"; did you mean {near[0]}?" if near else "")
+            )
+    return _checked(content, lambda name: f"{path}: {name}")
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as one mapping of plain values, in order."""
+    sections = dataclasses.asdict(recipe).values()
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for section in sections
+        for name, value in section.items()
+    }
+
+
+def to_yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(flatten(recipe), sort_keys=False, default_flow_style=None, width=110)
+
+
+def changes(recipe: Recipe, base: Recipe | None = None) -> dict[str, Any]:
+    """The fields in which a recipe differs from the defaults, or from `base`."""
+    before = flatten(base or Recipe())
+    return {name: value for name, value in flatten(recipe).items() if value != before[name]}
+
+
+def _checked(flat, say):
+    sections: dict[str, dict] = {section.name: {} for section in dataclasses.fields(Recipe)}
+    for name, value in flat.items():
+        sections[SECTION_OF[name]][name] = value
+    try:
+        return TypeAdapter(Recipe).validate_python(sections)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UserError(f"{say(str(fault['loc'][1]))} {fault['input']!r}: {fault['msg']}") from error

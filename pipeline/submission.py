@@ -1,0 +1,46 @@
+"""The submission: one row for each row of `test_points.csv`, in its order, with the points that it asks for.
+
+    file_name,Point_M0_X,Point_M0_Y,Point_M1_X,…
+
+M0, M1 … are places in the photo's list of asked points. Values are rounded, never cut off: cutting to integers is
+a bias of half a pixel, which cost 0.42 of a score of 8 (see docs/experiments.md for what decimals bring).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.files import replacing
+
+
+def write_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
+    """Writes (N, L, 2) points in pixels of the photos, rounded to `decimals` places."""
+    rounded = np.round(np.asarray(points, np.float64), decimals) + 0.0  # + 0.0 makes -0.0 plain
+    table = pd.DataFrame(rounded.reshape(len(names), -1), index=pd.Index(names, name="file_name"))
+    table.columns = [f"Point_M{place}_{axis}" for place in range(points.shape[1]) for axis in "XY"]
+    with replacing(path) as file:
+        table.to_csv(file, float_format=f"%.{decimals}f")
+
+
+def read_submission(path: Path) -> tuple[list[str], np.ndarray]:
+    """The names and the (N, L, 2) points of a submission. Raises UserError where the file is none."""
+    try:
+        table = pd.read_csv(path, index_col=0, dtype={0: str}, keep_default_na=False)
+        values = table.to_numpy(np.float64)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a submission: {str(error).splitlines()[0]}") from error
+    if not values.size or values.shape[1] % 2:
+        raise UserError(
+            f"{path} is not a submission: {values.shape[1]} columns of numbers; x and y of each point are expected"
+        )
+    return [str(name) for name in table.index], values.reshape(len(values), -1, 2)
+
+
+def verify_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
+    """Reads the file back: the names of `test_points.csv` in their order, and the predicted points to rounding."""
+    found_names, found = read_submission(path)
+    assert found_names == names, f"{path}: the rows are not those of test_points.csv"
+    assert found.shape == points.shape, f"{path}: {found.shape} points were read back, {points.shape} were predicted"
+    assert np.abs(found - points).max() <= 0.5001 * 10.0**-decimals, f"{path}: other values than were predicted"

@@ -1,0 +1,66 @@
+"""A file is whole or not there."""
+
+import errno
+
+import pytest
+import torch
+
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.errors import UserError, run_script
+from pipeline.files import replacing, write_text
+
+
+def test_a_file_that_could_not_be_finished_leaves_the_old_one(tmp_path):
+    write_text(tmp_path / "x", "old")
+
+    def fail():
+        with replacing(tmp_path / "x") as file:
+            file.write(b"half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (tmp_path / "x").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    content = {"weights": {"a": torch.randn(3)}, "step": 7, "names": ["x"], "best": float("inf")}
+    save_checkpoint(tmp_path / "last.pt", content)
+    found = load_checkpoint(tmp_path / "last.pt")
+    assert torch.equal(found["weights"].pop("a"), content["weights"].pop("a"))
+    assert found == content
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a checkpoint", None])
+def test_a_damaged_or_missing_checkpoint_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.pt"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("train/landmarks.csv is missing"), 2, "error: train/landmarks.csv is missing"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_without_a_traceback(capsys, error, status, said):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_script(main)
+    assert stop.value.code == status
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_our_fault_keeps_its_traceback():
+    def main():
+        raise OSError(errno.EIO, "broken")
+
+    with pytest.raises(OSError, match="broken"):
+        run_script(main)

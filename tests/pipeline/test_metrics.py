@@ -1,0 +1,63 @@
+"""The metric is the contest's, in pixels of the photos, and its interval is honest."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import mean_squared_error
+
+from augment import transform_points
+from pipeline.metrics import bring_home, mean_shape, photo_errors, score
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.uniform(0, 200, (40, 9, 2))
+PREDICTED = TRUTH + RNG.normal(0, 3, TRUTH.shape)
+
+
+def test_mse_is_the_mean_over_all_coordinates():
+    found = score(PREDICTED, TRUTH)
+    assert found.mse == pytest.approx(mean_squared_error(TRUTH.reshape(40, -1), PREDICTED.reshape(40, -1)))
+    assert found.mse == pytest.approx(photo_errors(PREDICTED, TRUTH).mean())
+    assert found.low < found.mse < found.high
+
+
+def test_missing_points_do_not_count():
+    truth = TRUTH.copy()
+    truth[:, 0] = np.nan
+    truth[3] = np.nan
+    kept = np.delete(np.arange(40), 3)
+    found = score(PREDICTED, truth)
+    assert found.mse == pytest.approx(((PREDICTED - TRUTH)[kept, 1:] ** 2).mean())
+    assert found.nme == pytest.approx(score(PREDICTED[kept, 1:], TRUTH[kept, 1:]).nme)
+
+
+def test_nme_is_the_mean_distance_over_the_root_of_the_boxs_area():
+    truth = np.array([[[0.0, 0.0], [40.0, 10.0]]])
+    assert score(truth + (3, 4), truth).nme == pytest.approx(100 * 5 / 20)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    covered = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        found = score(rng.normal(0, 2, (60, 5, 2)), np.zeros((60, 5, 2)) + rng.normal(0, 0, (60, 5, 2)))
+        covered += found.low <= 4 <= found.high
+    assert 87 <= covered <= 100
+
+
+def test_photos_of_a_group_are_not_independent():
+    errors = np.repeat(RNG.uniform(0, 5, 20), 10)[:, None, None] * np.ones((200, 3, 2))
+    alone = score(errors, np.zeros_like(errors))
+    together = score(errors, np.zeros_like(errors), np.repeat(np.arange(20), 10))
+    assert together.mse == alone.mse
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+def test_the_mean_shape_is_the_mean_in_the_square_and_comes_home():
+    fits = np.tile(np.eye(3), (40, 1, 1))
+    fits[:, 0, 0] = fits[:, 1, 1] = RNG.uniform(0.3, 2, 40)
+    fits[:, :2, 2] = RNG.uniform(-20, 20, (40, 2))
+    shape = RNG.uniform(10, 50, (9, 2))
+    photos = bring_home(fits, shape)
+    assert photos.shape == (40, 9, 2)
+    np.testing.assert_allclose(transform_points(fits, photos), np.broadcast_to(shape, (40, 9, 2)))
+    photos[5, 2] = np.nan
+    np.testing.assert_allclose(mean_shape(fits, photos, np.arange(40)), shape)

@@ -1,0 +1,82 @@
+"""What is read back from a submission is what was predicted, in the order that was asked."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.score import score_submission
+from pipeline.submission import read_submission, verify_submission, write_submission
+
+names_of = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t\0"), min_size=1, max_size=9),
+    min_size=1,
+    max_size=9,
+    unique=True,
+)
+
+
+@given(names=names_of, length=st.integers(1, 6), decimals=st.integers(0, 4), seed=st.integers(0, 999))
+def test_what_is_read_back_is_what_was_predicted(names, length, decimals, seed, tmp_path_factory):
+    path = tmp_path_factory.mktemp("s") / "submission.csv"
+    points = np.random.default_rng(seed).uniform(-50, 1500, (len(names), length, 2)).astype(np.float32)
+    write_submission(path, names, points, decimals=decimals)
+    verify_submission(path, names, points, decimals=decimals)
+    found_names, found = read_submission(path)
+    assert found_names == names
+    assert np.abs(found - points).max() <= 0.5001 * 10.0**-decimals
+    assert [entry.name for entry in path.parent.iterdir()] == ["submission.csv"]
+
+
+def test_the_form_is_the_contests(tmp_path):
+    write_submission(
+        tmp_path / "s.csv", ["a.jpg", "b.jpg"], np.array([[[1.6, -0.2], [2.49, 3]], [[4, 5], [6, 7]]]), decimals=0
+    )
+    assert (tmp_path / "s.csv").read_text() == (
+        "file_name,Point_M0_X,Point_M0_Y,Point_M1_X,Point_M1_Y\na.jpg,2,0,2,3\nb.jpg,4,5,6,7\n"
+    )
+
+
+def test_values_are_rounded_and_never_cut_off():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-100, 400, (500, 30, 2))
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_submission(Path(folder) / "s.csv", [str(i) for i in range(500)], points, decimals=0)
+        error = read_submission(Path(folder) / "s.csv")[1] - points
+    assert abs(error.mean()) < 0.02  # cutting off would be -0.5 above zero
+    assert np.mean(error**2) == pytest.approx(1 / 12, rel=0.05)
+
+
+@pytest.mark.parametrize("spoil", ["order", "value", "row", "column"])
+def test_a_submission_that_is_not_what_was_predicted_is_caught(tmp_path, spoil):
+    names, points = ["a", "b", "c"], np.arange(12.0).reshape(3, 2, 2)
+    wrong_names, wrong_points = list(names), points.copy()
+    if spoil == "order":
+        wrong_names = ["b", "a", "c"]
+    elif spoil == "value":
+        wrong_points[1, 1, 1] += 0.02
+    elif spoil == "row":
+        wrong_names, wrong_points = names[:2], points[:2]
+    else:
+        wrong_points = points[:, :1]
+    write_submission(tmp_path / "s.csv", wrong_names, wrong_points, decimals=2)
+    with pytest.raises(AssertionError, match=r"s\.csv"):
+        verify_submission(tmp_path / "s.csv", names, points, decimals=2)
+
+
+def test_the_score_is_that_of_the_contest_whatever_the_order_of_rows(tmp_path):
+    truth = np.random.default_rng(1).uniform(0, 99, (5, 4, 2))
+    names = list("abcde")
+    write_submission(tmp_path / "truth.csv", names[::-1], truth[::-1], decimals=4)
+    write_submission(tmp_path / "mine.csv", names, truth + 3, decimals=4)
+    assert score_submission(tmp_path / "mine.csv", tmp_path / "truth.csv").mse == pytest.approx(9, abs=1e-3)
+    write_submission(tmp_path / "other.csv", names[:4], truth[:4], decimals=4)
+    with pytest.raises(UserError, match="of the same photos"):
+        score_submission(tmp_path / "other.csv", tmp_path / "truth.csv")
+    (tmp_path / "bad.csv").write_text("file_name,X,Y\na,1,two\n")
+    with pytest.raises(UserError, match="not a submission"):
+        score_submission(tmp_path / "bad.csv", tmp_path / "truth.csv")

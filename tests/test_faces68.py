@@ -1,0 +1,31 @@
+"""Real photos, where they lie beside the project: a short run is better than the mean shape."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from augment import parse_augmenters
+from pipeline.data import load_training_data, mean_shape_score
+from pipeline.recipe import parse_command
+from pipeline.report import Report
+from pipeline.runs import create_run
+from pipeline.start import make_network
+from pipeline.training import Training, train
+
+
+def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
+    flags = ["-d", str(faces68), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    recipe = parse_command([*flags, "--model", "resnet18", "--weights", "none", "--size", "64", "-e", "2"]).recipe
+    data = load_training_data(recipe)
+    assert (len(data.pack), data.num_points) == (3545, 68)
+    assert data.permutation is not None
+    assert not set(data.groups[data.train]) & set(data.groups[data.validation])
+    assert abs(len(data.validation) / 3545 - 0.05) < 0.005
+    few = replace(data, train=np.sort(np.random.default_rng(0).permutation(data.train)[:1280]))
+    floor = mean_shape_score(few)
+    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=64, seed=0)
+    training = Training(network, recipe, few, torch.device("cpu"), "fp32")
+    run = create_run(recipe, few, floor=floor, device="CPU")
+    train(training, parse_augmenters(recipe.augmentation.augment), run, Report(run, 0))
+    assert training.progress.best_mse < 0.9 * floor.mse

@@ -1,0 +1,245 @@
+"""The two scripts as a user runs them: from an empty folder to a verified submission, through kills and bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.checkpoint import load_checkpoint
+from pipeline.runs import Run
+from pipeline.score import score_submission
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--model", "mobilenet_v3_small", "--weights", "none", "--size", "48", "-b", "16", "--train-share", "0.8"]
+
+
+def command(script, folder, *flags):
+    places = ["--runs", str(folder / "runs"), "--cache", str(folder / "cache")]
+    return [sys.executable, str(ROOT / script), *places, *map(str, flags)]
+
+
+def call(script, folder, *flags):
+    """Runs a script in `folder`, which is not the repository. Returns (exit status, stdout, stderr)."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command(script, folder, *flags), cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+def train(folder, contest, *flags):
+    status, out, err = call("hack_train.py", folder, "-n", "x", "-d", contest, *SMALL, *flags)
+    assert status == 0, err
+    (run,) = (folder / "runs").iterdir()
+    return run, out
+
+
+def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
+    run, out = train(tmp_path, contest, "-e", "2")
+    assert str(run) in out
+    expected = {"recipe.yaml", "environment.json", "data.json", "validation.txt", "permutation.json", "metrics.csv"}
+    assert {path.name for path in run.iterdir()} == expected | {"best.pt", "last.pt", "events", "pictures", ".lock"}
+    assert json.loads((run / "environment.json").read_text())["packages"].keys() >= {"torch", "numpy"}
+    assert len((run / "validation.txt").read_text().split()) == 16
+    assert len(pd.read_csv(run / "metrics.csv")) == 2
+
+    status, out, err = call("predict.py", tmp_path)  # nothing else: the newest run, its best weights, its data
+    assert status == 0, err
+    assert str(run / "submission.csv") in out
+    table = pd.read_csv(run / "submission.csv")
+    asked = pd.read_csv(contest / "test/test_points.csv", sep="\t")
+    assert table.file_name.tolist() == asked.file_name.tolist()
+    assert list(table.columns) == ["file_name", *(f"Point_M{k}_{axis}" for k in range(30) for axis in "XY")]
+    assert score_submission(run / "submission.csv", contest / "test_truth.csv").mse < 2000
+    assert (run / "pictures/test.png").stat().st_size > 10_000
+
+
+def test_the_submission_does_not_depend_on_the_batch_and_decimals_only_round(contest, tmp_path):
+    run, _ = train(tmp_path, contest, "-e", "1")
+    values = {}
+    for name, flags in {"one": ["-b", "1"], "many": ["-b", "64"], "whole": ["--decimals", "0"]}.items():
+        status, _, err = call("predict.py", tmp_path, "--run", run, "--output", tmp_path / f"{name}.csv", *flags)
+        assert status == 0, err
+        values[name] = pd.read_csv(tmp_path / f"{name}.csv", index_col=0)
+    assert (values["one"] - values["many"]).abs().max(axis=None) <= 0.0101
+    assert (values["whole"].dtypes == np.int64).all()
+    assert (values["whole"] - values["many"]).abs().max(axis=None) <= 0.51
+
+
+def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_path):
+    """SIGKILL while it imports, packs, starts, steps, and writes; each time it is resumed, the last time to its end."""
+    flags = ["-e", "4", "--checkpoint-minutes", "1e-6"]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    begun = time.time()
+    whole, _ = train(tmp_path / "whole", contest, *flags)
+    duration = time.time() - begun
+    first = ["-n", "x", "-d", contest, *SMALL, *flags]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for share in (0.1, 0.4, 0.6, 0.75, 0.85):
+        runs = list((tmp_path / "killed/runs").glob("*/recipe.yaml"))
+        again = ["--resume", runs[0].parent] if runs else first
+        process = subprocess.Popen(
+            command("hack_train.py", tmp_path / "killed", *again),
+            cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(share * duration)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (killed,) = {path.parent for path in (tmp_path / "killed/runs").glob("*/recipe.yaml")}
+    status, _, err = call("hack_train.py", tmp_path / "killed", "--resume", killed)
+    assert status == 0, err
+    for name in ("best.pt", "last.pt"):
+        one, other = load_checkpoint(whole / name), load_checkpoint(killed / name)
+        for key, tensor in one["network"].items():
+            assert torch.equal(tensor, other["network"][key]), key
+    columns = ["epoch", "step", "learning_rate", "train_loss", "validation_mse"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(whole / "metrics.csv")[columns], pd.read_csv(killed / "metrics.csv")[columns]
+    )
+    assert not list(killed.glob("*.partial"))
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(contest, tmp_path):
+    run, _ = train(tmp_path, contest, "-e", "1")
+    with Run(run).claimed():
+        status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
+    assert status == 2
+    assert "trained by another process" in err
+
+
+def spoil_row(root):
+    table = root / "train/landmarks.csv"
+    lines = table.read_text().split("\n")
+    lines[5] = lines[5].rsplit("\t", 1)[0]
+    table.write_text("\n".join(lines))
+
+
+def spoil_list(root):
+    table = root / "test/test_points.csv"
+    table.write_text(table.read_text().replace("[", "[999, ", 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda root: (root / "train/landmarks.csv").unlink(), "landmarks.csv is missing"),
+        (lambda root: (root / "test/test_points.csv").unlink(), "test_points.csv is missing"),
+        (lambda root: shutil.rmtree(root / "train/images"), "images is missing"),
+        (lambda root: next((root / "train/images").iterdir()).unlink(), "cannot be read: No such file"),
+        (lambda root: next((root / "test/images").iterdir()).write_bytes(b"x"), "not an image"),
+        (spoil_row, "landmarks.csv line 6: 1941 numbers where the header has 1942"),
+        (spoil_list, "test_points.csv line 2: index 999"),
+        (lambda root: (root / "train/groups.csv").write_text("file_name\tgroup\n"), "has no group"),
+    ],
+)
+def test_bad_data_are_refused_before_training_in_one_message(contest, tmp_path, spoil, named):
+    root = Path(shutil.copytree(contest, tmp_path / "contest"))
+    spoil(root)
+    status, _, err = call("hack_train.py", tmp_path, "-n", "x", "-d", root, *SMALL)
+    assert status == 2
+    assert named in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--epochs", "0"], "--epochs 0"),
+        (["--model", "resnet19"], "resnet19"),
+        (["--weights", "nowhere.pth"], "nowhere.pth"),
+        (["--init", "nowhere"], "nowhere"),
+        (["--augment", '[{"AffineAugmenter": {"angle": 3}}]'], "angle"),
+        (["--split", "nowhere.txt"], "nowhere.txt"),
+        (["--permutation", "nowhere.json"], "nowhere.json"),
+        (["--model", "inception_v3", "--size", "40"], "--size 40"),
+        (["--resume", "nowhere"], "nowhere"),
+        pytest.param(["--gpu"], "no usable GPU", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has one")),
+    ],
+)
+def test_bad_flags_are_refused_with_their_name(contest, tmp_path, flags, named):
+    status, _, err = call("hack_train.py", tmp_path, "-n", "x", "-d", contest, *SMALL, *flags)
+    assert status == 2
+    assert named in err
+    assert "Traceback" not in err
+
+
+def test_without_the_network_imagenet_weights_are_an_error_that_asks_for_a_file(contest, tmp_path):
+    """Neither dies later nor trains something else. Any proxy that is not there stands for a missing network."""
+    environment = os.environ | {
+        "https_proxy": "http://127.0.0.1:9",
+        "TORCH_HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
+    result = subprocess.run(
+        command("hack_train.py", tmp_path, "-n", "x", "-d", contest, "--model", "resnet18"),
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "--weights none" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_broken_photos_can_be_skipped_and_the_submission_has_every_row(contest, tmp_path):
+    root = Path(shutil.copytree(contest, tmp_path / "contest"))
+    for part in ("train", "test"):
+        next((root / part / "images").iterdir()).write_bytes(b"broken")
+    run, out = train(tmp_path, root, "-e", "1", "--skip-bad-photos")
+    assert "left out 1 photos of train" in out
+    status, _, err = call("predict.py", tmp_path)
+    assert status == 2
+    assert "not an image" in err
+    status, out, err = call("predict.py", tmp_path, "--skip-bad-photos")
+    assert status == 0, err
+    assert "1 photos" in out
+    assert len(pd.read_csv(run / "submission.csv").dropna()) == 12
+
+
+def test_a_run_starts_from_an_earlier_one_with_its_head(contest, tmp_path):
+    run, _ = train(tmp_path, contest, "-e", "2", "-lr", "1e-3")
+    before = pd.read_csv(run / "metrics.csv").validation_mse.min()
+    status, out, err = call(
+        "hack_train.py", tmp_path, "-n", "y", "-d", contest, *SMALL, "-e", "1", "-lr", "1e-7", "--init", run
+    )
+    assert status == 0, err
+    assert "start at random" not in out
+    (again,) = (tmp_path / "runs").glob("*_y_*")
+    assert pd.read_csv(again / "metrics.csv").validation_mse[0] == pytest.approx(before, rel=0.02)
+
+
+def test_the_split_of_a_run_can_be_given_to_another(contest, tmp_path):
+    run, _ = train(tmp_path, contest, "-e", "1", "--seed", "3")
+    status, _, err = call(
+        "hack_train.py", tmp_path, "-n", "y", "-d", contest, *SMALL, "-e", "1", "--split", run / "validation.txt"
+    )
+    assert status == 0, err
+    (again,) = (tmp_path / "runs").glob("*_y_*")
+    assert (again / "validation.txt").read_text() == (run / "validation.txt").read_text()
+
+
+def test_a_full_disk_is_one_line_and_what_was_there_stays(contest, tmp_path):
+    """A limit on the size of files stands for a full disk."""
+    run, _ = train(tmp_path, contest, "-e", "1")
+    last = (run / "last.pt").read_bytes()
+    code = (
+        "import errno, runpy, sys, torch\n"
+        "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "torch.save = full\n"
+        f"sys.argv = {command('hack_train.py', tmp_path, '--resume', run, '-e', '2')[1:]}\n"
+        f"runpy.run_path({str(ROOT / 'hack_train.py')!r}, run_name='__main__')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "disk is full" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (run / "last.pt").read_bytes() == last

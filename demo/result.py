@@ -1,0 +1,44 @@
+"""What a run on the demo's contest achieved: `python -m demo.result CONTEST`, after hack_train.py and predict.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tyro.conf import Positional
+
+from pipeline.data import load_test_data
+from pipeline.errors import run_script
+from pipeline.metrics import bring_home, score
+from pipeline.runs import find_run
+from pipeline.start import load_run_network
+from pipeline.submission import read_submission
+
+
+@dataclass(frozen=True)
+class Options:
+    contest: Positional[Path]
+    """The folder of the demo's contest."""
+    runs: Path = Path("runs")
+    """Where run folders are; the newest one counts."""
+
+
+def main():
+    options = tyro.cli(Options, description=__doc__)
+    run = find_run(None, options.runs)
+    rows = run.read_metrics()
+    network = load_run_network(run, "best")
+    table, pack = load_test_data(run.recipe(), len(network.mean_shape))
+    names, truth = read_submission(options.contest / "test_truth.csv")
+    _, predicted = read_submission(run.submission)
+    assert names == table.names
+    blind = np.take_along_axis(bring_home(pack.fits, network.mean_shape.numpy()), table.values[..., None], axis=1)
+    print(f"\n{'mean squared error, px²':26}{'validation':>12}{'test':>12}")
+    print(f"{'  mean shape':26}{run.about_data()['mean_shape']['mse']:12.2f}{score(blind, truth).mse:12.2f}")
+    print(f"{'  network':26}{min(row['validation_mse'] for row in rows):12.2f}{score(predicted, truth).mse:12.2f}")
+    print(f"\npredicted points on test faces   {run.picture('test')}")
+    print(f"submission                       {run.submission}")
+
+
+if __name__ == "__main__":
+    run_script(main)

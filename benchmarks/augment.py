@@ -1,0 +1,296 @@
+"""Speed of augmentation beside the peers, with 971 points a photo: python -m benchmarks.augment
+
+Each library draws its own parameters from the same ranges for the same 64 photos and moves the points along. "Both" is
+two processes at once, as loaders work. On a GPU, ours is set beside the training step of a ResNet50 of the same size.
+"""
+
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import kornia.augmentation as K
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import InterpolationMode
+
+from augment import Key, fit_photo, parse_augmenters, transform_points
+from benchmarks.results import write_result
+from demo.photo import draw_photo
+
+BATCH = 64
+SIZES = (128, 224)
+ROUNDS = 5
+SECONDS = 1.0
+PARTNERS = np.arange(971)
+BASIC = [
+    {
+        "AffineAugmenter": {
+            "rotation": [-20, 20],
+            "scale": [0.9, 1.1],
+            "shift_x": [-0.05, 0.05],
+            "shift_y": [-0.05, 0.05],
+        }
+    },
+    {"BrightnessContrastAugmenter": {"brightness": [-25, 25], "contrast": [0.8, 1.25]}},
+    {"BlurAugmenter": {"sigma": [0.5, 1.5]}},
+]
+FULL = [
+    BASIC[0],
+    {"MirrorAugmenter": {"probability": 0.5}},
+    {"PerspectiveAugmenter": {"tilt_x": [-0.1, 0.1], "tilt_y": [-0.1, 0.1], "probability": 0.3}},
+    BASIC[1],
+    {"ColourAugmenter": {"saturation": [0.6, 1.4], "hue": [-10, 10], "probability": 0.5}},
+    {"GreyAugmenter": {"probability": 0.1}},
+    {"BlurAugmenter": {"sigma": [0.5, 1.5], "probability": 0.25}},
+    {"NoiseAugmenter": {"sigma": [2, 10], "probability": 0.2}},
+    {"JpegAugmenter": {"quality": [30, 80], "probability": 0.2}},
+]
+
+Augment = Callable[[int], object]  # a number for the draw -> a batch of images and points
+
+
+def photos(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(BATCH, size, size, 3) uint8 drawn faces and (BATCH, 971, 2) points in their pixels."""
+    images, points = [], []
+    for number in range(BATCH):
+        photo = draw_photo(0, 0, number)
+        square, matrix = fit_photo(photo.pixels, size)
+        images.append(square)
+        points.append(transform_points(matrix[None], photo.points[None])[0])
+    return np.stack(images), np.stack(points)
+
+
+def ours(pixels, points, recipe, device="cpu") -> Augment:
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+    chain = parse_augmenters(FULL if recipe == "full" else BASIC)
+    size = pixels.shape[1:3]
+
+    def augment(number):
+        view = chain.draw(Key(0, number, np.arange(BATCH)), size)
+        return view.warp(images), view.move(points, PARTNERS)
+
+    return augment
+
+
+def opencv_loop(pixels, points, recipe) -> Augment:
+    """What one would write by hand: a warp, a table of brightness, a blur, a matrix product."""
+    rng = np.random.default_rng(0)
+    side = pixels.shape[1]
+    levels = np.arange(256) - 127.5
+
+    def augment(number):
+        images, moved = np.empty_like(pixels), np.empty_like(points)
+        for i in range(BATCH):
+            matrix = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, rng.uniform(-20, 20), rng.uniform(0.9, 1.1))
+            matrix[:, 2] += rng.uniform(-0.05, 0.05, 2) * side
+            warped = cv2.warpAffine(pixels[i], matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+            table = levels * rng.uniform(0.8, 1.25) + 127.5 + rng.uniform(-25, 25)
+            bright = cv2.LUT(warped, np.clip(table, 0, 255).astype(np.uint8))
+            images[i] = cv2.GaussianBlur(bright, (0, 0), rng.uniform(0.5, 1.5))
+            moved[i] = points[i] @ matrix[:, :2].T + matrix[:, 2]
+        return images, moved
+
+    return augment
+
+
+def albumentations(pixels, points, recipe) -> Augment:
+    affine = A.Affine(rotate=(-20, 20), scale=(0.9, 1.1), translate_percent=(-0.05, 0.05), p=1)
+    bright = A.RandomBrightnessContrast((-0.1, 0.1), (-0.2, 0.25), p=1)
+    steps = [affine, bright, A.GaussianBlur(sigma_limit=(0.5, 1.5), blur_limit=0, p=1)]
+    if recipe == "full":
+        steps = [
+            affine,
+            A.HorizontalFlip(p=0.5),
+            A.Perspective(scale=(0.02, 0.08), p=0.3),
+            bright,
+            A.HueSaturationValue(5, 60, 0, p=0.5),
+            A.ToGray(p=0.1),
+            A.GaussianBlur(sigma_limit=(0.5, 1.5), blur_limit=0, p=0.25),
+            A.GaussNoise(std_range=(2 / 255, 10 / 255), p=0.2),
+            A.ImageCompression(quality_range=(30, 80), p=0.2),
+        ]
+    composed = A.Compose(steps, keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
+    return lambda number: [composed(image=image, keypoints=p) for image, p in zip(pixels, points, strict=True)]
+
+
+def torchvision(pixels, points, recipe) -> Augment:
+    smooth = InterpolationMode.BILINEAR
+    affine = v2.RandomAffine(20, translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=smooth)
+    steps = [affine, v2.ColorJitter(brightness=0.1, contrast=0.2), v2.GaussianBlur(9, (0.5, 1.5))]
+    to_float, to_uint8 = (v2.ToDtype(kind, scale=True) for kind in (torch.float32, torch.uint8))
+    noise = v2.Compose([to_float, v2.GaussianNoise(0, 0.025), to_uint8])
+    if recipe == "full":
+        steps = [
+            affine,
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomPerspective(0.1, p=0.3),
+            v2.ColorJitter(brightness=0.1, contrast=0.2),
+            v2.RandomApply([v2.ColorJitter(saturation=0.4, hue=0.03)], p=0.5),
+            v2.RandomGrayscale(0.1),
+            v2.RandomApply([v2.GaussianBlur(9, (0.5, 1.5))], p=0.25),
+            v2.RandomApply([noise], p=0.2),
+            v2.RandomApply([v2.JPEG((30, 80))], p=0.2),
+        ]
+    composed = v2.Compose(steps)
+    samples = [
+        (
+            tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1).contiguous()),
+            tv_tensors.KeyPoints(torch.from_numpy(p).float(), canvas_size=image.shape[:2]),
+        )
+        for image, p in zip(pixels, points, strict=True)
+    ]
+    return lambda number: [composed(*sample) for sample in samples]
+
+
+def kornia(pixels, points, recipe, device="cpu") -> Augment:
+    affine = K.RandomAffine(20.0, translate=(0.05, 0.05), scale=(0.9, 1.1), p=1)
+    bright = K.ColorJiggle(0.1, 0.2, 0.0, 0.0, p=1)
+    steps = [affine, bright, K.RandomGaussianBlur((9, 9), (0.5, 1.5), p=1)]
+    if recipe == "full":
+        steps = [
+            affine,
+            K.RandomHorizontalFlip(p=0.5),
+            K.RandomPerspective(0.1, p=0.3),
+            bright,
+            K.ColorJiggle(0.0, 0.0, 0.4, 0.03, p=0.5),
+            K.RandomGrayscale(p=0.1),
+            K.RandomGaussianBlur((9, 9), (0.5, 1.5), p=0.25),
+            K.RandomGaussianNoise(0.0, 0.025, p=0.2),
+            K.RandomJPEG((30.0, 80.0), p=0.2),
+        ]
+    sequence = K.AugmentationSequential(*steps, data_keys=["input", "keypoints"])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
+    where = torch.from_numpy(points).float().to(device)
+    return lambda number: sequence(images.float() / 255, where)
+
+
+LIBRARIES = {
+    "ours": ours,
+    "plain OpenCV loop": opencv_loop,
+    "albumentations 2.0.8": albumentations,
+    "torchvision v2": torchvision,
+    "kornia": kornia,
+}
+
+
+def rate(augment: Augment, seconds: float = SECONDS) -> float:
+    """Photos a second."""
+    begun, number = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        augment(number)
+        number += 1
+    return BATCH * number / (time.perf_counter() - begun)
+
+
+def one_thread():
+    warnings.simplefilter("ignore")
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def measure(size: int, recipe: str) -> dict[str, list[float]]:
+    """Rates of each library, round by round, all in this process on one thread."""
+    one_thread()
+    pixels, points = photos(size)
+    names = [name for name in LIBRARIES if recipe == "basic" or name != "plain OpenCV loop"]
+    augments = {name: LIBRARIES[name](pixels, points, recipe) for name in names}
+    for augment in augments.values():
+        augment(0)
+    rounds = [{name: rate(augment) for name, augment in augments.items()} for _ in range(ROUNDS)]
+    return {name: [one[name] for one in rounds] for name in augments}
+
+
+def drawing_share(size: int, recipe: str) -> float:
+    """Time of drawing over that of applying."""
+    one_thread()
+    pixels, points = photos(size)
+    chain = parse_augmenters(FULL if recipe == "full" else BASIC)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    views = [chain.draw(Key(0, number, np.arange(BATCH)), (size, size)) for number in range(20)]
+    shares = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        for number in range(20):
+            chain.draw(Key(0, number, np.arange(BATCH)), (size, size))
+        drawn = time.perf_counter()
+        for view in views:
+            view.warp(images), view.move(points, PARTNERS)
+        shares.append((drawn - begun) / (time.perf_counter() - drawn))
+    return round(statistics.median(shares), 3)
+
+
+def on_gpu(size: int, recipe: str) -> dict[str, float]:
+    """Photos a second of ours on the GPU, and of a ResNet50's training step in bf16 at the same size."""
+    from torchvision.models import resnet50
+
+    pixels, points = photos(size)
+    augment = ours(pixels, points, recipe, device="cuda")
+    network = resnet50(num_classes=2 * 971).cuda().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), fused=True)
+    batch = torch.rand(256, 3, size, size, device="cuda").to(memory_format=torch.channels_last)
+
+    def step():
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = network(batch).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    found = {}
+    for name, work, count in (("ours", lambda: augment(0), BATCH), ("ResNet50 step", step, 256)):
+        for _ in range(5):
+            work()
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        for _ in range(30):
+            work()
+        torch.cuda.synchronize()
+        found[name] = round(30 * count / (time.perf_counter() - begun), 1)
+    return found
+
+
+def main():
+    results: dict[str, dict] = {}
+    cores = os.cpu_count() or 1
+    print(f"{'photos a second, one thread':34}{'rate':>9}{'ours is':>10}   all cores: {'rate':>8}{'ours is':>10}")
+    for size in SIZES:
+        for recipe in ("basic", "full"):
+            alone = measure(size, recipe)
+            with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+                together = list(pool.map(measure, [size] * cores, [recipe] * cores))
+            table = {}
+            for name, found in alone.items():
+                ratios = [mine / theirs for mine, theirs in zip(alone["ours"], found, strict=True)]
+                all_cores = sum(statistics.median(one[name]) for one in together)
+                mine = sum(statistics.median(one["ours"]) for one in together)
+                table[name] = {
+                    "photos a second": round(statistics.median(found)),
+                    "ours is faster by": round(statistics.median(ratios), 2),
+                    f"photos a second on {cores} cores": round(all_cores),
+                    f"ours is faster by on {cores} cores": round(mine / all_cores, 2),
+                }
+                rate_1, ratio_1, rate_n, ratio_n = table[name].values()
+                row = f"{size} px, {recipe}: {name}"
+                print(f"{row:34}{rate_1:9}{ratio_1:9.2f}x   {'':10} {rate_n:8}{ratio_n:9.2f}x", flush=True)
+            share = drawing_share(size, recipe)
+            print(f"{f'{size} px, {recipe}: drawing':34}{share:9.1%} of applying")
+            results[f"{size} px, {recipe}"] = table | {"drawing over applying": share}
+    write_result("augment", results)
+    if torch.cuda.is_available():
+        gpu = {f"{size} px, {recipe}": on_gpu(size, recipe) for size in SIZES for recipe in ("basic", "full")}
+        print(gpu)
+        write_result("augment", gpu, gpu=True)
+
+
+if __name__ == "__main__":
+    main()

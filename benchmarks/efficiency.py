@@ -1,0 +1,113 @@
+"""Pipeline efficiency: photos a second as trained, over those of the same network stepping on one fixed batch.
+
+    python -m benchmarks.efficiency --data PATH --model resnet18 [--gpu]
+
+Both are measured in one process, in turn, several times; the ratio is what the reading, drawing, warping, logging and
+averaging leave of the hardware's speed. Validation and checkpoints are outside both.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from augment import parse_augmenters
+from benchmarks.results import write_result
+from pipeline.batches import epoch_order, training_batches
+from pipeline.data import load_training_data, mean_shape_score
+from pipeline.device import choose_device, choose_precision
+from pipeline.recipe import parse_command
+from pipeline.report import Report
+from pipeline.runs import create_run
+from pipeline.start import make_network
+from pipeline.training import READ_EVERY, Training, train_epoch
+
+ROUNDS = 5
+STEPS = 50
+
+
+class NoBar:
+    """Stands for the progress bar."""
+
+    n = 0.0
+
+    def update(self, share):
+        self.n += share
+
+    def set_postfix_str(self, text):
+        pass
+
+
+def main():
+    recipe = parse_command(
+        [*sys.argv[1:], "--weights", "none", "--epochs", "1000", "--checkpoint-minutes", "1e9"]
+    ).recipe
+    device = choose_device(gpu=recipe.run.gpu)
+    precision = choose_precision(recipe.network.precision, device)
+    data = load_training_data(recipe)
+    data = replace(data, train=data.train[: STEPS * recipe.optimiser.batch_size])
+    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=0)
+    training = Training(network, recipe, data, device, precision)
+    chain = parse_augmenters(recipe.augmentation.augment)
+    place = {"seed": 0, "epoch": 0}
+    order = epoch_order(data.train, **place, batch_size=recipe.optimiser.batch_size)
+    batch = next(iter(training_batches(data.pack, order[:1], chain, data.permutation, **place, device=device)))
+
+    def wait():
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def as_trained():
+        training.progress.epoch += 1
+        training.progress.batch = 0
+        train_epoch(training, chain, run, report, time.perf_counter, NoBar())
+
+    def fixed():
+        """The bare step: forward, loss, backward, clip, step, on one batch."""
+        for step in range(len(order)):
+            training.step(batch)
+            if step % READ_EVERY == 0:
+                training.unread.clear()
+        training.unread.clear()
+
+    rates: dict[str, list[float]] = {"as trained": [], "fixed batch": []}
+    with tempfile.TemporaryDirectory() as folder:
+        run = create_run(
+            replace(recipe, run=replace(recipe.run, runs=Path(folder))),
+            data,
+            floor=mean_shape_score(data),
+            device=str(device),
+        )
+        report = Report(run, 0)
+        as_trained(), fixed()
+        for _ in range(ROUNDS):
+            for name, work in (("as trained", as_trained), ("fixed batch", fixed)):
+                begun = wait()
+                work()
+                rates[name].append(len(order) * recipe.optimiser.batch_size / (wait() - begun))
+        report.close()
+    ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
+    print(f"efficiency {statistics.median(ratios):.3f}   (rounds: {', '.join(f'{ratio:.3f}' for ratio in ratios)})")
+    write_result(
+        f"efficiency_{recipe.network.model}_{recipe.photos.size}px",
+        {
+            "model": recipe.network.model,
+            "size": recipe.photos.size,
+            "batch": recipe.optimiser.batch_size,
+            "points": data.num_points,
+            "precision": precision,
+            "photos a second": {name: round(statistics.median(found), 1) for name, found in rates.items()},
+            "ratio of each round": [round(ratio, 3) for ratio in ratios],
+            "efficiency": round(statistics.median(ratios), 3),
+        },
+        gpu=device.type == "cuda",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -27,8 +27,8 @@ demo: .venv/installed ## draw a small contest, train on it, predict, show the re
 	$(BIN)/python predict.py
 	$(BIN)/python -m demo.result $(DEMO)
 
-pictures: demo ## make the README's pictures anew
-	$(BIN)/python -m demo.pictures
+pictures: demo ## make the pictures of the README and the docs anew
+	$(BIN)/python -m demo.pictures $(DEMO)
 
 tests: .venv/installed-dev ## run all tests
 	$(BIN)/python -m pytest

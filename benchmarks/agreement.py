@@ -91,7 +91,7 @@ def draw(augmenter) -> View:
 def operations() -> dict[str, dict[str, Move]]:
     """For each operation, how each library does it."""
     half, double = (64, 64), (256, 256)
-    tilt = cv2.getPerspectiveTransform(np.float32(CORNERS), np.float32(TILTED))
+    tilt = cv2.getPerspectiveTransform(np.array(CORNERS, np.float32), np.array(TILTED, np.float32))
     affine = {"rotation": 17, "scale": 1.1, "shift_x": 0.05, "shift_y": -0.03}
     part = round(SHARE * SIZE[0])
     return {

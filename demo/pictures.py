@@ -1,16 +1,20 @@
-"""The README's pictures, from the demo's contest and its newest run: `python -m demo.pictures` after `make demo`."""
+"""The pictures of the README and the docs, from drawn faces: `python -m demo.pictures CONTEST` after `make demo`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import tyro
+from tyro.conf import Positional
 
+from augment import parse_augmenters
 from demo.photo import draw_photo
 from pipeline.errors import run_script
 from pipeline.pictures import TRUTH, tile
+from pipeline.recipe import read_recipe
 from pipeline.runs import find_run
+from pipeline.sheet import EVERYTHING, augmenters_sheet, draws_sheet, some_photos
 
 NUM_DRAWN = 12
 COLUMNS = 6
@@ -18,6 +22,8 @@ COLUMNS = 6
 
 @dataclass(frozen=True)
 class Options:
+    contest: Positional[Path]
+    """The folder of the demo's contest."""
     out: Path = Path("readme_img")
     """The folder to write to."""
     runs: Path = Path("runs")
@@ -48,13 +54,21 @@ def _in_square(photo):
 def main():
     options = tyro.cli(Options, description=__doc__)
     options.out.mkdir(exist_ok=True)
-    predictions = cv2.imread(str(find_run(None, options.runs).picture("test")))
+    run = find_run(None, options.runs)
+    predictions = cv2.imread(str(run.picture("test")))
     assert predictions is not None
-    faces = cv2.cvtColor(drawn_faces(), cv2.COLOR_RGB2BGR)
-    small = cv2.resize(faces, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
-    for name, picture in (("predictions", predictions), ("drawn_faces", small)):
+    chain = parse_augmenters(read_recipe(EVERYTHING).augmentation.augment)
+    photos = some_photos(replace(run.recipe(), run=replace(run.recipe().run, data=options.contest)), seed=0)
+    pictures = {
+        "predictions": (predictions[..., ::-1], 1.0),
+        "drawn_faces": (drawn_faces(), 0.75),
+        "draws": (draws_sheet(chain, photos, seed=0), 0.5),
+        "augmenters": (augmenters_sheet(chain, photos), 0.5),
+    }
+    for name, (picture, scale) in pictures.items():
         path = options.out / f"{name}.jpg"
-        cv2.imwrite(str(path), picture, (cv2.IMWRITE_JPEG_QUALITY, 88))
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(path), cv2.cvtColor(small, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 85))
         print(path)
 
 

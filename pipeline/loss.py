@@ -40,8 +40,9 @@ def kept(ranks: torch.Tensor, *, top_percent: float, without_top_percent: float)
     return ranks.detach().argsort(descending=True)[first:last]
 
 
-def batch_loss(
-    losses: torch.Tensor, scale: torch.Tensor, places: torch.Tensor, *, typical_scale: float
-) -> torch.Tensor:
-    """The mean over the photos that count, each in pixels of its photo, in units of the data set's typical photo."""
-    return (losses * scale / typical_scale)[places].mean()
+def photo_weights(scale: torch.Tensor, *, unit: str, typical_scale: float) -> torch.Tensor:
+    """(B,) factors that bring losses from pixels of the image to the unit of the loss.
+
+    unit: "image", where all are 1; or "photo", for pixels of the photos in units of the data set's typical photo.
+    """
+    return scale / typical_scale if unit == "photo" else torch.ones_like(scale)

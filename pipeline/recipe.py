@@ -108,6 +108,8 @@ class LossOptions:
 
     beta: Annotated[float, Ge(0)] = 1.0
     """SmoothL1 is quadratic below and linear above this error, in pixels of the image; 0 is plain L1."""
+    loss_unit: Literal["photo", "image"] = "photo"
+    """Photos count by their errors in pixels of the photo, as the metric does, or alike, in pixels of the image."""
     outside_weight: Share = 1.0
     """Weight of points that the augmentation has moved out of the frame; those inside have 1."""
     top_perc_train: Percent = 100.0

@@ -21,7 +21,7 @@ from augment.augmenters import ends
 from pipeline.data import TrainingData, load_training_data
 from pipeline.errors import UserError, run_script
 from pipeline.pictures import TRUTH, tile, write_picture
-from pipeline.recipe import read_recipe
+from pipeline.recipe import Recipe, read_recipe
 
 NUM_PHOTOS = 6
 NUM_DRAWS = 7
@@ -79,10 +79,17 @@ class Photos:
         return tile(np.ascontiguousarray(image), [(home.move(self.points, self.permutation)[0], TRUTH)], "brought back")
 
 
+def some_photos(recipe: Recipe, seed: int) -> Photos:
+    """A few photos of the recipe's contest, drawn by the seed."""
+    data = load_training_data(recipe)
+    samples = np.random.default_rng(seed).choice(data.train, min(NUM_PHOTOS, len(data.train)), replace=False)
+    return Photos.of(data, samples)
+
+
 def augmenters_sheet(chain: Chain, photos: Photos) -> np.ndarray:
     """A row for each parameter of each augmenter: lowest, middle, highest, each brought back beside it."""
     rows = []
-    for number, settings in enumerate(row for augmenter in chain.augmenters for row in _rows(augmenter)):
+    for number, settings in enumerate(row for augmenter in chain.augmenters for row in settings_of(augmenter)):
         tiles = []
         for caption, augmenter in settings:
             view = photos[number].draw(augmenter, seed=number)
@@ -101,12 +108,12 @@ def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
     return np.vstack(rows)
 
 
-def _rows(augmenter) -> Iterator[list[tuple[str, Draws]]]:
+def settings_of(augmenter) -> Iterator[list[tuple[str, Draws]]]:
     """For each parameter that has a range, three settings with their captions; others are at their middle."""
     name = type(augmenter).__name__.removesuffix("Augmenter")
     if isinstance(augmenter, RandomAugmenter):
         for child in augmenter.augmenters:
-            yield from _rows(child)
+            yield from settings_of(child)
         return
     if not isinstance(augmenter, Augmenter):
         yield [(name, augmenter)] * 3
@@ -134,10 +141,8 @@ def main():
     except ValueError as error:
         raise UserError(f"{options.config}: augment: {error}") from error
     place = replace(recipe.run, data=options.data, cache=options.cache)
-    data = load_training_data(replace(recipe, run=place, photos=replace(recipe.photos, size=options.size)))
-    print(f"left/right  {data.symmetry}")
-    rng = np.random.default_rng(options.seed)
-    photos = Photos.of(data, rng.choice(data.train, min(NUM_PHOTOS, len(data.train)), replace=False))
+    recipe = replace(recipe, run=place, photos=replace(recipe.photos, size=options.size))
+    photos = some_photos(recipe, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, picture in (
         ("augmenters", augmenters_sheet(chain, photos)),

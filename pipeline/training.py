@@ -75,11 +75,10 @@ class Training:
                 group["lr"] = cosine_rate(self.share_done, highest=options.learning_rate, warmup=options.warmup)
         with autocast(self.device, self.precision):
             predicted = self.network(batch.images)
-        options_of_loss = self.recipe.loss
-        losses = loss.sample_losses(
-            predicted, batch, beta=options_of_loss.beta, outside_weight=options_of_loss.outside_weight
-        )
-        total = loss.batch_loss(losses, batch.scale, self._kept(losses, batch), typical_scale=self.typical_scale)
+        beta, outside_weight = self.recipe.loss.beta, self.recipe.loss.outside_weight
+        losses = loss.sample_losses(predicted, batch, beta=beta, outside_weight=outside_weight)
+        weights = loss.photo_weights(batch.scale, unit=self.recipe.loss.loss_unit, typical_scale=self.typical_scale)
+        total = (weights * losses)[self._kept(losses, batch)].mean()
         self.optimiser.zero_grad()
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimiser)

@@ -47,8 +47,9 @@ def test_errors_are_in_pixels_of_the_photo():
     predicted = torch.full((2, 4, 2), 2.0)
     torch.testing.assert_close(loss.squared_errors(predicted, batch), torch.tensor([4.0, 36.0]))
     losses = loss.sample_losses(predicted, batch, beta=1.0)
-    total = loss.batch_loss(losses, batch.scale, torch.arange(2), typical_scale=2.0)
-    torch.testing.assert_close(total, torch.tensor((1.5 * 0.5 + 1.5 * 1.5) / 2))
+    weights = loss.photo_weights(batch.scale, unit="photo", typical_scale=2.0)
+    torch.testing.assert_close(weights * losses, torch.tensor([1.5 * 0.5, 1.5 * 1.5]))
+    assert torch.equal(loss.photo_weights(batch.scale, unit="image", typical_scale=2.0), torch.ones(2))
 
 
 @given(st.integers(1, 300), st.floats(0, 100), st.floats(0, 100), st.integers(0, 1000))
@@ -68,9 +69,8 @@ def test_the_users_setting_leaves_out_the_highest_one_and_the_lowest_seventy_per
 
 
 def test_no_trimming_is_the_mean_of_all():
-    losses, scale = torch.rand(9), torch.rand(9) + 0.5
-    places = loss.kept(losses, top_percent=100, without_top_percent=0)
-    torch.testing.assert_close(loss.batch_loss(losses, scale, places, typical_scale=1.0), (losses * scale).mean())
+    places = loss.kept(torch.rand(9), top_percent=100, without_top_percent=0)
+    assert sorted(places.tolist()) == list(range(9))
 
 
 def test_only_kept_photos_learn_and_ranking_does_not():
@@ -78,7 +78,7 @@ def test_only_kept_photos_learn_and_ranking_does_not():
     batch = batch_of(torch.zeros(4, 1, 2))
     losses = loss.sample_losses(predicted, batch, beta=0.5)
     places = loss.kept(losses, top_percent=75, without_top_percent=25)
-    loss.batch_loss(losses, batch.scale, places, typical_scale=1.0).backward()
+    losses[places].mean().backward()
     assert predicted.grad[:, 0, 0].ne(0).tolist() == [False, True, True, False]
 
 

@@ -13,6 +13,8 @@ from augment.overlay import Overlay
 from augment.view import View
 
 ANY = (0, np.inf)
+UNIT = (0, 1)
+COLOURS = dict.fromkeys(("red", "green", "blue"), (0, 255))
 POSITIVE = (1e-3, np.inf)
 LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
 
@@ -96,13 +98,18 @@ class MotionBlurAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseAugmenter(Augmenter):
-    """Normal noise of a standard deviation `sigma`, in units of 0..255, on each value."""
+    """Normal noise of a standard deviation `sigma`, in units of 0..255, on each value.
+
+    x, y: from which place of an endless tile of noise it is taken, 0 to 1.
+    """
 
     sigma: Range = 8.0
-    bounds: ClassVar = {"sigma": ANY}
+    x: Range = (0.0, 1.0)
+    y: Range = (0.0, 1.0)
+    bounds: ClassVar = {"sigma": ANY, "x": UNIT, "y": UNIT}
 
     def view(self, key, size, drawn):
-        place = (key.child(0).uniform(2) * NOISE_TILE).astype(np.int64)
+        place = np.stack([_index(drawn[axis], NOISE_TILE) for axis in "xy"], axis=1)
         return _view(key, size, Noise(drawn["sigma"], np.where(drawn["sigma"][:, None] > 0, place, 0)))
 
 
@@ -153,9 +160,10 @@ class BarsAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class OccluderAugmenter(Augmenter):
-    """Something flat of a random shape and colour in front of the photo: a hand, a microphone, a sticker.
+    """Something flat in front of the photo: a hand, a microphone, a sticker.
 
     share: its height as a share of the image's. aspect: width over height. x, y: its middle, 0 to 1. angle: degrees.
+    shape: 0 to 1, from a rectangle over an ellipse to blobs. red, green, blue: its colour, 0 to 255.
     """
 
     share: Range = (0.1, 0.35)
@@ -163,42 +171,55 @@ class OccluderAugmenter(Augmenter):
     x: Range = (0.0, 1.0)
     y: Range = (0.0, 1.0)
     angle: Range = (0.0, 180.0)
-    bounds: ClassVar = {"share": POSITIVE, "aspect": POSITIVE}
+    shape: Range = (0.0, 1.0)
+    red: Range = (0.0, 255.0)
+    green: Range = (0.0, 255.0)
+    blue: Range = (0.0, 255.0)
+    bounds: ClassVar = {"share": POSITIVE, "aspect": POSITIVE, "shape": UNIT, **COLOURS}
     factors: ClassVar = ("aspect",)
 
     def view(self, key, size, drawn):
-        numbers = key.child(0).uniform(4)
-        mask = (numbers[:, 0] * overlay.FIRST_WORD).astype(np.int64)
-        tall = drawn["share"] * size[0]
-        return _view(key, size, _patch(mask, numbers[:, 1:], size, drawn, tall * drawn["aspect"], tall))
+        mask = _index(drawn["shape"], overlay.FIRST_WORD)
+        return _view(key, size, _patch(mask, size, drawn, aspect=drawn["aspect"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextAugmenter(Augmenter):
-    """A word across the photo, in a random colour.
+    """A word across the photo.
 
-    share: its height as a share of the image's. x, y: its middle, 0 to 1. angle: degrees.
+    share: its height as a share of the image's. x, y: its middle, 0 to 1. angle: degrees. word: 0 to 1, which one.
+    red, green, blue: its colour, 0 to 255.
     """
 
     share: Range = (0.08, 0.25)
     x: Range = (0.0, 1.0)
     y: Range = (0.0, 1.0)
     angle: Range = (-15.0, 15.0)
-    bounds: ClassVar = {"share": POSITIVE}
+    word: Range = (0.0, 1.0)
+    red: Range = (0.0, 255.0)
+    green: Range = (0.0, 255.0)
+    blue: Range = (0.0, 255.0)
+    bounds: ClassVar = {"share": POSITIVE, "word": UNIT, **COLOURS}
 
     def view(self, key, size, drawn):
-        numbers = key.child(0).uniform(4)
-        mask = overlay.FIRST_WORD + (numbers[:, 0] * len(overlay.WORDS)).astype(np.int64)
-        tall = drawn["share"] * size[0]
-        return _view(key, size, _patch(mask, numbers[:, 1:], size, drawn, 4 * tall, tall))
+        mask = overlay.FIRST_WORD + _index(drawn["word"], len(overlay.WORDS))
+        return _view(key, size, _patch(mask, size, drawn, aspect=4.0))
 
 
-def _patch(mask, colour, size, drawn, wide, tall):
-    """One patch an image: `wide` by `tall` pixels, turned by the angle, its middle at (x, y)."""
+def _index(number, count):
+    """Which of `count` things (B,) numbers from 0 to 1 mean."""
+    return (number * count).astype(np.int64).clip(max=count - 1)
+
+
+def _patch(mask, size, drawn, *, aspect):
+    """One patch an image, turned by the angle, its middle at (x, y)."""
+    tall = drawn["share"] * size[0]
+    wide = tall * aspect
     centred = overlay.rectangles(-wide / 2, -tall / 2, wide / 2, tall / 2)
     middle = translation(drawn["x"] * size[1] - 0.5, drawn["y"] * size[0] - 0.5)
     matrix = middle @ rotation(drawn["angle"]) @ centred
-    return Overlay(mask[:, None], matrix[:, None], np.floor(256 * colour)[:, None])
+    colour = np.rint(np.stack([drawn[channel] for channel in COLOURS], axis=1))
+    return Overlay(mask[:, None], matrix[:, None], colour[:, None])
 
 
 def _view(key, size, effect):

@@ -61,6 +61,12 @@ class View:
         """(B,) bool: whether left and right change places."""
         return np.linalg.det(self.geometry) * self.geometry[:, 2, 2] < 0
 
+    @property
+    def varies(self) -> bool:
+        """Whether the view of some image is another than that of the first one."""
+        arrays = [self.geometry, *(array for effect in self.effects for array in vars(effect).values())]
+        return any((array != array[:1]).any() for array in arrays)
+
     def only(self, chosen: np.ndarray) -> "View":
         """The view of the images where the (B,) mask is true; the others stay as they are."""
         assert self.size == self.source or chosen.all(), "a view that changes the size is of all images or of none"

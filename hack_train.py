@@ -2,34 +2,50 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError, run_script
-from pipeline.recipe import parse_command
+from pipeline.recipe import Recipe, parse_command
+
+if TYPE_CHECKING:
+    from pipeline.runs import Run
 
 
 def main():
     command = parse_command(sys.argv[1:])
-    recipe = replace(command.recipe, run=replace(command.recipe.run, data=command.recipe.run.data.resolve()))
 
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
+    from pipeline.runs import find_run, num_folds
+
+    recipe = replace(command.recipe, run=replace(command.recipe.run, data=command.recipe.run.data.resolve()))
+    if command.folds or (command.resume and num_folds(command.resume)):
+        train_folds(recipe, command.folds, command.resume)
+    else:
+        train_run(recipe, find_run(command.resume, recipe.run.runs) if command.resume else None)
+
+
+def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None):
+    """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
     from augment import parse_augmenters
     from pipeline.checkpoint import load_checkpoint
     from pipeline.contest import find_contest
     from pipeline.data import load_training_data, mean_shape_score
     from pipeline.device import choose_device, choose_precision, describe
     from pipeline.report import Report
-    from pipeline.runs import create_run, find_run
+    from pipeline.runs import create_run
     from pipeline.start import make_network, read_start
     from pipeline.training import Training, train
+    from pipeline.views import parse_views
 
     find_contest(recipe.run.data)
-    earlier = find_run(command.resume, recipe.run.runs) if command.resume else None
     device = choose_device(gpu=recipe.run.gpu)
     precision = choose_precision(recipe.network.precision, device)
     try:
         chain = parse_augmenters(recipe.augmentation.augment)
     except ValueError as error:
         raise UserError(f"augment: {error}") from error
+    parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
     start = None if earlier else read_start(recipe.network)
 
     data = load_training_data(replace(recipe, photos=earlier.photo_options()) if earlier else recipe)
@@ -43,14 +59,14 @@ def main():
         earlier.write_recipe(recipe)
         if earlier.last.exists():
             training.load_state(load_checkpoint(earlier.last))
-    run = earlier or create_run(recipe, data, floor=floor, device=describe(device))
+    run = earlier or create_run(recipe, data, floor=floor, device=describe(device), folder=folder)
 
     print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
     print(f"left/right   {data.symmetry}")
     print(f"network      {recipe.network.model} at {recipe.photos.size} px, {precision} on {describe(device)}")
     print(f"mean shape   {floor}: the floor, from a network that does not look")
     print(f"run          {run.folder}")
-    print(f"             after a stop: python hack_train.py --resume {run.folder}")
+    print(f"             after a stop: python hack_train.py --resume {folder.parent if folder else run.folder}")
     print(f"             watch it: tensorboard --logdir {recipe.run.runs}", flush=True)
 
     with run.claimed():
@@ -65,6 +81,32 @@ def main():
     print(f"metrics      {run.metrics}")
     print(f"pictures     {run.picture('worst_validation')}")
     print(f"submission   python predict.py --run {run.folder}")
+
+
+def train_folds(recipe: Recipe, count: int | None, earlier: Path | None):
+    """Trains each fold in turn, or goes on with them, and keeps what each predicts of what it held out."""
+    import numpy as np
+
+    from pipeline.data import load_training_data
+    from pipeline.device import choose_device, choose_precision
+    from pipeline.folds import create_folds, fold_recipe, save_held_out, say_folds
+    from pipeline.predictions import predict_points
+    from pipeline.runs import Run, num_folds
+    from pipeline.start import load_run_network
+
+    device = choose_device(gpu=recipe.run.gpu)
+    precision = choose_precision(recipe.network.precision, device)
+    data = load_training_data(recipe)
+    folder = earlier or create_folds(recipe, data, count or 0)
+    for fold in range(num_folds(folder)):
+        run = Run(folder / f"fold-{fold}")
+        print(f"\nfold {fold}")
+        known = run if (run.folder / "recipe.yaml").exists() else None
+        train_run(fold_recipe(recipe, folder, fold), known, run.folder)
+        samples = np.flatnonzero(np.isin(data.pack.names, run.split.read_text(encoding="utf-8").split("\n")))
+        network = load_run_network(run, "best").to(device)
+        save_held_out(run, predict_points(network, data.pack, samples, device=device, precision=precision))
+    say_folds(folder, num_folds(folder), data)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Writes the submission of a run: `python predict.py` takes the newest run, its best weights and its data."""
+"""Writes the submission: `python predict.py` takes the newest run, its best weights, its views and its data."""
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge
 from tyro.conf import FlagCreatePairsOff, arg
 
 from pipeline.errors import run_script
@@ -13,20 +13,32 @@ from pipeline.errors import run_script
 
 @dataclass(frozen=True)
 class Options:
-    run: Annotated[Path | None, arg(metavar="RUN")] = None
-    """The folder of a run; without it the newest one with weights."""
+    run: Annotated[tuple[Path, ...], arg(metavar="RUN …")] = ()
+    """Folders of runs, or of the folds of one; several are merged. Without it the newest one with weights."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
     """The contest's folder; without it the one that the run was trained on."""
+    photo: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Predict this photo, or all in this folder, instead of a contest: pictures and points.csv."""
     gpu: bool = False
     """Predict on the GPU."""
     checkpoint: Literal["best", "last"] = "best"
     """The weights with the best validation, or those of the last epoch."""
-    batch_size: Annotated[int, arg(aliases=["-b"])] = 128
+    views: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A JSON file with other views than those of the run's recipe."""
+    weights: Literal["auto", "fit", "equal"] = "auto"
+    """Of views and runs: fitted on held-out photos if they are not yet, fitted anew, or equal (or by hand)."""
+    merge: Literal["weighted", "median", "power", "rank"] = "weighted"
+    """How several runs are merged; rank weights them by the rank of their validation MSE."""
+    power: float = 2.0
+    """Of the power mean."""
+    batch_size: Annotated[int, arg(aliases=["-b"]), Ge(1)] = 128
     """Photos at a time."""
-    decimals: int = 2
+    decimals: Annotated[int, Ge(0)] = 2
     """Of the submission's values; 0 gives integers."""
     output: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The submission; without it submission.csv in the run's folder."""
+    """The submission, or the folder for --photo; without it in the run's folder."""
+    uncertainty: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write a standard deviation for each point to this file too, in pixels of the photo."""
     runs: Path = Path("runs")
     """Where run folders are."""
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
@@ -39,46 +51,48 @@ def main():
     options = tyro.cli(Options, description=__doc__, config=(FlagCreatePairsOff,))
 
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
-    import numpy as np
+    from pipeline.device import choose_device, describe
+    from pipeline.ensemble import load_ensemble
+    from pipeline.single import predict_photos
+    from pipeline.submission import verify_submission, write_submission, write_uncertainty
 
-    from pipeline.data import load_test_data
-    from pipeline.device import choose_device, choose_precision, describe
-    from pipeline.pictures import gallery, write_picture
-    from pipeline.predictions import mean_shape_points, predict_points
-    from pipeline.runs import find_run
-    from pipeline.start import load_run_network
-    from pipeline.submission import verify_submission, write_submission
-
-    run = find_run(options.run, options.runs)
-    recipe = run.recipe()
-    place = replace(
-        recipe.run,
-        data=options.data or recipe.run.data,
-        cache=options.cache or recipe.run.cache,
-        skip_bad_photos=options.skip_bad_photos,
-    )
     device = choose_device(gpu=options.gpu)
-    precision = choose_precision(recipe.network.precision, device)
-    network = load_run_network(run, options.checkpoint).to(device)
-    table, pack = load_test_data(replace(recipe, run=place), len(network.mean_shape))
-    print(f"run         {run.folder}, {options.checkpoint} weights, {precision} on {describe(device)}")
-    print(f"test        {place.data}: {len(table.names):,} photos, {table.values.shape[1]} points asked of each")
+    ensemble = load_ensemble(
+        options.run,
+        options.runs,
+        checkpoint=options.checkpoint,
+        views=options.views,
+        weights=options.weights,
+        method=options.merge,
+        power=options.power,
+        device=device,
+        batch_size=options.batch_size,
+    )
+    for member in ensemble.members:
+        print(
+            f"run         {member.run.folder}, {options.checkpoint} weights; {len(member.views)} views, {member.kind}"
+        )
+    if len(ensemble.members) > 1:
+        print(f"merged      {ensemble.kind}")
+    print(f"device      {describe(device)}")
+    if options.photo:
+        predict_photos(ensemble, options.photo, options.output or ensemble.folder / "photos")
+        return
 
-    predict = partial(predict_points, network, pack, device=device, precision=precision, batch_size=options.batch_size)
-    rows = np.flatnonzero(np.isin(table.names, pack.names))
-    points = mean_shape_points(network, pack, table.values)
-    points[rows] = predict(np.arange(len(pack)), asked=pack.values, description="predicting")
-    if pack.left_out:
-        print(f"left out    {len(pack.left_out):,} photos are missing or broken and have the mean shape")
-
-    output = options.output or run.submission
-    write_submission(output, table.names, points, decimals=options.decimals)
-    verify_submission(output, table.names, points, decimals=options.decimals)
-    shown = np.linspace(0, len(pack) - 1, min(len(pack), 12)).astype(int)
-    picture = gallery(pack.images[shown], pack.fits[shown], predict(shown), None, pack.names[shown].tolist())
-    write_picture(run.picture("test"), picture)
-    print(f"pictures    {run.picture('test')}")
-    print(f"submission  {output}, read back and verified")
+    test = ensemble.predict_test(
+        options.data, cache=options.cache, skip_bad_photos=options.skip_bad_photos, batch_size=options.batch_size
+    )
+    if len(test.rows) < len(test.names):
+        print(f"left out    {len(test.names) - len(test.rows):,} photos are missing or broken and have the mean shape")
+    output = options.output or ensemble.folder / "submission.csv"
+    write_submission(output, test.names, test.points, decimals=options.decimals)
+    verify_submission(output, test.names, test.points, decimals=options.decimals)
+    if options.uncertainty:
+        write_uncertainty(options.uncertainty, test.names, test.deviations)
+        print(f"uncertainty {options.uncertainty}")
+    for picture in ensemble.draw(test):
+        print(f"pictures    {picture}")
+    print(f"submission  {output}: {len(test.names):,} photos, read back and verified")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,15 @@ class Pack:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
 
+@dataclass(frozen=True)
+class Squares:
+    """Fitted photos in memory, where they are no contest's: images (N, S, S, 3) uint8 and fits (N, 3, 3)."""
+
+    images: np.ndarray
+    fits: np.ndarray
+    size: int
+
+
 def open_pack(
     table: Path,
     read_table: Callable[[Path, Faults], Table],

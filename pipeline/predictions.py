@@ -1,14 +1,18 @@
-"""From photos to points: the network on a pack, and its points brought home to pixels of the photos."""
+"""From photos to points: the network on a pack, through one view or several, and its points brought home."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from augment import View, transform_points
 from models import LandmarkNet
 from pipeline.batches import in_background, to_device
 from pipeline.device import autocast
 from pipeline.metrics import bring_home
-from pipeline.pack import Pack
+from pipeline.pack import Pack, Squares
+from pipeline.views import FixedView
 
 
 @torch.no_grad()
@@ -19,29 +23,69 @@ def predict_points(
     *,
     device: torch.device,
     precision: str,
-    asked: np.ndarray | None = None,
+    batch_size: int = 128,
+) -> np.ndarray:
+    """(N, K, 2) float32 points of the photos at `samples` as they are, in pixels of the photos.
+
+    The network is in eval mode.
+    """
+    points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
+    as_it_is = [FixedView.as_it_is()]
+    for block, found, _ in predict_views(
+        network, pack, samples, as_it_is, None, device=device, precision=precision, batch_size=batch_size
+    ):
+        points[block] = found[0]
+    return points
+
+
+@torch.no_grad()
+def predict_views(
+    network: LandmarkNet,
+    pack: Pack | Squares,
+    samples: np.ndarray,
+    views: list[FixedView],
+    permutation: np.ndarray | None,
+    *,
+    device: torch.device,
+    precision: str,
     batch_size: int = 128,
     description: str | None = None,
-) -> np.ndarray:
-    """(N, K, 2) float32 points of the photos at `samples`, in pixels of the photos. The network is in eval mode.
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """For each block of `samples`, which is a slice of them: what each view finds.
 
-    asked: (N, L) indices of the points that are wanted of each photo, in that order; the result is (N, L, 2) then,
-    and no more than that is held. With a `description` there is a progress bar.
+    Yields the slice, (V, B, K, 2) float64 points in pixels of the photos, and (V, B, K) bool: False for a point that
+    the view has cropped out, of which it can say nothing. The next warp is done while the network computes. With a
+    `description` there is a progress bar.
     """
     assert not network.training
-    num_points = len(network.mean_shape) if asked is None else asked.shape[1]
-    points = np.empty((len(samples), num_points, 2), np.float32)
-    blocks = [slice(start, start + batch_size) for start in range(0, len(samples), batch_size)]
-    batches = in_background(lambda block: to_device(pack.images[samples[block]], device), blocks)
+    blocks = [slice(start, min(start + batch_size, len(samples))) for start in range(0, len(samples), batch_size)]
+
+    def make(job):
+        block, fixed = job
+        images = to_device(pack.images[samples[block]], device)
+        view = fixed.of(len(images), pack.size)
+        return view, view.warp(images)
+
+    warped = in_background(make, ((block, view) for block in blocks for view in views))
     bar = tqdm(total=len(samples), desc=description, unit="photo", disable=None if description else True)
-    for block, images in zip(blocks, batches, strict=True):
-        with autocast(device, precision):
-            found = network(images)
-        home = bring_home(pack.fits[samples[block]], found.cpu().numpy())
-        points[block] = home if asked is None else np.take_along_axis(home, asked[block, :, None], axis=1)
-        bar.update(len(images))
+    for block in blocks:
+        found = []
+        for _ in views:
+            view, images = next(warped)
+            with autocast(device, precision):
+                found.append((view, network(images)))
+        home = [_bring_back(view, points.cpu().numpy(), permutation) for view, points in found]
+        fits = pack.fits[samples[block]]
+        yield block, np.stack([bring_home(fits, points) for points, _ in home]), np.stack([seen for _, seen in home])
+        bar.update(len(fits))
     bar.close()
-    return points
+
+
+def _bring_back(view: View, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(B, K, 2) points of the view's images as points of the square, and whether the view has not cropped them out."""
+    home = view.placement.inverse().move(found, permutation)
+    whole = View.identity(len(home), view.source)
+    return home, view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)
 
 
 def mean_shape_points(network: LandmarkNet, pack: Pack, asked: np.ndarray) -> np.ndarray:

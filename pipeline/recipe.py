@@ -34,6 +34,14 @@ AUGMENT: list[dict[str, Any]] = [
     {"BrightnessContrastAugmenter": {"brightness": [-25, 25], "contrast": [0.7, 1.4]}},
 ]
 
+_MIRROR: dict[str, Any] = {"MirrorAugmenter": {"probability": 1}}
+_TURNS: list[dict[str, Any]] = [
+    {"AffineAugmenter": {"rotation": 8}},
+    {"AffineAugmenter": {"rotation": -8}},
+    {"AffineAugmenter": {"scale": 1.08}},
+]
+VIEWS: list[list[dict[str, Any]]] = [[], [_MIRROR], *([turn] for turn in _TURNS), *([_MIRROR, turn] for turn in _TURNS)]
+
 Share = Annotated[float, Interval(ge=0, le=1)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
 Whole = Annotated[int, Ge(0)]
@@ -109,7 +117,7 @@ class LossOptions:
     beta: Annotated[float, Ge(0)] = 1.0
     """SmoothL1 is quadratic below and linear above this error, in pixels of the image; 0 is plain L1."""
     loss_unit: Literal["photo", "image"] = "photo"
-    """Photos count by their errors in pixels of the photo, as the metric does, or alike, in pixels of the image."""
+    """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image."""
     outside_weight: Share = 1.0
     """Weight of points that the augmentation has moved out of the frame; those inside have 1."""
     top_perc_train: Percent = 100.0
@@ -151,6 +159,14 @@ class OptimiserOptions:
 
 
 @dataclass(frozen=True)
+class PredictionOptions:
+    """Prediction"""
+
+    views: Annotated[list[Any], arg(constructor=json.loads, metavar="JSON")] = field(default_factory=lambda: VIEWS)
+    """Views that predict.py merges: a list of lists of augmenters with constants; [[]] for the photo as it is."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     run: RunOptions = field(default_factory=RunOptions)
     photos: PhotoOptions = field(default_factory=PhotoOptions)
@@ -158,6 +174,7 @@ class Recipe:
     augmentation: AugmentOptions = field(default_factory=AugmentOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    prediction: PredictionOptions = field(default_factory=PredictionOptions)
 
 
 @dataclass(frozen=True)
@@ -167,7 +184,9 @@ class Command:
     config: Annotated[Path | None, arg(metavar="FILE")] = None
     """A recipe file, such as those in configs/; flags override it."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run, from its last checkpoint; --epochs or --minutes may be raised."""
+    """Go on with this run or these folds, from the last checkpoint; --epochs or --minutes may be raised."""
+    folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
+    """Train so many runs, each of which holds out another part; predict.py merges them."""
     recipe: Recipe = field(default_factory=Recipe)
 
 
@@ -176,7 +195,7 @@ SECTION_OF = {
     for section in dataclasses.fields(Recipe)
     for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
 }
-CHANGEABLE_ON_RESUME = {"epochs", "minutes", "data", "gpu", "cache", "checkpoint_minutes", "skip_bad_photos"}
+CHANGEABLE_ON_RESUME = {"epochs", "minutes", "data", "gpu", "cache", "checkpoint_minutes", "skip_bad_photos", "views"}
 NOT_IN_FOLDER_NAME = {"name", "data", "gpu", "runs", "cache", "skip_bad_photos", "checkpoint_minutes"}
 
 
@@ -201,6 +220,10 @@ def parse_command(arguments: list[str]) -> Command:
         config=(OmitArgPrefixes, FlagCreatePairsOff),
     )
     recipe = _checked(flatten(command.recipe), lambda name: f"--{name.replace('_', '-')}")
+    if command.folds is not None and command.folds < 2:
+        raise UserError(f"--folds {command.folds}: at least 2 are needed")
+    if command.folds and (files.resume or recipe.photos.split):
+        raise UserError("--folds makes splits of its own, and goes on by --resume alone; leave out the other flag")
     if files.resume:
         fixed = sorted(changes(recipe, base).keys() - CHANGEABLE_ON_RESUME)
         if fixed:

@@ -64,6 +64,14 @@ class Run:
         return self.folder / "permutation.json"
 
     @property
+    def views(self) -> Path:
+        return self.folder / "views.json"
+
+    @property
+    def held_out_points(self) -> Path:
+        return self.folder / "held_out_points.npy"
+
+    @property
     def submission(self) -> Path:
         return self.folder / "submission.csv"
 
@@ -115,16 +123,10 @@ class Run:
         write_text(self.metrics, text.getvalue())
 
 
-def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, device: str) -> Run:
-    """Makes the folder and writes what is known before training; `floor` is the mean shape's score."""
-    folder = recipe.run.runs / folder_name(recipe, time.strftime("%Y%m%d-%H%M%S"))
-    for place in (folder, *(folder.with_name(f"{folder.name}-{again}") for again in range(2, 100))):
-        try:
-            place.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        break
-    run = Run(place)
+def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, device: str, folder: Path | None = None) -> Run:
+    """Writes what is known before training into a new folder; `floor` is the mean shape's score."""
+    run = Run(folder or new_folder(recipe))
+    run.folder.mkdir(exist_ok=True)
     write_text(run.split, "".join(f"{name}\n" for name in data.pack.names[data.validation]))
     write_text(run.permutation, json.dumps(None if data.permutation is None else data.permutation.tolist()))
     about = {
@@ -137,6 +139,18 @@ def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, device: str
     write_text(run.folder / "environment.json", json.dumps(environment(device), indent=1))
     run.write_recipe(recipe)  # last: with it the run can be resumed
     return run
+
+
+def new_folder(recipe: Recipe) -> Path:
+    """Makes a folder below the recipe's `runs`, with a name that is not taken."""
+    folder = recipe.run.runs / folder_name(recipe, time.strftime("%Y%m%d-%H%M%S"))
+    for place in (folder, *(folder.with_name(f"{folder.name}-{again}") for again in range(2, 100))):
+        try:
+            place.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    return place
 
 
 def folder_name(recipe: Recipe, now: str) -> str:
@@ -163,6 +177,37 @@ def find_run(folder: Path | None, runs: Path) -> Run:
     if not found:
         raise UserError(f"no run with weights in {runs}/; train one with hack_train.py, or name its folder with --run")
     return Run(found[-1].parent)
+
+
+def find_runs(folders: tuple[Path, ...], runs: Path) -> list[Run]:
+    """The runs in `folders`, where a folder of folds stands for its runs, or the newest run or folds below `runs`.
+
+    Raises UserError where there are none, or folds are not all trained.
+    """
+    if not folders:
+        found = [*runs.glob("*/best.pt"), *runs.glob("*/fold-*/best.pt")]
+        if not found:
+            return [find_run(None, runs)]
+        newest = max(found, key=lambda path: (path.stat().st_mtime, path)).parent
+        folders = (newest.parent if newest.name.startswith("fold-") else newest,)
+    return [run for folder in folders for run in _runs_in(folder)]
+
+
+def _runs_in(folder):
+    count = num_folds(folder)
+    if not count:
+        return [find_run(folder, folder)]
+    found = [Run(folder / f"fold-{fold}") for fold in range(count)]
+    for run in found:
+        if not run.best.exists():
+            raise UserError(f"{run.folder} is not trained; finish the folds with hack_train.py --resume {folder}")
+    return found
+
+
+def num_folds(folder: Path) -> int:
+    """Of a folder of folds how many there are; of any other folder 0."""
+    path = folder / "folds.json"
+    return json.loads(path.read_text())["folds"] if path.exists() else 0
 
 
 def environment(device: str) -> dict[str, Any]:

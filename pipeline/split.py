@@ -37,6 +37,17 @@ def split_by_groups(groups: np.ndarray, *, share: float, seed: int) -> np.ndarra
     return held_out[index]
 
 
+def split_into_folds(groups: np.ndarray, count: int) -> np.ndarray:
+    """(N,) numbers of `count` folds of about equal size, each with whole groups; of fewer where groups are fewer."""
+    index, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    filled = np.zeros(min(count, len(sizes)))
+    fold_of_group = np.empty(len(sizes), int)
+    for group in np.argsort(-sizes, kind="stable"):
+        fold_of_group[group] = filled.argmin()
+        filled[filled.argmin()] += sizes[group]
+    return fold_of_group[index]
+
+
 def split_by_file(path: Path, names: np.ndarray) -> np.ndarray:
     """(N,) bool, True for the photos that the file names, one a line: the `validation.txt` of a run, or a user's own.
 

@@ -24,6 +24,14 @@ def write_submission(path: Path, names: list[str], points: np.ndarray, *, decima
         table.to_csv(file, float_format=f"%.{decimals}f")
 
 
+def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray):
+    """Writes (N, L) standard deviations, in pixels of the photos, with the rows and places of the submission."""
+    table = pd.DataFrame(deviations, index=pd.Index(names, name="file_name"))
+    table.columns = [f"Point_M{place}_SD" for place in range(deviations.shape[1])]
+    with replacing(path) as file:
+        table.to_csv(file, float_format="%.3f")
+
+
 def read_submission(path: Path) -> tuple[list[str], np.ndarray]:
     """The names and the (N, L, 2) points of a submission. Raises UserError where the file is none."""
     try:

@@ -13,7 +13,7 @@ ALLOWED = {
     "augment": {"augment"},
     "models": {"models"},
     "pipeline": {"augment", "models", "pipeline"},
-    "demo": {"demo", "pipeline"},
+    "demo": {"augment", "demo", "pipeline"},
 }
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
 

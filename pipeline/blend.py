@@ -1,0 +1,87 @@
+"""Merges finished submissions of the same test: `python -m pipeline.blend a.csv b.csv … --output merged.csv`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from annotated_types import Ge
+from tyro.conf import Positional, arg
+
+from augment.merge import blend
+from pipeline.errors import UserError, run_script
+from pipeline.submission import read_submission, verify_submission, write_submission
+
+MIN_VALUES = 300  # below that, integers may be chance
+
+
+@dataclass(frozen=True)
+class Options:
+    submissions: Positional[tuple[Path, ...]]
+    """Submissions of the same test."""
+    output: Annotated[Path, arg(metavar="FILE")] = Path("merged.csv")
+    """Where the merged one is written."""
+    weights: Annotated[tuple[float, ...], arg(metavar="FLOAT …")] = ()
+    """One for each submission; without them all count alike."""
+    merge: Literal["weighted", "median", "power", "rank"] = "weighted"
+    """How; rank takes the order in which they are given, the best first."""
+    power: float = 2.0
+    """Of the power mean."""
+    decimals: Annotated[int, Ge(0)] = 2
+    """Of the values that are written; 0 gives integers."""
+
+
+def read_submissions(paths: tuple[Path, ...]) -> tuple[list[str], np.ndarray]:
+    """The names and the (S, N, L, 2) points of submissions, in the order of rows of the first.
+
+    Raises UserError where they are not of the same test.
+    """
+    if len(paths) < 2:
+        raise UserError(f"{len(paths)} submissions; at least two are needed")
+    names, first = read_submission(paths[0])
+    points = [first]
+    for path in paths[1:]:
+        other_names, other = read_submission(path)
+        if sorted(other_names) != sorted(names) or other.shape != first.shape:
+            raise UserError(
+                f"{path} has {other.shape[1]} points on each of {len(other):,} photos, {paths[0]} has {first.shape[1]} "
+                f"on {len(first):,}; both must be of the same photos"
+            )
+        place = {name: row for row, name in enumerate(other_names)}
+        points.append(other[[place[name] for name in names]])
+    return names, np.stack(points)
+
+
+def truncated(points: np.ndarray) -> np.ndarray:
+    """(S,) bool: which of (S, N, L, 2) submissions are integers that were cut off instead of rounded.
+
+    One that was cut lies half a pixel to the left of and above the others; one that was rounded does not.
+    """
+    whole = (points == np.floor(points)).all(axis=(1, 2, 3))
+    if points[0].size < MIN_VALUES:
+        return np.zeros(len(points), bool)
+    others = np.stack([np.median(np.delete(points, place, axis=0), axis=0) for place in range(len(points))])
+    offsets = np.median(points - others, axis=(1, 2))
+    return whole & (offsets < -0.25).all(axis=1)
+
+
+def main():
+    options = tyro.cli(Options, description=__doc__)
+    names, points = read_submissions(options.submissions)
+    weights = np.array(options.weights or [1.0] * len(points))
+    if len(weights) != len(points) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise UserError(f"--weights: {len(weights)} given, {len(points)} numbers of at least 0 are needed, one above 0")
+    if options.merge == "rank":
+        weights = np.arange(len(points), 0, -1.0)
+    for path, cut in zip(options.submissions, truncated(points), strict=True):
+        if cut:
+            print(f"warning: {path} was cut off to integers, which moves each point by half a pixel; write it anew")
+    merged = blend(points, weights, method=options.merge, power=options.power)
+    write_submission(options.output, names, merged, decimals=options.decimals)
+    verify_submission(options.output, names, merged, decimals=options.decimals)
+    print(f"submission  {options.output}: {len(points)} merged, {len(names):,} photos, read back and verified")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,136 @@
+"""Weights of a prediction's parts, fitted on held-out photos, and judged on others than they were fitted on.
+
+A part is a view, or a run. Everything is decided from the covariances of the parts' errors, which are summed once
+for each of a few parts of the photos: a fit leaves one of them out and is judged by it. Shapes: V parts that are
+merged, N photos, K points, F folds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from augment.merge import convex_weights, error_covariance, merge
+from pipeline.split import split_into_folds
+
+NUM_FOLDS = 5
+MIN_GAIN = 1e-3  # of the error; a view that brings less does not pay for its time
+SHRINK = 0.1  # of the views' common weights
+INFLUENCE = 0.95  # quantile of the photos' errors; a photo with a larger one counts as one with this
+POINT_SHRINKS = (0.9, 0.7, 0.4, 0.15)  # of each point's covariance towards the points' common one
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit found. weights: (V,) or (V, K), 0 for what was pruned. kind: how they were had.
+
+    judged: for each kind of weights, the (N, K, 2) errors that it makes on photos that it was not fitted on.
+    """
+
+    weights: np.ndarray
+    kind: str
+    judged: dict[str, np.ndarray]
+
+
+def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, prune: bool) -> Fit:
+    """Fits weights to (V, N, K, 2) errors of held-out photos; `groups` (N,) are kept on one side of each fold.
+
+    counts: (V, N, K) bool, where a part says anything. prune: leave out parts that do not pay for their time.
+
+    A few photos where all parts fail have most of the squared error and nothing to teach, so that no photo counts
+    more than most do; the errors that are reported are not limited.
+    """
+    fold_of = split_into_folds(groups, NUM_FOLDS)
+    folds = [fold_of == fold for fold in range(fold_of.max() + 1)]
+    limited = errors * _limits(errors)[:, None, None]
+    sums = np.stack([error_covariance(limited[:, chosen], counts[:, chosen]) * chosen.sum() for chosen in folds])
+    judged = {kind: np.empty(errors.shape[1:]) for kind in (*KINDS, "chosen")}
+    for fold, chosen in enumerate(folds):
+        others = np.delete(sums, fold, axis=0)
+        kept = _pruned(others) if prune else np.arange(len(errors))
+        _, best = _chosen(others, kept)
+        for kind, out in judged.items():
+            weights = best if kind == "chosen" else KINDS[kind](others.sum(axis=0), np.arange(len(errors)))
+            out[chosen] = merge(errors[:, chosen], weights, counts[:, chosen])
+    kind, weights = _chosen(sums, _pruned(sums) if prune else np.arange(len(errors)))
+    return Fit(weights, kind, judged)
+
+
+def _limits(errors):
+    """(N,) factors that bring a photo's errors down to what is usual."""
+    sizes = np.sqrt(np.nan_to_num(np.nanmean(errors**2, axis=(0, 2, 3))))
+    return np.minimum(1, np.quantile(sizes, INFLUENCE) / sizes.clip(min=1e-12))
+
+
+def _equal(covariance, kept):
+    weights = np.zeros(covariance.shape[-1])
+    weights[kept] = 1 / len(kept)
+    return weights
+
+
+def _common(covariance, kept):
+    """One weight a part."""
+    weights = np.zeros(covariance.shape[-1])
+    weights[kept] = convex_weights(_part(covariance, kept).sum(axis=0), shrink=SHRINK)
+    return weights
+
+
+def _each_point(covariance, kept, *, shrink):
+    """One weight a part and point; a point's covariance is moved towards the common one, at its own size."""
+    inner = _part(covariance, kept)
+    size = np.trace(inner, axis1=1, axis2=2)[:, None, None]
+    common = inner.sum(axis=0) / max(size.sum(), 1e-12)
+    weights = np.zeros((covariance.shape[-1], len(covariance)))
+    mixed = (1 - shrink) * inner + shrink * size * common
+    weights[kept] = convex_weights(mixed, shrink=SHRINK).T
+    return weights
+
+
+Kind = Callable[[np.ndarray, np.ndarray], np.ndarray]
+KINDS: dict[str, Kind] = {  # from the simplest on
+    "equal weights": _equal,
+    "a weight a part": _common,
+    **{
+        f"a weight a part and point, shrunk by {shrink}": partial(_each_point, shrink=shrink)
+        for shrink in POINT_SHRINKS
+    },
+}
+
+
+def _chosen(sums, kept):
+    """The simplest kind of weights whose error where it was not fitted is close to the least, fitted on everything."""
+    errors = {kind: _cross_fitted_error(sums, kept, fit) for kind, fit in KINDS.items()}
+    kind = next(kind for kind, error in errors.items() if error <= min(errors.values()) * (1 + MIN_GAIN))
+    return kind, KINDS[kind](sums.sum(axis=0), kept)
+
+
+def _pruned(sums):
+    """The parts that are worth their time: the least useful is left out as long as that costs less than MIN_GAIN."""
+    kept = np.arange(sums.shape[-1])
+    error = _cross_fitted_error(sums, kept, _common)
+    while len(kept) > 1:
+        fewer = [np.delete(kept, place) for place in range(len(kept))]
+        errors = [_cross_fitted_error(sums, some, _common) for some in fewer]
+        if min(errors) > error * (1 + MIN_GAIN):
+            break
+        kept, error = fewer[int(np.argmin(errors))], min(errors)
+    return kept
+
+
+def _cross_fitted_error(sums, kept, kind: Kind):
+    """Of all folds, the sum of squared errors under weights that the other folds gave."""
+    total = sums.sum(axis=0)
+    error = 0.0
+    for fold in sums:
+        weights = kind(total - fold, kept)
+        error += np.einsum("vk,kvw,wk->", _by_point(weights, len(fold)), fold, _by_point(weights, len(fold)))
+    return error
+
+
+def _by_point(weights, num_points):
+    return np.broadcast_to(weights.reshape(len(weights), -1), (len(weights), num_points))
+
+
+def _part(covariance, kept):
+    return covariance[:, kept[:, None], kept]

@@ -1,0 +1,249 @@
+"""A run that is ready to predict: its network, its views and their weights, fitted on what the run held out."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from augment.merge import merge, spread
+from models import LandmarkNet
+from pipeline.data import TrainingData, load_training_data
+from pipeline.device import choose_precision
+from pipeline.errors import UserError
+from pipeline.files import write_text
+from pipeline.fitting import fit_weights
+from pipeline.metrics import score
+from pipeline.pack import Pack, Squares
+from pipeline.predictions import predict_views
+from pipeline.recipe import Recipe
+from pipeline.runs import Run
+from pipeline.start import load_run_network
+from pipeline.uncertainty import Calibration, calibrate
+from pipeline.views import FixedView, parse_views, read_views
+
+MAX_FITTED = 4000  # held-out photos are enough, and their points of all views fit into memory
+MIN_FITTED = 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says how the weights were had."""
+
+    run: Run
+    recipe: Recipe
+    network: LandmarkNet
+    checkpoint: str
+    permutation: np.ndarray | None
+    views: list[FixedView]
+    weights: np.ndarray
+    kind: str
+    calibration: Calibration | None
+    device: torch.device
+
+    @property
+    def used(self) -> np.ndarray:
+        """(V,) bool: the views that have any weight; the others take no time."""
+        return np.array([weights.any() for weights in self.weights])
+
+    @property
+    def predict_views(self):
+        return partial(
+            predict_views,
+            self.network,
+            device=self.device,
+            precision=choose_precision(self.recipe.network.precision, self.device),
+        )
+
+    def predict(
+        self,
+        pack: Pack | Squares,
+        samples: np.ndarray,
+        asked: np.ndarray | None = None,
+        *,
+        batch_size: int,
+        description: str | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(N, L, 2) float32 merged points in pixels of the photos, and (N, L) float32 variances over the views.
+
+        asked: (N, L) indices of the points that are wanted of each photo, in that order; without it all. No more than
+        these is held.
+        """
+        num_points = len(self.network.mean_shape) if asked is None else asked.shape[1]
+        points = np.empty((len(samples), num_points, 2), np.float32)
+        variances = np.empty((len(samples), num_points), np.float32)
+        views = [view for view, used in zip(self.views, self.used, strict=True) if used]
+        weights = self.weights[self.used]
+        blocks = self.predict_views(
+            pack, samples, views, self.permutation, batch_size=batch_size, description=description
+        )
+        for block, found, counts in blocks:
+            shares = weights
+            if asked is not None:
+                wanted = asked[None, block]
+                found = np.take_along_axis(found, wanted[..., None], axis=2)
+                counts = np.take_along_axis(counts, wanted, axis=2)
+                shares = weights[:, asked[block]] if weights.ndim == 2 else weights
+            points[block] = merge(found, shares, counts)
+            variances[block] = spread(found, shares, counts) ** 2
+        return points, variances
+
+
+def load_member(
+    run: Run, *, checkpoint: str, views: Path | None, weights: str, device: torch.device, batch_size: int
+) -> Member:
+    """A run with the views of its recipe, or of a file, and weights: "equal" (or by hand), "fit", or "auto".
+
+    "auto" takes the run's fitted weights; where there are none of these views and this checkpoint, it fits them, and
+    where that cannot be done it says why and takes equal ones.
+    """
+    recipe = run.recipe()
+    network = load_run_network(run, checkpoint).to(device)
+    permutation = json.loads(run.permutation.read_text())
+    permutation = None if permutation is None else np.array(permutation)
+    source = f"--views {views}" if views else "views"
+    entries = read_views(views) if views else recipe.prediction.views
+    parsed = parse_views(entries, size=recipe.photos.size, mirroring=permutation is not None, source=source)
+    hand = np.array([view.weight for view in parsed])
+    kind = "equal weights" if (hand == hand[0]).all() else "weights by hand"
+    member = Member(run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, device)
+    if weights == "equal" or (weights == "auto" and kind == "weights by hand"):
+        return member
+    saved = None if weights == "fit" else _saved(member)
+    if saved:
+        return saved
+    try:
+        return fit_member(member, batch_size=batch_size)
+    except UserError as error:
+        if weights == "fit":
+            raise
+        print(f"weights     equal, since none can be fitted: {str(error).splitlines()[0]}")
+        return member
+
+
+def held_out(member: Member) -> tuple[TrainingData, np.ndarray]:
+    """The data that a run was trained on, and the held-out photos that weights are fitted on: all, or MAX_FITTED.
+
+    Raises UserError where the data are not there, not the same, or too few are held out.
+    """
+    data = load_training_data(replace(member.recipe, photos=member.run.photo_options()))
+    member.run.check_data(data)
+    samples = data.validation
+    if len(samples) < MIN_FITTED:
+        raise UserError(f"{member.run.folder} held out {len(samples)} photos; {MIN_FITTED} are needed to fit weights")
+    if len(samples) > MAX_FITTED:
+        samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
+    return data, samples
+
+
+def fit_member(member: Member, *, batch_size: int) -> Member:
+    """The member with weights fitted on the photos that it held out; they are saved, and what they bring is said."""
+    data, samples = held_out(member)
+    shape = len(member.views), len(samples), data.num_points
+    points, counts = np.empty((*shape, 2), np.float32), np.empty(shape, bool)
+    begun = time.perf_counter()
+    for block, found, seen in member.predict_views(
+        data.pack, samples, member.views, member.permutation, batch_size=batch_size, description="held-out photos"
+    ):
+        points[:, block], counts[:, block] = found, seen
+    seconds = (time.perf_counter() - begun) / len(samples) / len(member.views)
+    truth, groups = data.pack.values[samples].astype(np.float64), data.groups[samples]
+    errors = points - truth
+    fit = fit_weights(errors, counts, groups, prune=True)
+    calibration = calibrate(fit.judged["chosen"], spread(points, fit.weights, counts), groups)
+    fitted = replace(member, weights=fit.weights, kind=fit.kind, calibration=calibration)
+    rows = [_row(view.name, errors[place] + truth, truth, groups, seconds) for place, view in enumerate(member.views)]
+    rows += [
+        _row(
+            kind,
+            judged + truth,
+            truth,
+            groups,
+            seconds * (fitted.used.sum() if kind == "chosen" else len(member.views)),
+        )
+        for kind, judged in fit.judged.items()
+    ]
+    saved = {
+        "checkpoint": _digest(member),
+        "views": [view.plain for view in member.views],
+        "weights": fit.weights.round(5).tolist(),
+        "kind": fit.kind,
+        "calibration": vars(calibration),
+        "what it brought": rows,
+        "equivariance": equivariance(member, data.pack, samples, points),
+    }
+    write_text(member.run.views, json.dumps(saved, indent=1))
+    say_what_it_brought(saved)
+    return fitted
+
+
+def equivariance(member: Member, pack: Pack, samples: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
+    """How far each view's points lie from those of the photo as it is: a row a view, in pixels of the network's image.
+
+    bias: mean (x, y). spread: standard deviation. confused: share of the left and right points that lie nearer to
+    their partner's place than to their own. A flip that is wrong by a pixel has a bias of one.
+    """
+    scale = np.sqrt(np.abs(np.linalg.det(pack.fits[samples][:, :2, :2])))[:, None, None]
+    plain = points[0]
+    rows = []
+    for view, found in zip(member.views, points, strict=True):
+        difference = (found - plain) * scale
+        row = {
+            "view": view.name,
+            "bias": [float(value) for value in difference.mean(axis=(0, 1)).round(4)],
+            "spread": round(float(difference.std()), 4),
+        }
+        if member.permutation is not None:
+            pairs = np.flatnonzero(member.permutation != np.arange(len(member.permutation)))
+            own = np.linalg.norm(found[:, pairs] - plain[:, pairs], axis=2)
+            other = np.linalg.norm(found[:, pairs] - plain[:, member.permutation[pairs]], axis=2)
+            row["confused"] = round(float((other < own).mean()), 5)
+        rows.append(row)
+    return rows
+
+
+def say_what_it_brought(saved: dict[str, Any]):
+    rows = saved["what it brought"]
+    wide = max(len(row["part"]) for row in rows)
+    print(f"\n{'on held-out photos':{wide}}      MSE   change        95 %          NME %   ms/photo")
+    for row in rows:
+        change = row["mse"] / rows[0]["mse"] - 1
+        interval = f"{row['low']:.2f} … {row['high']:.2f}"
+        print(
+            f"{row['part']:{wide}} {row['mse']:8.3f} {change:8.1%} {interval:>16} {row['nme']:9.3f} "
+            f"{1000 * row['seconds']:10.2f}"
+        )
+    print(f"\n{'against the photo as it is':{wide}}   bias x   bias y   spread   left/right confused")
+    for row in saved["equivariance"]:
+        confused = f"{row['confused']:10.2%}" if "confused" in row else ""
+        print(f"{row['view']:{wide}} {row['bias'][0]:8.3f} {row['bias'][1]:8.3f} {row['spread']:8.3f} {confused}")
+    print()
+
+
+def _row(part, points, truth, groups, seconds):
+    scores = score(points, truth, groups)
+    rounded = {name: round(value, 4) for name, value in vars(scores).items()}
+    return {"part": part, **rounded, "seconds": seconds}
+
+
+def _saved(member):
+    """The member with the weights that were saved with its run, if they are of these views and this checkpoint."""
+    if not member.run.views.exists():
+        return None
+    saved = json.loads(member.run.views.read_text())
+    if saved["views"] != [view.plain for view in member.views] or saved["checkpoint"] != _digest(member):
+        return None
+    calibration = Calibration(**saved["calibration"])
+    return replace(member, weights=np.array(saved["weights"]), kind=saved["kind"], calibration=calibration)
+
+
+def _digest(member):
+    """What tells the checkpoint from others of the run."""
+    path = member.run.best if member.checkpoint == "best" else member.run.last
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

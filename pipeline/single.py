@@ -1,0 +1,67 @@
+"""Photos outside any contest: their points drawn on them and written as a table."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from augment import fit_photo
+from pipeline.ensemble import Ensemble
+from pipeline.errors import UserError
+from pipeline.pack import Squares
+from pipeline.photos import BrokenPhoto, read_photo
+from pipeline.pictures import PREDICTION, draw_points, write_picture
+from pipeline.submission import write_submission
+
+KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+BLOCK = 64
+SIDE = 1000  # of a picture, at most
+
+
+def predict_photos(ensemble: Ensemble, path: Path, out: Path):
+    """Writes a picture of each photo and `points.csv` into the folder `out`. A broken photo is named and left out.
+
+    Raises UserError where there is no photo that can be read.
+    """
+    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in KINDS) if path.is_dir() else [path]
+    if not paths:
+        raise UserError(f"{path} holds no photo ({', '.join(sorted(KINDS))})")
+    out.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    points: list[np.ndarray] = []
+    for start in range(0, len(paths), BLOCK):
+        photos = dict(_read(paths[start : start + BLOCK]))
+        if photos:
+            found = _predict(ensemble, list(photos.values()))
+            for place, photo, one in zip(photos, photos.values(), found, strict=True):
+                write_picture(out / f"{place.stem}.png", _picture(photo, one))
+            names += [place.name for place in photos]
+            points += list(found)
+    if not names:
+        raise UserError(f"none of the {len(paths):,} photos of {path} can be read")
+    write_submission(out / "points.csv", names, np.stack(points), decimals=2)
+    print(f"pictures    {out}/")
+    print(f"points      {out / 'points.csv'}: {points[0].shape[0]} points on each of {len(names):,} photos")
+
+
+def _read(paths):
+    for path in paths:
+        try:
+            yield path, read_photo(path)
+        except BrokenPhoto as reason:
+            print(f"left out    {reason}")
+
+
+def _predict(ensemble, photos):
+    packs = []
+    for member in ensemble.members:
+        options = member.recipe.photos
+        fitted = [fit_photo(photo, options.size, options.fit) for photo in photos]
+        packs.append(Squares(np.stack([f[0] for f in fitted]), np.stack([f[1] for f in fitted]), options.size))
+    return ensemble.predict_all(packs, np.arange(len(photos)))
+
+
+def _picture(photo, points):
+    scale = min(1.0, SIDE / max(photo.shape[:2]))
+    small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else photo
+    return draw_points(small, (points + 0.5) * scale - 0.5, PREDICTION)

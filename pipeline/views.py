@@ -1,0 +1,87 @@
+"""The views of a prediction: fixed-parameter replays of augmenters, the same for every photo.
+
+As plain data, a list of views, each a list of augmenters such as a recipe's, with constants for ranges; [] is the photo
+as it is. A view may be {"augment": [...], "weight": 2} to be weighted by hand.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from augment import Chain, Key, View, parse_augmenters
+from pipeline.errors import UserError
+
+NUM_DRAWS = 64  # of a view that is random, all the same by chance: never
+
+
+@dataclass(frozen=True)
+class FixedView:
+    """A chain that always draws the same view, its plain data, and its weight by hand."""
+
+    plain: Any
+    chain: Chain
+    weight: float = 1.0
+
+    @classmethod
+    def as_it_is(cls) -> "FixedView":
+        return cls([], Chain(()))
+
+    def of(self, batch: int, size: int) -> View:
+        """The view of `batch` images of `size` pixels."""
+        return self.chain.draw(Key(0, 0, np.zeros(batch, np.int64)), (size, size))
+
+    @property
+    def name(self) -> str:
+        """Such as "Mirror, Affine rotation 8"."""
+        parts = []
+        for entry in self.plain:
+            ((name, values),) = entry.items()
+            said = [f"{parameter} {value}" for parameter, value in (values or {}).items() if parameter != "probability"]
+            parts.append(" ".join([name.removesuffix("Augmenter"), *said]))
+        return ", ".join(parts) or "as it is"
+
+
+def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> list[FixedView]:
+    """Views from plain data, in an order of their own, so that the order they are given in changes nothing.
+
+    Mirrored views are left out where there is no left/right permutation. Raises UserError, naming `source` and the
+    view, for one that is no list of augmenters, is random, changes the size or cannot be brought home.
+    """
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{source}: found {entries!r}, allowed is a list of views, each a list of augmenters")
+    views = [_parse_view(entry, size, f"{source}: view {place}") for place, entry in enumerate(entries)]
+    usable = [view for view in views if mirroring or not view.of(1, size).mirrored.any()]
+    if not usable:
+        raise UserError(f"{source}: all views are mirrored, and this run has no left/right permutation")
+    return sorted(usable, key=lambda view: (len(view.plain), json.dumps(view.plain), view.weight))
+
+
+def read_views(path: Path) -> Any:
+    """Plain data of views from a JSON file. Raises UserError where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--views {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--views {path} is not JSON: {error}") from error
+
+
+def _parse_view(entry, size, place):
+    given = entry if isinstance(entry, dict) else {"augment": entry}
+    plain, weight = given.get("augment"), given.get("weight", 1.0)
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+        raise UserError(f"{place}: the weight {weight!r} is not a number above 0")
+    try:
+        chain = parse_augmenters(plain)
+        drawn = chain.draw(Key(0, 0, np.arange(NUM_DRAWS)), (size, size))
+        drawn.placement.inverse()
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from error
+    if drawn.size != (size, size):
+        raise UserError(f"{place} changes the size of the image")
+    if drawn.varies:
+        raise UserError(f"{place} is random; give each parameter a constant, and the probability 1")
+    return FixedView(plain, chain, float(weight))

@@ -1,0 +1,105 @@
+"""What K views cost, over K forward passes, beside ttach with the same flips: python -m benchmarks.views [--gpu]
+
+Both are given the same network and the same photos in memory. Ours warps, predicts, brings points home and merges them;
+ttach flips, predicts, flips keypoints back (without swapping left and right) and averages. In turn, in one process.
+"""
+
+import statistics
+import sys
+import time
+
+import numpy as np
+import torch
+import ttach
+
+from augment.merge import merge
+from benchmarks.results import write_result
+from models import build_network
+from pipeline.device import autocast, choose_device, choose_precision
+from pipeline.pack import Squares
+from pipeline.predictions import predict_views
+from pipeline.recipe import VIEWS
+from pipeline.views import parse_views
+
+MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 128, 64, 971
+ROUNDS = 7
+MIRROR = [{"MirrorAugmenter": {"probability": 1}}]
+
+
+@torch.no_grad()
+def main():
+    device = choose_device(gpu="--gpu" in sys.argv)
+    precision = choose_precision("auto", device)
+    rng = np.random.default_rng(0)
+    num_photos = BATCH * (16 if device.type == "cuda" else 2)
+    photos = rng.integers(0, 256, (num_photos, SIZE, SIZE, 3), dtype=np.uint8)
+    pack = Squares(photos, np.tile(np.eye(3), (num_photos, 1, 1)), SIZE)
+    network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE).to(device).eval()
+    images = torch.from_numpy(photos).permute(0, 3, 1, 2)
+    partners = np.arange(NUM_POINTS)
+
+    def passes(count):
+        """`count` forward passes over the photos, and nothing else."""
+        for start in range(0, num_photos, BATCH):
+            batch = images[start : start + BATCH].to(device)
+            for _ in range(count):
+                with autocast(device, precision):
+                    network(batch).cpu()
+
+    def ours(views):
+        for _, points, counts in predict_views(
+            network, pack, np.arange(num_photos), views, partners, device=device, precision=precision, batch_size=BATCH
+        ):
+            merge(points, np.ones(len(views)), counts)
+
+    class Flat(torch.nn.Module):
+        """The network as ttach wants it: (B, 2 K) keypoints as shares of the image."""
+
+        def forward(self, batch):
+            with autocast(device, precision):
+                return (network(batch) / SIZE).flatten(1)
+
+    wrapped = ttach.KeypointsTTAWrapper(Flat(), ttach.Compose([ttach.HorizontalFlip()]), scaled=True)
+
+    def ttachs():
+        for start in range(0, num_photos, BATCH):
+            wrapped(images[start : start + BATCH].to(device)).cpu()
+
+    flips = parse_views([[], MIRROR], size=SIZE, mirroring=True, source="views")
+    all_views = parse_views(VIEWS, size=SIZE, mirroring=True, source="views")
+    works = {
+        "2 passes": lambda: passes(2),
+        "ours, 2 views": lambda: ours(flips),
+        "ttach, 2 views": ttachs,
+        f"{len(VIEWS)} passes": lambda: passes(len(VIEWS)),
+        f"ours, {len(VIEWS)} views": lambda: ours(all_views),
+    }
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            begun = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - begun)
+    over = {
+        name: statistics.median(
+            mine / base
+            for mine, base in zip(found, times["2 passes" if "2" in name else f"{len(VIEWS)} passes"], strict=True)
+        )
+        for name, found in times.items()
+    }
+    for name, ratio in over.items():
+        print(f"{name:20}{ratio:8.3f}")
+    write_result(
+        "views",
+        {
+            "network": f"{MODEL} at {SIZE} px, {precision}, batches of {BATCH}, {NUM_POINTS} points",
+            "time over that of the forward passes": {name: round(ratio, 3) for name, ratio in over.items()},
+        },
+        gpu=device.type == "cuda",
+    )
+
+
+if __name__ == "__main__":
+    main()

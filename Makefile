@@ -47,5 +47,5 @@ format: .venv/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 clear: ## remove what was generated: environment, caches, runs, the demo's contest
-	rm -rf .venv cache runs $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv cache runs sheets $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

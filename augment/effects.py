@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 
+from augment.geometry import linear_part
 from augment.key import Key
 
 NOISE_TILE = 256
@@ -56,8 +57,8 @@ class Effect:
         }
         return replace(self, **kept)
 
-    def through(self, geometry: np.ndarray) -> Self:
-        """The effect as it looks when the image that has it is warped by (B, 3, 3) matrices."""
+    def through(self, geometry: np.ndarray, size: tuple[int, int]) -> Self:
+        """The effect as it looks when the image of `size` that has it is warped by (B, 3, 3) matrices."""
         return self
 
     def merged(self, following: "Effect") -> "Effect | None":
@@ -127,14 +128,15 @@ class Tone(Effect):
 class Blur(Effect):
     """Gaussian blur: covariance (B, 2, 2) of (x, y) in squared pixels of the image. A line is a motion's blur.
 
-    Blurs add their covariances, and a warp takes them through its linear part, so the blur of a chain is one blur.
+    Blurs add their covariances, and a warp takes them through its linear part, so the blur of a chain is one blur. A
+    perspective, whose linear part differs from place to place, counts as it is in the middle of the image.
     """
 
     covariance: np.ndarray
     neutral: ClassVar = {"covariance": 0.0}
 
-    def through(self, geometry):
-        linear = geometry[:, :2, :2] / geometry[:, 2:, 2:]
+    def through(self, geometry, size):
+        linear = linear_part(geometry, size)
         return Blur(linear @ self.covariance @ linear.swapaxes(1, 2))
 
     def merged(self, following):
@@ -171,8 +173,8 @@ class Noise(Effect):
         cv2.add(image, noise_at(self.place[row], image.shape[:2]) * np.float32(self.sigma[row]), image, dtype=cv2.CV_8U)
 
     def on_tensor(self, images):
-        tile = torch.from_numpy(noise_tile()).to(images.device)
-        place = torch.from_numpy(self.place).to(images.device)
+        tile = noise_tile_on(images.device)
+        place = torch.from_numpy(self.place).to(images.device, non_blocking=True)
         height, width = (torch.arange(n, device=images.device) for n in images.shape[2:])
         rows, columns = (place[:, :1] + height) % NOISE_TILE, (place[:, 1:] + width) % NOISE_TILE
         noise = tile[rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
@@ -204,7 +206,7 @@ class Jpeg(Effect):
         changed = torch.stack(
             (luma + 1.402 * to_red, luma - 0.344136 * to_blue - 0.714136 * to_red, luma + 1.772 * to_blue), dim=1
         )
-        fired = torch.from_numpy(self.fired()).to(images.device)[:, None, None, None]
+        fired = torch.from_numpy(self.fired()).to(images.device, non_blocking=True)[:, None, None, None]
         return torch.where(fired, whole(changed[:, :, :height, :width]), images)
 
 
@@ -215,8 +217,8 @@ class LowResolution(Effect):
     factor: np.ndarray
     neutral: ClassVar = {"factor": 1.0}
 
-    def through(self, geometry):
-        scale = np.sqrt(np.abs(np.linalg.det(geometry[:, :2, :2])))
+    def through(self, geometry, size):
+        scale = np.sqrt(np.abs(np.linalg.det(linear_part(geometry, size))))
         return LowResolution(np.where(self.factor < 1, np.minimum(self.factor / scale, 1.0), 1.0))
 
     def on_image(self, image, row):
@@ -230,6 +232,11 @@ class LowResolution(Effect):
             for n in images.shape[2:]
         )
         return whole(rows[:, None] @ images @ columns[:, None].transpose(2, 3))
+
+
+@lru_cache(maxsize=8)
+def noise_tile_on(device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(noise_tile()).to(device)
 
 
 @lru_cache(maxsize=1)

@@ -71,6 +71,11 @@ def parts_of(transform: Any) -> list[tuple[Any, bool]]:
     if True in moves:
         for seed in range(NUM_PROBES):
             probe(transform, seed, (96, 128))
+    else:
+        plain = np.full((96, 128, 3), 128, np.uint8)
+        changed = package.Compose([transform])(image=plain)["image"]
+        if getattr(changed, "dtype", None) != plain.dtype or changed.shape != plain.shape:
+            raise ValueError(f"albumentations {name} does not give uint8 pixels of the same size; leave it out")
     return [(transform, True in moves)]
 
 

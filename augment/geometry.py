@@ -47,6 +47,14 @@ def about_centre(matrix, size):
     return translation(x, y) @ matrix @ translation(-x, -y)
 
 
+def linear_part(matrix, size):
+    """(B, 2, 2) derivatives of what (B, 3, 3) matrices do, in the middle of an image of (height, width)."""
+    middle = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2, 1.0])
+    x, y, w = (matrix @ middle).T[..., None, None]
+    where = np.concatenate((x, y), axis=1)
+    return (matrix[:, :2, :2] * w - where * matrix[:, 2:, :2]) / w**2
+
+
 def is_affine(matrix):
     """Whether the last row of every matrix is (0, 0, 1), to the bit."""
     return bool((matrix[..., 2, :] == (0.0, 0.0, 1.0)).all())

@@ -36,7 +36,7 @@ class Overlay(Effect):
     def fired(self):
         return (self.mask != NOTHING).any(axis=1)
 
-    def through(self, geometry):
+    def through(self, geometry, size):
         return Overlay(self.mask, geometry[:, None] @ self.matrix, self.colour)
 
     def merged(self, following):
@@ -61,11 +61,11 @@ class Overlay(Effect):
 
     def on_tensor(self, images):
         size = tuple(images.shape[2:])
-        bank = torch.from_numpy(masks()).to(images.device)[:, None].float()
+        bank = masks_on(images.device)
         for layer in range(self.mask.shape[1]):
             mask, matrix = self.mask[:, layer], self.matrix[:, layer]
             flat = _rectangle_cover(to_float32(images, _inverse_rows(matrix)), size)
-            chosen = bank[torch.from_numpy(np.maximum(mask, 0)).to(images.device)]
+            chosen = bank[torch.from_numpy(np.maximum(mask, 0)).to(images.device, non_blocking=True)]
             drawn = grid_sample(chosen, matrix, size, padding_mode="zeros")[:, 0].round() / 255
             kind = to_float32(images, np.stack((mask == RECTANGLE, mask > RECTANGLE)))[:, :, None, None]
             cover = (kind[0] * flat + kind[1] * drawn)[:, None]
@@ -102,6 +102,12 @@ def rectangles(left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.
     matrix[..., 1, 1], matrix[..., 1, 2] = (bottom - top) / height, top + 0.5 * (bottom - top) / height
     matrix[..., 2, 2] = 1
     return matrix
+
+
+@lru_cache(maxsize=8)
+def masks_on(device: torch.device) -> torch.Tensor:
+    """(M, 1, *PATCH) float32."""
+    return torch.from_numpy(masks()).to(device)[:, None].float()
 
 
 @lru_cache(maxsize=1)

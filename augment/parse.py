@@ -59,9 +59,13 @@ def _parse_entry(place, entry) -> Draws:
     if not isinstance(values, dict):
         raise ValueError(f"entry {place}, {name}: found {values!r}, allowed is {{parameter: value}}")
     if name == "RandomAugmenter":
-        return _parse_random(**_known(name, values, ("augmenters", "weights", "probability")))
+        known = _known(name, values, ("augmenters", "weights", "probability"))
+        return _parse_random(**known | _parse_probability(name, known))
     if name == "AlbumentationsAugmenter":
-        return AlbumentationsAugmenter.parse(**_known(name, values, ("transforms", "probability")))
+        known = _known(name, values, ("transforms", "probability"))
+        if not isinstance(known.get("transforms"), list):
+            raise ValueError(f"{name}.transforms: a list of {{class: {{argument: value}}}} is needed")
+        return AlbumentationsAugmenter.parse(**known | _parse_probability(name, known))
     if name not in AUGMENTERS:
         known = ", ".join([*AUGMENTERS, "RandomAugmenter", "AlbumentationsAugmenter"])
         raise ValueError(f"entry {place}: {name!r} is none of {known}")
@@ -78,6 +82,13 @@ def _parse_random(augmenters=None, weights=(), probability=1.0):
     return RandomAugmenter(
         augmenters=parse_augmenters(augmenters or []).augmenters, weights=numbers, probability=probability
     )
+
+
+def _parse_probability(name, values):
+    probability = _parse_range(name, "probability", values.get("probability", 1.0))
+    if not 0 <= probability <= 1:
+        raise ValueError(f"{name}.probability: {probability!r} is not between 0 and 1")
+    return {"probability": probability}
 
 
 def _parse_range(name, parameter, value):

@@ -69,7 +69,8 @@ class View:
 
     def only(self, chosen: np.ndarray) -> "View":
         """The view of the images where the (B,) mask is true; the others stay as they are."""
-        assert self.size == self.source or chosen.all(), "a view that changes the size is of all images or of none"
+        if self.size != self.source and not chosen.all():
+            raise ValueError("what changes the size of the image does so to all images or to none")
         geometry = np.where(chosen[:, None, None], self.geometry, np.eye(3))
         return View(geometry, self.source, self.size, tuple(effect.only(chosen) for effect in self.effects))
 
@@ -81,7 +82,7 @@ class View:
     def then(self, following: "View") -> "View":
         """The view that does this one and then `following`, in one warp."""
         assert self.size == following.source, f"a view of {following.source} cannot follow one that gives {self.size}"
-        seen = tuple(effect.through(following.geometry) for effect in self.effects)
+        seen = tuple(effect.through(following.geometry, self.size) for effect in self.effects)
         return View(following.geometry @ self.geometry, self.source, following.size, _joined(seen, following.effects))
 
     def inverse(self) -> "View":

@@ -102,6 +102,12 @@ def test_what_has_no_matrix_is_refused_at_construction_with_the_reason(transform
         AlbumentationsAugmenter(transform)
 
 
+@pytest.mark.parametrize("transform", [A.Normalize(), A.ToFloat()], ids=lambda t: type(t).__name__)
+def test_what_does_not_give_pixels_is_refused(transform):
+    with pytest.raises(ValueError, match="uint8 pixels"):
+        AlbumentationsAugmenter(A.Compose([A.CLAHE(p=1), transform]))
+
+
 def test_a_mixture_of_both_kinds_is_refused():
     with pytest.raises(ValueError, match="OneOf draws among"):
         AlbumentationsAugmenter(A.OneOf([A.HorizontalFlip(p=1), A.CLAHE(p=1)], p=1))

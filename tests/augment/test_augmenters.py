@@ -122,6 +122,9 @@ def test_every_augmenter_can_be_named_and_has_a_constant_for_each_parameter(name
         ([{"RandomAugmenter": {}}], "RandomAugmenter.augmenters"),
         ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "weights": [1, 2]}}], "RandomAugmenter.weights"),
         ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "chance": 1}}], "RandomAugmenter has no 'chance'"),
+        ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "probability": "1"}}], "RandomAugmenter.probability"),
+        ([{"AlbumentationsAugmenter": {}}], "AlbumentationsAugmenter.transforms"),
+        ([{"AlbumentationsAugmenter": {"transforms": [], "probability": 5}}], "AlbumentationsAugmenter.probability"),
         ([{"AffineAugmenter": 3}], "entry 0, AffineAugmenter"),
     ],
 )

@@ -13,9 +13,11 @@ from augment import (
     GreyAugmenter,
     Key,
     MirrorAugmenter,
+    PerspectiveAugmenter,
     View,
 )
 from augment.effects import Colour
+from augment.geometry import linear_part
 from tests.augment.strategies import (
     ALL,
     GEOMETRIC,
@@ -41,6 +43,16 @@ def images_of(seed):
     coarse = np.random.default_rng(seed).uniform(60, 190, (4, 3, 6, 8)).astype(np.float32)
     smooth = torch.nn.functional.interpolate(torch.from_numpy(coarse), SIZE, mode="bicubic")
     return smooth.clamp(40, 210).round().to(torch.uint8)
+
+
+def test_the_linear_part_is_the_derivative_in_the_middle():
+    size = (48, 64)
+    view = PerspectiveAugmenter(tilt_x=0.3, tilt_y=-0.2).draw(Key(0, 0, np.arange(1)), size)
+    view = view.then(AffineAugmenter(rotation=30, shift_x=0.2).draw(Key(0, 0, np.arange(1)), size))
+    middle, step = np.array([31.5, 23.5]), 1e-5
+    right, below, here = (view.move((middle + d)[None, None])[0, 0] for d in ((step, 0), (0, step), (0, 0)))
+    expected = np.stack(((right - here) / step, (below - here) / step), axis=1)
+    np.testing.assert_allclose(linear_part(view.geometry, size)[0], expected, atol=1e-4)
 
 
 @given(any_views, any_views, any_views)

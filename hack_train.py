@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError, run_script
+from pipeline.errors import run_script
 from pipeline.recipe import Recipe, parse_command
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ def main():
     command = parse_command(sys.argv[1:])
 
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
-    from pipeline.runs import find_run, num_folds
+    from pipeline.runs import find_run, fold_runs
 
-    recipe = replace(command.recipe, run=replace(command.recipe.run, data=command.recipe.run.data.resolve()))
-    if command.folds or (command.resume and num_folds(command.resume)):
+    place = command.recipe.run
+    recipe = replace(command.recipe, run=replace(place, data=place.data.resolve(), cache=place.cache.resolve()))
+    if command.folds or (command.resume and fold_runs(command.resume)):
         train_folds(recipe, command.folds, command.resume)
     else:
         train_run(recipe, find_run(command.resume, recipe.run.runs) if command.resume else None)
@@ -27,7 +28,7 @@ def main():
 
 def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None):
     """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
-    from augment import parse_augmenters
+    from pipeline.batches import parse_chain
     from pipeline.checkpoint import load_checkpoint
     from pipeline.contest import find_contest
     from pipeline.data import load_training_data, mean_shape_score
@@ -41,12 +42,9 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     find_contest(recipe.run.data)
     device = choose_device(gpu=recipe.run.gpu)
     precision = choose_precision(recipe.network.precision, device)
-    try:
-        chain = parse_augmenters(recipe.augmentation.augment)
-    except ValueError as error:
-        raise UserError(f"augment: {error}") from error
+    chain = parse_chain(recipe)
     parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
-    start = None if earlier else read_start(recipe.network)
+    start = None if earlier and earlier.last.exists() else read_start(recipe.network)
 
     data = load_training_data(replace(recipe, photos=earlier.photo_options()) if earlier else recipe)
     network = make_network(
@@ -56,9 +54,6 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     floor = mean_shape_score(data)
     if earlier:
         earlier.check_data(data)
-        earlier.write_recipe(recipe)
-        if earlier.last.exists():
-            training.load_state(load_checkpoint(earlier.last))
     run = earlier or create_run(recipe, data, floor=floor, device=describe(device), folder=folder)
 
     print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
@@ -70,6 +65,9 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     print(f"             watch it: tensorboard --logdir {recipe.run.runs}", flush=True)
 
     with run.claimed():
+        run.write_recipe(recipe)
+        if run.last.exists():
+            training.load_state(load_checkpoint(run.last))
         report = Report(run, training.progress.step)
         train(training, chain, run, report)
         report.close()
@@ -89,24 +87,26 @@ def train_folds(recipe: Recipe, count: int | None, earlier: Path | None):
 
     from pipeline.data import load_training_data
     from pipeline.device import choose_device, choose_precision
+    from pipeline.files import write_text
     from pipeline.folds import create_folds, fold_recipe, save_held_out, say_folds
     from pipeline.predictions import predict_points
-    from pipeline.runs import Run, num_folds
+    from pipeline.recipe import to_yaml
+    from pipeline.runs import fold_runs
     from pipeline.start import load_run_network
 
     device = choose_device(gpu=recipe.run.gpu)
     precision = choose_precision(recipe.network.precision, device)
     data = load_training_data(recipe)
     folder = earlier or create_folds(recipe, data, count or 0)
-    for fold in range(num_folds(folder)):
-        run = Run(folder / f"fold-{fold}")
+    write_text(folder / "recipe.yaml", to_yaml(recipe))
+    for fold, run in enumerate(fold_runs(folder)):
         print(f"\nfold {fold}")
         known = run if (run.folder / "recipe.yaml").exists() else None
         train_run(fold_recipe(recipe, folder, fold), known, run.folder)
-        samples = np.flatnonzero(np.isin(data.pack.names, run.split.read_text(encoding="utf-8").split("\n")))
+        samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(device)
         save_held_out(run, predict_points(network, data.pack, samples, device=device, precision=precision))
-    say_folds(folder, num_folds(folder), data)
+    say_folds(folder, data)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-from annotated_types import Ge
-from tyro.conf import FlagCreatePairsOff, arg
+from annotated_types import Ge, Gt
+from tyro.conf import arg
 
-from pipeline.errors import run_script
+from pipeline.errors import UserError, run_script
+from pipeline.flags import parse_flags
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
     """Of views and runs: fitted on held-out photos if they are not yet, fitted anew, or equal (or by hand)."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
     """How several runs are merged; rank weights them by the rank of their validation MSE."""
-    power: float = 2.0
+    power: Annotated[float, Gt(0)] = 2.0
     """Of the power mean."""
     batch_size: Annotated[int, arg(aliases=["-b"]), Ge(1)] = 128
     """Photos at a time."""
@@ -48,11 +48,15 @@ class Options:
 
 
 def main():
-    options = tyro.cli(Options, description=__doc__, config=(FlagCreatePairsOff,))
+    options = parse_flags(Options, __doc__)
+    for flag, path in (("--output", options.output), ("--uncertainty", options.uncertainty)):
+        if path and not path.resolve().parent.is_dir():
+            raise UserError(f"{flag} {path}: the folder {path.parent} is not there")
 
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
     from pipeline.device import choose_device, describe
     from pipeline.ensemble import load_ensemble
+    from pipeline.members import Place
     from pipeline.single import predict_photos
     from pipeline.submission import verify_submission, write_submission, write_uncertainty
 
@@ -60,6 +64,7 @@ def main():
     ensemble = load_ensemble(
         options.run,
         options.runs,
+        place=Place(options.data, options.cache, options.skip_bad_photos),
         checkpoint=options.checkpoint,
         views=options.views,
         weights=options.weights,
@@ -79,9 +84,7 @@ def main():
         predict_photos(ensemble, options.photo, options.output or ensemble.folder / "photos")
         return
 
-    test = ensemble.predict_test(
-        options.data, cache=options.cache, skip_bad_photos=options.skip_bad_photos, batch_size=options.batch_size
-    )
+    test = ensemble.predict_test(batch_size=options.batch_size)
     if len(test.rows) < len(test.names):
         print(f"left out    {len(test.names) - len(test.rows):,} photos are missing or broken and have the mean shape")
     output = options.output or ensemble.folder / "submission.csv"

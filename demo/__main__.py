@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from tyro.conf import Positional
 
 from demo.contest import write_contest
+from pipeline.flags import parse_flags
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,6 @@ class Options:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_flags(Options, __doc__)
     write_contest(options.out, train=options.train, test=options.test, seed=options.seed)
     print(f"{options.out}: {options.train} photos to train on, {options.test} to predict; answers in test_truth.csv")

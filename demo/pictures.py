@@ -5,12 +5,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import tyro
 from tyro.conf import Positional
 
 from augment import parse_augmenters
 from demo.photo import draw_photo
 from pipeline.errors import run_script
+from pipeline.flags import parse_flags
 from pipeline.pictures import TRUTH, tile
 from pipeline.recipe import read_recipe
 from pipeline.runs import find_run
@@ -52,7 +52,7 @@ def _in_square(photo):
 
 
 def main():
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_flags(Options, __doc__)
     options.out.mkdir(exist_ok=True)
     run = find_run(None, options.runs)
     predictions = cv2.imread(str(run.picture("test")))

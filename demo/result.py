@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from tyro.conf import Positional
 
 from pipeline.data import load_test_data
 from pipeline.errors import run_script
+from pipeline.flags import parse_flags
 from pipeline.metrics import bring_home, score
 from pipeline.runs import find_run
 from pipeline.start import load_run_network
@@ -24,7 +24,7 @@ class Options:
 
 
 def main():
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_flags(Options, __doc__)
     run = find_run(None, options.runs)
     rows = run.read_metrics()
     network = load_run_network(run, "best")

@@ -12,8 +12,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from augment import Chain, Key, View, transform_points
+from augment import Chain, Key, View, parse_augmenters, transform_points
+from pipeline.errors import UserError
 from pipeline.pack import Pack
+from pipeline.recipe import Recipe
+
+NUM_PROBES = 64  # draws that show whether a chain keeps the size
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -33,6 +37,19 @@ class Batch:
     inside: torch.Tensor
     scale: torch.Tensor
     samples: np.ndarray
+
+
+def parse_chain(recipe: Recipe) -> Chain:
+    """The recipe's augmenters. Raises UserError for one that makes no sense, or that changes the size of the image."""
+    size = (recipe.photos.size, recipe.photos.size)
+    try:
+        chain = parse_augmenters(recipe.augmentation.augment)
+        found = chain.draw(Key(0, 0, np.arange(NUM_PROBES)), size).size
+    except ValueError as error:
+        raise UserError(f"augment: {error}") from error
+    if found != size:
+        raise UserError(f"augment: images of {found} pixels come out, --size is {recipe.photos.size}")
+    return chain
 
 
 def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import tyro
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from tyro.conf import Positional, arg
 
 from augment.merge import blend
 from pipeline.errors import UserError, run_script
+from pipeline.flags import parse_flags
 from pipeline.submission import read_submission, verify_submission, write_submission
 
 MIN_VALUES = 300  # below that, integers may be chance
@@ -26,7 +26,7 @@ class Options:
     """One for each submission; without them all count alike."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
     """How; rank takes the order in which they are given, the best first."""
-    power: float = 2.0
+    power: Annotated[float, Gt(0)] = 2.0
     """Of the power mean."""
     decimals: Annotated[int, Ge(0)] = 2
     """Of the values that are written; 0 gives integers."""
@@ -67,7 +67,7 @@ def truncated(points: np.ndarray) -> np.ndarray:
 
 
 def main():
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_flags(Options, __doc__)
     names, points = read_submissions(options.submissions)
     weights = np.array(options.weights or [1.0] * len(points))
     if len(weights) != len(points) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:

@@ -1,5 +1,8 @@
 """One run or several that predict together, merged in pixels of the photos and in floats."""
 
+import hashlib
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +13,14 @@ import torch
 from augment.merge import blend, merge
 from pipeline.data import load_test_data
 from pipeline.errors import UserError
+from pipeline.files import write_text
 from pipeline.fitting import fit_weights
-from pipeline.members import MIN_FITTED, Member, held_out, load_member
-from pipeline.metrics import score
+from pipeline.members import Member, Place, enough, held_out, load_member, say_not_fitted, say_rows, score_row
 from pipeline.pack import Pack, Squares
 from pipeline.pictures import gallery, write_picture
 from pipeline.predictions import mean_shape_points
-from pipeline.runs import Run, find_runs
+from pipeline.runs import Run, find_runs, folder_of
+from pipeline.uncertainty import Calibration, calibrate, mean_calibration
 
 NUM_SHOWN = 12
 
@@ -38,24 +42,22 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Runs and their weights, (R,) or (R, K); `kind` says how the weights were had. folder: where results go."""
+    """Runs and their weights, (R,) or (R, K); `kind` says how the weights were had. folder: where results go.
+
+    calibration: of the variance over views and runs; without one deviations are not calibrated.
+    """
 
     members: list[Member]
     weights: np.ndarray
     kind: str
+    calibration: Calibration | None
     method: str
     power: float
     folder: Path
 
-    def predict_test(
-        self, data: Path | None, *, cache: Path | None, skip_bad_photos: bool, batch_size: int
-    ) -> Prediction:
+    def predict_test(self, *, batch_size: int) -> Prediction:
         """Predicts the points that the test asks for. Raises UserError with every fault of the data."""
-        opened = []
-        for member in self.members:
-            own = member.recipe.run
-            where = replace(own, data=data or own.data, cache=cache or own.cache, skip_bad_photos=skip_bad_photos)
-            opened.append(load_test_data(replace(member.recipe, run=where), len(member.network.mean_shape)))
+        opened = [load_test_data(member.recipe, len(member.network.mean_shape)) for member in self.members]
         table = opened[0][0]
         for other, _ in opened[1:]:
             if other.names != table.names or (other.values != table.values).any():
@@ -70,13 +72,9 @@ class Ensemble:
                 pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
             )
         weights = self.weights if self.weights.ndim == 1 else self.weights[:, table.values]
-        return Prediction(
-            table.names,
-            self._merge(points, weights),
-            self._deviations(points, variances, weights),
-            packs,
-            rows,
-        )
+        deviations = np.full(variances.shape[1:], np.nan)
+        deviations[rows] = self._deviations(points, variances, weights)[rows]
+        return Prediction(table.names, self._merge(points, weights), deviations, packs, rows)
 
     def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
         """(N, K, 2) all points of the photos at `samples` of the runs' packs."""
@@ -106,19 +104,21 @@ class Ensemble:
         return blend(points, weights, method=self.method, power=self.power)
 
     def _deviations(self, points, variances, weights):
-        mean = merge(points, weights)
-        around = variances[..., None] + (points - mean) ** 2
-        variance = merge(around, weights).mean(axis=-1)
-        calibrations = [member.calibration for member in self.members if member.calibration]
-        if not calibrations:
-            return np.sqrt(variance)
-        return np.mean([calibration.deviation(variance) for calibration in calibrations], axis=0)
+        variance = total_variance(points, variances, weights)
+        return self.calibration.deviation(variance) if self.calibration else np.sqrt(variance)
+
+
+def total_variance(points: np.ndarray, variances: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(N, L) variance of a coordinate over views and runs, from (R, N, L, 2) points and their (R, N, L) variances."""
+    around = variances[..., None] + (points - merge(points, weights)) ** 2
+    return merge(around, weights).mean(axis=-1)
 
 
 def load_ensemble(
     folders: tuple[Path, ...],
     runs: Path,
     *,
+    place: Place,
     checkpoint: str,
     views: Path | None,
     weights: str,
@@ -134,49 +134,81 @@ def load_ensemble(
     """
     found = sorted(find_runs(folders, runs), key=lambda run: str(run.folder))
     members = [
-        load_member(run, checkpoint=checkpoint, views=views, weights=weights, device=device, batch_size=batch_size)
+        load_member(
+            run,
+            place=place,
+            checkpoint=checkpoint,
+            views=views,
+            weights=weights,
+            device=device,
+            batch_size=batch_size,
+        )
         for run in found
     ]
-    counts = [len(member.network.mean_shape) for member in members]
-    if len(set(counts)) > 1:
-        raise UserError(f"the runs were trained on contests with {sorted(set(counts))} points; give those of one")
-    shares, kind = _run_weights(members, weights, method, batch_size)
-    folder = found[0].folder
-    folder = folder.parent if folder.name.startswith("fold-") and len(found) > 1 else folder
-    return Ensemble(members, shares, kind, method, power, folder)
-
-
-def _run_weights(members, weights, method, batch_size):
-    equal = np.full(len(members), 1 / len(members))
+    counts = {len(member.network.mean_shape) for member in members}
+    if len(counts) > 1:
+        raise UserError(f"the runs were trained on contests with {sorted(counts)} points; give those of one")
+    key = _key(members)
+    homes = {folder_of(run) for run in found}
+    home = homes.pop() if len(homes) == 1 else runs / f"ensemble_{key[:8]}"
+    calibration = mean_calibration([member.calibration for member in members])
+    equal = Ensemble(members, np.full(len(found), 1 / len(found)), "equal weights", calibration, method, power, home)
     if len(members) == 1:
-        return equal, "one run"
+        return replace(equal, kind="one run", folder=found[0].folder)
+    home.mkdir(parents=True, exist_ok=True)
     if method == "rank":
         errors = [min(row["validation_mse"] for row in member.run.read_metrics()) for member in members]
         ranks = len(members) - np.argsort(np.argsort(errors)).astype(float)
-        return ranks / ranks.sum(), "weights by rank of the validation MSE"
+        return replace(equal, weights=ranks / ranks.sum(), kind="weights by rank of the validation MSE")
     if method != "weighted" or weights == "equal":
-        return equal, "equal weights" if method == "weighted" else f"{method} with equal weights"
-    common = sorted(set.intersection(*(set(member.run.split.read_text().split("\n")) - {""} for member in members)))
-    if len(common) < MIN_FITTED:
-        return equal, f"equal weights: {len(common)} photos were held out by all of them"
-    return _fitted(members, common, batch_size)
+        return replace(equal, kind="equal weights" if method == "weighted" else f"{method}, equal weights")
+    saved = home / "ensemble.json"
+    if weights == "auto" and saved.exists() and (fit := json.loads(saved.read_text()))["key"] == key:
+        calibration = Calibration(**fit["calibration"])
+        return replace(equal, weights=np.array(fit["weights"]), kind=fit["kind"], calibration=calibration)
+    try:
+        return _fitted(equal, key, saved, batch_size)
+    except UserError as error:
+        say_not_fitted(error)
+        return equal
 
 
-def _fitted(members, names, batch_size):
-    """Weights fitted on photos that all runs held out; what they bring is said and saved."""
-    found = []
+def _key(members):
+    """What the weights of these members are weights of."""
+    about = [[member.digest, [view.plain for view in member.views], member.weights.tolist()] for member in members]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _fitted(ensemble, key, path, batch_size):
+    """With weights fitted on photos that all runs held out; what they bring is said and saved."""
+    members = ensemble.members
+    names = set.intersection(*(set(member.run.held_out_names()) for member in members))
+    found, seconds = [], []
     for member in members:
         data, _ = held_out(member)
-        place = {name: row for row, name in enumerate(data.pack.names)}
-        samples = np.array([place[name] for name in names if name in place])
-        found.append(member.predict(data.pack, samples, batch_size=batch_size, description="held-out photos")[0])
-        truth, groups = data.pack.values[samples], data.groups[samples]
-    errors = np.stack(found) - truth
+        samples = enough(data, np.flatnonzero(np.isin(data.pack.names, list(names))))
+        begun = time.perf_counter()
+        found.append(member.predict(data.pack, samples, batch_size=batch_size, description="held-out photos"))
+        seconds.append((time.perf_counter() - begun) / len(samples))
+        truth, groups = data.pack.values[samples].astype(np.float64), data.groups[samples]
+    points, variances = (np.stack(arrays) for arrays in zip(*found, strict=True))
+    errors = points - truth
     fit = fit_weights(errors, np.ones(errors.shape[:3], bool), groups, prune=False)
-    rows = [(member.run.folder.name, one) for member, one in zip(members, errors, strict=True)]
-    rows += [(kind, fit.judged[kind]) for kind in ("equal weights", "a weight a part", "chosen")]
-    wide = max(len(name) for name, _ in rows)
-    print(f"\nmerged runs, {len(truth)} photos that all of them held out")
-    for name, error in rows:
-        print(f"{name:{wide}}  {score(error + truth, truth, groups)}")
-    return fit.weights, fit.kind
+    spreads = np.sqrt(total_variance(points, variances, fit.weights))
+    calibration = calibrate(fit.judged["chosen"], spreads, groups)
+    rows = [
+        score_row(member.run.folder.name, one + truth, truth, groups, each)
+        for member, one, each in zip(members, errors, seconds, strict=True)
+    ]
+    rows += [score_row(kind, one + truth, truth, groups, sum(seconds)) for kind, one in fit.judged.items()]
+    saved = {
+        "key": key,
+        "runs": [str(member.run.folder) for member in members],
+        "weights": fit.weights.round(5).tolist(),
+        "kind": fit.kind,
+        "calibration": vars(calibration),
+        "what it brought": rows,
+    }
+    write_text(path, json.dumps(saved, indent=1))
+    say_rows(f"merged runs, {len(truth):,} photos held out by all", rows)
+    return replace(ensemble, weights=fit.weights, kind=fit.kind, calibration=calibration)

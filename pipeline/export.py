@@ -19,13 +19,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 from tyro.conf import Positional, arg
 
 from models import LandmarkNet
 from pipeline.data import load_test_data
 from pipeline.errors import UserError, run_script
 from pipeline.files import write_text
+from pipeline.flags import parse_flags
 from pipeline.runs import find_run
 from pipeline.start import load_run_network
 
@@ -105,7 +105,7 @@ def milliseconds(found: Points, photos: torch.Tensor) -> float:
 
 
 def main():
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_flags(Options, __doc__)
     run = find_run(options.run, options.run)
     recipe = run.recipe()
     network = load_run_network(run, "best")

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.files import replacing, write_text
 from pipeline.metrics import score
 from pipeline.recipe import Recipe, to_yaml
-from pipeline.runs import Run, new_folder
+from pipeline.runs import Run, fold_runs, new_folder
 from pipeline.split import split_into_folds
 
 
@@ -53,13 +53,12 @@ def save_held_out(run: Run, points: np.ndarray):
         np.save(file, points.astype(np.float32))
 
 
-def say_folds(folder: Path, count: int, data: TrainingData):
+def say_folds(folder: Path, data: TrainingData):
     """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv."""
     place = {name: row for row, name in enumerate(data.pack.names)}
     rows, parts = [], []
-    for fold in range(count):
-        run = Run(folder / f"fold-{fold}")
-        samples = np.array([place[name] for name in run.split.read_text(encoding="utf-8").split("\n") if name])
+    for fold, run in enumerate(fold_runs(folder)):
+        samples = np.array([place[name] for name in run.held_out_names()])
         parts.append((samples, np.load(run.held_out_points)))
         rows.append(_row(f"fold {fold}", *parts[-1], data))
     samples, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -29,6 +29,23 @@ from pipeline.views import FixedView, parse_views, read_views
 
 MAX_FITTED = 4000  # held-out photos are enough, and their points of all views fit into memory
 MIN_FITTED = 20
+MIN_GROUPS = 5
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a contest lies now, if not where the run was trained, and what is done about its broken photos."""
+
+    data: Path | None = None
+    cache: Path | None = None
+    skip_bad_photos: bool = False
+
+    def of(self, recipe: Recipe) -> Recipe:
+        own = recipe.run
+        changed = replace(
+            own, data=self.data or own.data, cache=self.cache or own.cache, skip_bad_photos=self.skip_bad_photos
+        )
+        return replace(recipe, run=changed)
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class Member:
     kind: str
     calibration: Calibration | None
     device: torch.device
+    digest: str
 
     @property
     def used(self) -> np.ndarray:
@@ -95,14 +113,22 @@ class Member:
 
 
 def load_member(
-    run: Run, *, checkpoint: str, views: Path | None, weights: str, device: torch.device, batch_size: int
+    run: Run,
+    *,
+    place: Place,
+    checkpoint: str,
+    views: Path | None,
+    weights: str,
+    device: torch.device,
+    batch_size: int,
 ) -> Member:
     """A run with the views of its recipe, or of a file, and weights: "equal" (or by hand), "fit", or "auto".
 
     "auto" takes the run's fitted weights; where there are none of these views and this checkpoint, it fits them, and
     where that cannot be done it says why and takes equal ones.
     """
-    recipe = run.recipe()
+    recipe = place.of(run.recipe())
+    digest = _digest(run.best if checkpoint == "best" else run.last)
     network = load_run_network(run, checkpoint).to(device)
     permutation = json.loads(run.permutation.read_text())
     permutation = None if permutation is None else np.array(permutation)
@@ -111,7 +137,9 @@ def load_member(
     parsed = parse_views(entries, size=recipe.photos.size, mirroring=permutation is not None, source=source)
     hand = np.array([view.weight for view in parsed])
     kind = "equal weights" if (hand == hand[0]).all() else "weights by hand"
-    member = Member(run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, device)
+    member = Member(
+        run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, device, digest
+    )
     if weights == "equal" or (weights == "auto" and kind == "weights by hand"):
         return member
     saved = None if weights == "fit" else _saved(member)
@@ -122,8 +150,13 @@ def load_member(
     except UserError as error:
         if weights == "fit":
             raise
-        print(f"weights     equal, since none can be fitted: {str(error).splitlines()[0]}")
+        say_not_fitted(error)
         return member
+
+
+def say_not_fitted(error: UserError):
+    reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+    print(f"weights     equal, since none can be fitted: {reason}")
 
 
 def held_out(member: Member) -> tuple[TrainingData, np.ndarray]:
@@ -133,12 +166,19 @@ def held_out(member: Member) -> tuple[TrainingData, np.ndarray]:
     """
     data = load_training_data(replace(member.recipe, photos=member.run.photo_options()))
     member.run.check_data(data)
-    samples = data.validation
-    if len(samples) < MIN_FITTED:
-        raise UserError(f"{member.run.folder} held out {len(samples)} photos; {MIN_FITTED} are needed to fit weights")
+    return data, enough(data, data.validation)
+
+
+def enough(data: TrainingData, samples: np.ndarray) -> np.ndarray:
+    """The samples, or MAX_FITTED of them. Raises UserError where they are too few, or of too few groups, to fit on."""
+    num_groups = len(np.unique(data.groups[samples]))
+    if len(samples) < MIN_FITTED or num_groups < MIN_GROUPS:
+        raise UserError(
+            f"{len(samples)} photos of {num_groups} groups were held out; {MIN_FITTED} of {MIN_GROUPS} are needed"
+        )
     if len(samples) > MAX_FITTED:
         samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
-    return data, samples
+    return samples
 
 
 def fit_member(member: Member, *, batch_size: int) -> Member:
@@ -157,19 +197,14 @@ def fit_member(member: Member, *, batch_size: int) -> Member:
     fit = fit_weights(errors, counts, groups, prune=True)
     calibration = calibrate(fit.judged["chosen"], spread(points, fit.weights, counts), groups)
     fitted = replace(member, weights=fit.weights, kind=fit.kind, calibration=calibration)
-    rows = [_row(view.name, errors[place] + truth, truth, groups, seconds) for place, view in enumerate(member.views)]
-    rows += [
-        _row(
-            kind,
-            judged + truth,
-            truth,
-            groups,
-            seconds * (fitted.used.sum() if kind == "chosen" else len(member.views)),
-        )
-        for kind, judged in fit.judged.items()
+    rows = [
+        score_row(view.name, errors[place] + truth, truth, groups, seconds) for place, view in enumerate(member.views)
     ]
+    for kind, judged in fit.judged.items():
+        num_views = fitted.used.sum() if kind == "chosen" else len(member.views)
+        rows.append(score_row(kind, judged + truth, truth, groups, seconds * num_views))
     saved = {
-        "checkpoint": _digest(member),
+        "checkpoint": member.digest,
         "views": [view.plain for view in member.views],
         "weights": fit.weights.round(5).tolist(),
         "kind": fit.kind,
@@ -183,7 +218,8 @@ def fit_member(member: Member, *, batch_size: int) -> Member:
 
 
 def equivariance(member: Member, pack: Pack, samples: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
-    """How far each view's points lie from those of the photo as it is: a row a view, in pixels of the network's image.
+    """How far each view's points lie from those of the first view, mostly the photo as it is: a row a view, in pixels
+    of the network's image.
 
     bias: mean (x, y). spread: standard deviation. confused: share of the left and right points that lie nearer to
     their partner's place than to their own. A flip that is wrong by a pixel has a bias of one.
@@ -209,26 +245,32 @@ def equivariance(member: Member, pack: Pack, samples: np.ndarray, points: np.nda
 
 def say_what_it_brought(saved: dict[str, Any]):
     rows = saved["what it brought"]
+    say_rows("on held-out photos", rows)
     wide = max(len(row["part"]) for row in rows)
-    print(f"\n{'on held-out photos':{wide}}      MSE   change        95 %          NME %   ms/photo")
-    for row in rows:
-        change = row["mse"] / rows[0]["mse"] - 1
-        interval = f"{row['low']:.2f} … {row['high']:.2f}"
-        print(
-            f"{row['part']:{wide}} {row['mse']:8.3f} {change:8.1%} {interval:>16} {row['nme']:9.3f} "
-            f"{1000 * row['seconds']:10.2f}"
-        )
-    print(f"\n{'against the photo as it is':{wide}}   bias x   bias y   spread   left/right confused")
+    print(f"\n{'against ' + rows[0]['part']:{wide}}   bias x   bias y   spread   left/right confused")
     for row in saved["equivariance"]:
         confused = f"{row['confused']:10.2%}" if "confused" in row else ""
         print(f"{row['view']:{wide}} {row['bias'][0]:8.3f} {row['bias'][1]:8.3f} {row['spread']:8.3f} {confused}")
     print()
 
 
-def _row(part, points, truth, groups, seconds):
+def say_rows(title: str, rows: list[dict[str, Any]]):
+    """A table of what parts score, and by how much each differs from the first."""
+    wide = max(len(title), *(len(row["part"]) for row in rows))
+    print(f"\n{title:{wide}}      MSE   change            95 %    NME %   ms/photo")
+    for row in rows:
+        change = row["mse"] / rows[0]["mse"] - 1
+        interval = f"{row['low']:.2f} … {row['high']:.2f}"
+        print(
+            f"{row['part']:{wide}} {row['mse']:8.3f} {change:8.1%} {interval:>15} {row['nme']:8.3f} "
+            f"{1000 * row['seconds']:10.2f}"
+        )
+
+
+def score_row(part: str, points: np.ndarray, truth: np.ndarray, groups: np.ndarray, seconds: float) -> dict[str, Any]:
+    """What a part scores, and the seconds that a photo takes."""
     scores = score(points, truth, groups)
-    rounded = {name: round(value, 4) for name, value in vars(scores).items()}
-    return {"part": part, **rounded, "seconds": seconds}
+    return {"part": part, **{name: round(value, 4) for name, value in vars(scores).items()}, "seconds": seconds}
 
 
 def _saved(member):
@@ -236,14 +278,15 @@ def _saved(member):
     if not member.run.views.exists():
         return None
     saved = json.loads(member.run.views.read_text())
-    if saved["views"] != [view.plain for view in member.views] or saved["checkpoint"] != _digest(member):
+    if saved["views"] != [view.plain for view in member.views] or saved["checkpoint"] != member.digest:
         return None
     calibration = Calibration(**saved["calibration"])
     return replace(member, weights=np.array(saved["weights"]), kind=saved["kind"], calibration=calibration)
 
 
-def _digest(member):
-    """What tells the checkpoint from others of the run."""
-    path = member.run.best if member.checkpoint == "best" else member.run.last
+def _digest(path):
+    """What tells a checkpoint from others of its run."""
+    if not path.exists():
+        raise UserError(f"{path} is missing; the run has not come so far")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ A pack lies in the cache folder under a key of what is in it. It is built under 
 whoever needs it while it is built waits for it.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -120,7 +121,9 @@ def open_pack(
         with lock:
             if not folder.exists():
                 _build(folder, partial(read_table, table), photos, size, fit, faults, skip_bad_photos)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise UserError(f"the cache cannot be written: {error}; give --cache a folder of yours") from error
     if not folder.exists():
         return None

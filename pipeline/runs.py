@@ -59,6 +59,9 @@ class Run:
     def split(self) -> Path:
         return self.folder / "validation.txt"
 
+    def held_out_names(self) -> list[str]:
+        return [name for name in self.split.read_text(encoding="utf-8").split("\n") if name]
+
     @property
     def permutation(self) -> Path:
         return self.folder / "permutation.json"
@@ -188,26 +191,28 @@ def find_runs(folders: tuple[Path, ...], runs: Path) -> list[Run]:
         found = [*runs.glob("*/best.pt"), *runs.glob("*/fold-*/best.pt")]
         if not found:
             return [find_run(None, runs)]
-        newest = max(found, key=lambda path: (path.stat().st_mtime, path)).parent
-        folders = (newest.parent if newest.name.startswith("fold-") else newest,)
+        folders = (folder_of(Run(max(found, key=lambda path: (path.stat().st_mtime, path)).parent)),)
     return [run for folder in folders for run in _runs_in(folder)]
 
 
 def _runs_in(folder):
-    count = num_folds(folder)
-    if not count:
-        return [find_run(folder, folder)]
-    found = [Run(folder / f"fold-{fold}") for fold in range(count)]
+    found = fold_runs(folder) or [find_run(folder, folder)]
     for run in found:
-        if not run.best.exists():
+        if len(found) > 1 and not run.best.exists():
             raise UserError(f"{run.folder} is not trained; finish the folds with hack_train.py --resume {folder}")
     return found
 
 
-def num_folds(folder: Path) -> int:
-    """Of a folder of folds how many there are; of any other folder 0."""
+def fold_runs(folder: Path) -> list[Run]:
+    """The runs of a folder of folds, trained or not; of any other folder none."""
     path = folder / "folds.json"
-    return json.loads(path.read_text())["folds"] if path.exists() else 0
+    count = json.loads(path.read_text())["folds"] if path.exists() else 0
+    return [Run(folder / f"fold-{fold}") for fold in range(count)]
+
+
+def folder_of(run: Run) -> Path:
+    """Where the results of a run go: for one of several folds, the folder of all of them."""
+    return run.folder.parent if run.folder.name.startswith("fold-") else run.folder
 
 
 def environment(device: str) -> dict[str, Any]:

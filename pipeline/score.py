@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from tyro.conf import Positional
 
 from pipeline.errors import UserError, run_script
+from pipeline.flags import parse_flags
 from pipeline.metrics import Scores, score
 from pipeline.submission import read_submission
 
@@ -33,7 +33,7 @@ def score_submission(submission: Path, truth: Path) -> Scores:
 
 
 def main():
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_flags(Options, __doc__)
     print(score_submission(options.submission, options.truth))
 
 

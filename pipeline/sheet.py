@@ -13,13 +13,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 from tyro.conf import arg
 
 from augment import Augmenter, Chain, Draws, Key, RandomAugmenter, View, parse_augmenters, transform_points
 from augment.augmenters import ends
 from pipeline.data import TrainingData, load_training_data
 from pipeline.errors import UserError, run_script
+from pipeline.flags import parse_flags
 from pipeline.pictures import TRUTH, tile, write_picture
 from pipeline.recipe import Recipe, read_recipe
 
@@ -134,7 +134,7 @@ def _middle(augmenter, parameter, low, high):
 
 
 def main():
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_flags(Options, __doc__)
     recipe = read_recipe(options.config)
     try:
         chain = parse_augmenters(recipe.augmentation.augment)

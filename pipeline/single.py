@@ -14,7 +14,7 @@ from pipeline.pictures import PREDICTION, draw_points, write_picture
 from pipeline.submission import write_submission
 
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-BLOCK = 64
+BLOCK = 8
 SIDE = 1000  # of a picture, at most
 
 
@@ -34,7 +34,7 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path):
         if photos:
             found = _predict(ensemble, list(photos.values()))
             for place, photo, one in zip(photos, photos.values(), found, strict=True):
-                write_picture(out / f"{place.stem}.png", _picture(photo, one))
+                write_picture(out / f"{place.name}.points.png", _picture(photo, one))
             names += [place.name for place in photos]
             points += list(found)
     if not names:

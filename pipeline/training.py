@@ -108,7 +108,7 @@ class Training:
             value, *errors = measured.tolist()
             if not np.isfinite(value) and not self.scaler.is_enabled():
                 raise UserError(
-                    f"the loss is {value} at step {step}; lower --learning-rate, or --resume with --precision fp32"
+                    f"the loss is {value} at step {step}; start anew with a lower --learning-rate or --precision fp32"
                 )
             self.sample_errors[samples] = torch.tensor(errors)
             known = np.isfinite(progress.smoothed_loss)
@@ -226,8 +226,8 @@ def finish_epoch(training: Training, run: Run, report: Report, clock, speed: flo
         save_checkpoint(run.best, best)
     progress.epoch += 1
     progress.batch = 0
-    save_checkpoint(run.last, training.state())
     run.write_metrics(progress.history)
+    save_checkpoint(run.last, training.state())
     report.epoch(row)
     tqdm.write(
         f"{row['epoch']:5d} {row['minutes']:8.2f} {speed:7.0f} {row['train_loss']:8.4f} {row['train_mse']:10.2f}"

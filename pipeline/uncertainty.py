@@ -43,6 +43,18 @@ def calibrate(errors: np.ndarray, spreads: np.ndarray, groups: np.ndarray) -> Ca
     return Calibration(floor, factor, _table(errors, expected))
 
 
+def mean_calibration(calibrations: list[Calibration | None]) -> Calibration | None:
+    """Of runs that held out no photo in common, such as folds: the mean of their own; None where one has none."""
+    known = [calibration for calibration in calibrations if calibration]
+    if len(known) < len(calibrations):
+        return None
+    return Calibration(
+        float(np.mean([calibration.floor for calibration in known])),
+        float(np.mean([calibration.factor for calibration in known])),
+        [],
+    )
+
+
 def _fit(errors, spreads):
     squares = errors**2
     there = np.isfinite(squares)
@@ -57,6 +69,8 @@ def _fit(errors, spreads):
         return float((np.log(expected) + squares / expected).mean())
 
     typical = max(float(squares.mean()), 1e-9)
+    if variances.max() <= 0:  # one view alone: its spread says nothing
+        return typical, 1.0
     start = np.log([typical / 2, typical / 2 / max(float(variances.mean()), 1e-9)])
     found = minimize(minus_likelihood, start, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6})
     floor, factor = np.exp(found.x)

@@ -92,6 +92,48 @@ def test_a_run_is_trained_by_one_process_at_a_time(contest, tmp_path):
         status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
     assert status == 2
     assert "trained by another process" in err
+    assert Run(run).recipe().optimiser.epochs == 1  # what goes on there is left as it is
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_where_it_started(contest, tmp_path):
+    first, _ = train(tmp_path, contest, "-e", "1")
+    flags = ["-d", contest, *SMALL, "-e", "1", "--init", first, "-lr", "1e-12", "--average", "0"]
+    status, _, err = call("hack_train.py", tmp_path, "-n", "y", *flags)
+    assert status == 0, err
+    second = next(path for path in (tmp_path / "runs").iterdir() if path != first)
+    (second / "last.pt").unlink()
+    status, _, err = call("hack_train.py", tmp_path, "--resume", second)
+    assert status == 0, err
+    one, other = (load_checkpoint(run / "best.pt")["network"] for run in (first, second))
+    name = next(name for name, tensor in one.items() if tensor.ndim == 4)
+    torch.testing.assert_close(other[name], one[name], atol=1e-3, rtol=0)
+
+
+RESIZE = '[{"AlbumentationsAugmenter": {"transforms": [{"Resize": {"height": 9, "width": 9}}]}}]'
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "named"),
+    [
+        ("predict.py", ["--batch-size", "0"], "--batch-size"),
+        ("predict.py", ["--decimals", "-1"], "--decimals"),
+        ("predict.py", ["--power", "0"], "--power"),
+        ("predict.py", ["--output", "nowhere/submission.csv"], "--output"),
+        (
+            "hack_train.py",
+            ["--augment", '[{"AlbumentationsAugmenter": {"transforms": [{"Resize": {"height": 9, "width": 9}}]}}]'],
+            "augment",
+        ),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_before_anything_is_done(script, flags, named, contest, tmp_path):
+    if "Albumentations" in flags[1]:
+        pytest.importorskip("albumentations")
+    where = ["-d", contest, *SMALL] if script == "hack_train.py" else []
+    status, _, err = call(script, tmp_path, *where, *flags)
+    assert status == 2
+    assert named in err
+    assert err.count("\n") == 1
 
 
 def spoil_row(root):

@@ -74,7 +74,10 @@ def test_runs_are_merged_in_pixels_of_the_photos_and_in_any_order(runs, tmp_path
         predict(folder, "--run", *order, *flags)
         np.testing.assert_allclose(read_submission(tmp_path / "both.csv")[1], np.mean(single, axis=0), atol=2e-4)
     out = predict(folder, "--run", first, second, "--output", tmp_path / "fitted.csv")
-    assert "photos that all of them held out" in out
+    assert "photos held out by all" in out
+    again = predict(folder, "--run", second, first, "--output", tmp_path / "again.csv")
+    assert "photos held out by all" not in again  # the weights were saved
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "fitted.csv").read_bytes()
     predict(folder, "--run", first, second, "--merge", "median", "--output", tmp_path / "median.csv")
     out = predict(folder, "--run", first, second, "--merge", "rank", "--output", tmp_path / "rank.csv")
     assert "rank" in out
@@ -104,7 +107,7 @@ def test_a_photo_and_a_folder_of_photos_are_predicted_outside_any_contest(runs, 
     names, points = read_submission(tmp_path / "out/points.csv")
     assert names == ["0.jpg", "1.jpg", "2.jpg"]
     assert points.shape == (3, 971, 2)
-    assert cv2.imread(str(tmp_path / "out/1.png")) is not None
+    assert cv2.imread(str(tmp_path / "out/1.jpg.points.png")) is not None
     predict(folder, "--run", first, "--photo", photos / "1.jpg", "--output", tmp_path / "one")
     np.testing.assert_allclose(read_submission(tmp_path / "one/points.csv")[1][0], points[1], atol=0.02)
     status, _, err = call("predict.py", folder, "--run", first, "--photo", photos / "broken.jpg")
@@ -140,6 +143,7 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(contest, tmp_path):
     assert status == 0, err
     assert [load_checkpoint(folder / f"fold-{fold}/last.pt")["progress"]["epoch"] for fold in range(3)] == [2, 2, 2]
     assert "fold 2" in out
+    assert Run(folder).recipe().optimiser.epochs == 2  # and a third sitting will know
 
     out = predict(tmp_path)
     assert str(folder / "submission.csv") in out

@@ -99,6 +99,13 @@ def test_folds_keep_groups_whole_and_are_of_about_equal_size():
     assert set(split_into_folds(np.array([0, 0, 1]), 5)) == {0, 1}
 
 
+def test_the_spread_of_one_view_says_nothing():
+    errors = np.random.default_rng(0).normal(0, 2, (50, 6, 2))
+    found = calibrate(errors, np.zeros((50, 6)), np.arange(50))
+    assert found.floor == pytest.approx((errors**2).mean())
+    assert found.factor == 1
+
+
 def test_uncertainty_is_that_of_the_errors():
     rng = np.random.default_rng(0)
     spreads = rng.uniform(0, 3, (400, 30))

@@ -12,7 +12,7 @@ from augment import fit_photo
 from pipeline.contest import LANDMARKS, TEST_POINTS, read_landmarks, read_test_points
 from pipeline.errors import Faults, UserError
 from pipeline.pack import open_pack
-from pipeline.photos import read_photo
+from pipeline.photos import BrokenPhoto, read_photo
 
 
 @pytest.fixture
@@ -152,3 +152,18 @@ def test_two_runs_that_build_at_once_both_get_it(contest, tmp_path):
         process.join()
     assert found[0] == found[1]
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+
+
+def test_a_photo_as_telephones_write_them_is_whole_and_one_cut_short_is_not(tmp_path):
+    """A thumbnail in front and a film behind have ends and scans of their own."""
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    for progressive in (0, 1):
+        jpeg = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_PROGRESSIVE, progressive))[1].tobytes()
+        thumbnail = b"\xff\xe1" + (len(jpeg[:9000]) + 2).to_bytes(2, "big") + jpeg[:9000]
+        film = np.random.default_rng(1).integers(0, 256, 200_000, dtype=np.uint8).tobytes() + b"\xff\xda\x00\x08"
+        path = tmp_path / "photo.jpg"
+        path.write_bytes(jpeg[:2] + thumbnail + jpeg[2:] + film)
+        assert read_photo(path).shape == pixels.shape
+        path.write_bytes(jpeg[:2] + thumbnail + jpeg[2:-500])
+        with pytest.raises(BrokenPhoto, match="cut short"):
+            read_photo(path)

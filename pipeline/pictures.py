@@ -26,8 +26,9 @@ def tile(image: np.ndarray, layers: list[tuple[np.ndarray, tuple[int, int, int]]
     picture = cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_CUBIC)
     for points, colour in layers:
         picture = draw_points(picture, (points + 0.5) * scale - 0.5, colour)
-    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, caption, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA)
+    around = [((x, y), (0, 0, 0)) for x in (-1, 0, 1) for y in (-1, 0, 1)]  # a thicker letter would be a wider one
+    for (x, y), colour in [*around, ((0, 0), (255, 255, 255))]:
+        cv2.putText(picture, caption, (6 + x, TILE - 8 + y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
     return picture
 
 

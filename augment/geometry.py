@@ -63,7 +63,11 @@ def is_affine(matrix):
 def transform_points(matrix, points):
     """Applies (B, 3, 3) matrices to (B, K, 2) points, in float64. A missing point (NaN) stays missing."""
     points = np.asarray(points, np.float64)
-    moved = points @ matrix[:, :2, :2].swapaxes(1, 2) + matrix[:, None, :2, 2]
-    if is_affine(matrix):
-        return moved
-    return moved / (points @ matrix[:, 2, :2, None] + matrix[:, None, 2, 2:])
+    x, y = points[..., 0], points[..., 1]
+    moved = np.empty(np.broadcast_shapes(points.shape, (len(matrix), 1, 2)))
+    for axis, (a, b, c) in enumerate(matrix[:, :2].transpose(1, 2, 0)[..., None]):  # sums are faster than tiny products
+        moved[..., axis] = a * x + b * y + c
+    if not is_affine(matrix):
+        a, b, c = matrix[:, 2].T[..., None]
+        moved /= (a * x + b * y + c)[..., None]
+    return moved

@@ -35,12 +35,9 @@ AUGMENT: list[dict[str, Any]] = [
 ]
 
 _MIRROR: dict[str, Any] = {"MirrorAugmenter": {"probability": 1}}
-_TURNS: list[dict[str, Any]] = [
-    {"AffineAugmenter": {"rotation": 8}},
-    {"AffineAugmenter": {"rotation": -8}},
-    {"AffineAugmenter": {"scale": 1.08}},
-]
-VIEWS: list[list[dict[str, Any]]] = [[], [_MIRROR], *([turn] for turn in _TURNS), *([_MIRROR, turn] for turn in _TURNS)]
+_LARGER: dict[str, Any] = {"AffineAugmenter": {"scale": 1.15}}
+_LOWER: dict[str, Any] = {"AffineAugmenter": {"shift_y": 0.04}}
+VIEWS: list[list[dict[str, Any]]] = [[], [_LARGER], [_LOWER], [_MIRROR], [_MIRROR, _LARGER], [_MIRROR, _LOWER]]
 
 Share = Annotated[float, Interval(ge=0, le=1)]
 Percent = Annotated[float, Interval(ge=0, le=100)]

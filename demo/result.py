@@ -23,19 +23,30 @@ class Options:
     """Where run folders are; the newest one counts."""
 
 
-def main():
-    options = parse_flags(Options, __doc__)
-    run = find_run(None, options.runs)
-    rows = run.read_metrics()
+def scores_of(contest: Path, runs: Path) -> dict[str, dict[str, float]]:
+    """Mean squared errors of the newest run and of the mean shape, on the validation and the test photos."""
+    run = find_run(None, runs)
     network = load_run_network(run, "best")
     table, pack = load_test_data(run.recipe(), len(network.mean_shape))
-    names, truth = read_submission(options.contest / "test_truth.csv")
+    names, truth = read_submission(contest / "test_truth.csv")
     _, predicted = read_submission(run.submission)
     assert names == table.names
     blind = np.take_along_axis(bring_home(pack.fits, network.mean_shape.numpy()), table.values[..., None], axis=1)
+    return {
+        "mean shape": {"validation": run.about_data()["mean_shape"]["mse"], "test": score(blind, truth).mse},
+        "network": {
+            "validation": min(row["validation_mse"] for row in run.read_metrics()),
+            "test": score(predicted, truth).mse,
+        },
+    }
+
+
+def main():
+    options = parse_flags(Options, __doc__)
     print(f"\n{'mean squared error, px²':26}{'validation':>12}{'test':>12}")
-    print(f"{'  mean shape':26}{run.about_data()['mean_shape']['mse']:12.2f}{score(blind, truth).mse:12.2f}")
-    print(f"{'  network':26}{min(row['validation_mse'] for row in rows):12.2f}{score(predicted, truth).mse:12.2f}")
+    for name, row in scores_of(options.contest, options.runs).items():
+        print(f"{'  ' + name:26}{row['validation']:12.2f}{row['test']:12.2f}")
+    run = find_run(None, options.runs)
     print(f"\npredicted points on test faces   {run.picture('test')}")
     print(f"submission                       {run.submission}")
 

@@ -99,33 +99,41 @@ KINDS: dict[str, Kind] = {  # from the simplest on
 
 
 def _chosen(sums, kept):
-    """The simplest kind of weights whose error where it was not fitted is close to the least, fitted on everything."""
-    errors = {kind: _cross_fitted_error(sums, kept, fit) for kind, fit in KINDS.items()}
-    kind = next(kind for kind, error in errors.items() if error <= min(errors.values()) * (1 + MIN_GAIN))
-    return kind, KINDS[kind](sums.sum(axis=0), kept)
+    """The kind of weights to take, and its weights fitted on everything: equal ones, or what surely does better."""
+    best, error = "equal weights", _cross_fitted_errors(sums, kept, _equal)
+    for kind, fit in KINDS.items():
+        other = _cross_fitted_errors(sums, kept, fit)
+        if _at_least(error - other) > MIN_GAIN * error.sum():
+            best, error = kind, other
+    return best, KINDS[best](sums.sum(axis=0), kept)
 
 
 def _pruned(sums):
-    """The parts that are worth their time: the least useful is left out as long as that costs less than MIN_GAIN."""
+    """The parts that are worth their time: the least useful is left out if that surely costs less than MIN_GAIN."""
     kept = np.arange(sums.shape[-1])
-    error = _cross_fitted_error(sums, kept, _common)
     while len(kept) > 1:
+        error = _cross_fitted_errors(sums, kept, _common)
         fewer = [np.delete(kept, place) for place in range(len(kept))]
-        errors = [_cross_fitted_error(sums, some, _common) for some in fewer]
-        if min(errors) > error * (1 + MIN_GAIN):
+        costs = [-_at_least(error - _cross_fitted_errors(sums, some, _common)) for some in fewer]
+        if min(costs) > MIN_GAIN * error.sum():
             break
-        kept, error = fewer[int(np.argmin(errors))], min(errors)
+        kept = fewer[int(np.argmin(costs))]
     return kept
 
 
-def _cross_fitted_error(sums, kept, kind: Kind):
-    """Of all folds, the sum of squared errors under weights that the other folds gave."""
+def _at_least(gains):
+    """A sum over folds less its standard error: what a gain that differs from fold to fold is worth at least."""
+    return gains.sum() - np.sqrt(len(gains) * gains.var(ddof=1)) if len(gains) > 1 else gains.sum()
+
+
+def _cross_fitted_errors(sums, kept, kind: Kind):
+    """(F,) sums of squared errors of each fold, under weights that the other folds gave."""
     total = sums.sum(axis=0)
-    error = 0.0
+    errors = []
     for fold in sums:
-        weights = kind(total - fold, kept)
-        error += np.einsum("vk,kvw,wk->", _by_point(weights, len(fold)), fold, _by_point(weights, len(fold)))
-    return error
+        weights = _by_point(kind(total - fold, kept), len(fold))
+        errors.append(np.einsum("vk,kvw,wk->", weights, fold, weights))
+    return np.array(errors)
 
 
 def _by_point(weights, num_points):

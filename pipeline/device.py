@@ -13,7 +13,7 @@ def choose_device(*, gpu: bool) -> torch.device:
     if torch.cuda.is_available():
         if gpu:
             return torch.device("cuda")
-        print(f"training on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
+        print(f"on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
     elif gpu:
         found = f"torch {torch.__version__} for CUDA {torch.version.cuda} finds {torch.cuda.device_count()} GPUs"
         if torch.version.cuda is None and torch.version.hip is None:

@@ -180,7 +180,11 @@ def _key(members):
 
 
 def _fitted(ensemble, key, path, batch_size):
-    """With weights fitted on photos that all runs held out; what they bring is said and saved."""
+    """With weights fitted on photos that all runs held out; what they bring is said and saved.
+
+    The runs' own weights of views may have been fitted on the same photos, so each run alone looks a little too good,
+    but no run better than another.
+    """
     members = ensemble.members
     names = set.intersection(*(set(member.run.held_out_names()) for member in members))
     found, seconds = [], []

@@ -1,0 +1,68 @@
+"""Memory of a prediction, for few and for many test photos: python -m benchmarks.memory
+
+A small network is trained on a few drawn faces; then contests of many small photos are predicted, first packed and then
+from the pack, each by a process of its own whose largest memory is read.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.results import write_result
+from demo.contest import write_contest
+
+ROOT = Path(__file__).parents[1]
+COUNTS = (2_000, 100_000)
+NUM_SOURCES = 200
+SIZE = 32
+TRAINING = ["--model", "mobilenet_v3_small", "--weights", "none", "--size", SIZE, "--epochs", "1", "--batch-size", "16"]
+
+
+def run(script: str, *arguments) -> float:
+    """Runs a script to its end; its largest memory in MB."""
+    process = subprocess.Popen([sys.executable, str(ROOT / script), *map(str, arguments)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss / 1024
+
+
+def write_test(folder: Path, count: int):
+    """A contest's test of `count` photos, which are links to a few drawn at random."""
+    images = folder / "test/images"
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for source in range(NUM_SOURCES):
+        cv2.imwrite(str(folder / f"{source}.jpg"), rng.integers(0, 256, (40, 36, 3), dtype=np.uint8))
+    with (folder / "test/test_points.csv").open("w") as table:
+        table.write("file_name\tpoint_index_list\n")
+        for number in range(count):
+            os.link(folder / f"{number % NUM_SOURCES}.jpg", images / f"{number}.jpg")
+            table.write(f"{number}.jpg\t{json.dumps(rng.permutation(971)[:30].tolist())}\n")
+
+
+def main():
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        places = ["--runs", folder / "runs", "--cache", folder / "cache"]
+        write_contest(folder / "faces", train=60, test=5, seed=0)
+        run("hack_train.py", "--data", folder / "faces", *places, *TRAINING)
+        for count in COUNTS:
+            contest = folder / f"contest{count}"
+            write_test(contest, count)
+            for what in ("packing and predicting", "predicting"):
+                flags = ["--data", contest, "--weights", "equal", "--output", folder / "submission.csv"]
+                found[f"{what} {count:,} photos, MB"] = round(run("predict.py", *flags, *places))
+    for what, memory in found.items():
+        print(f"{what:48}{memory:8}")
+    write_result("memory", {"largest memory of the process": found})
+
+
+if __name__ == "__main__":
+    main()

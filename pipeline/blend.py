@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from augment.merge import blend
 from pipeline.errors import UserError, run_script
 from pipeline.flags import parse_flags
-from pipeline.submission import read_submission, verify_submission, write_submission
+from pipeline.submission import read_in_order, read_submission, verify_submission, write_submission
 
 MIN_VALUES = 300  # below that, integers may be chance
 
@@ -40,17 +40,8 @@ def read_submissions(paths: tuple[Path, ...]) -> tuple[list[str], np.ndarray]:
     if len(paths) < 2:
         raise UserError(f"{len(paths)} submissions; at least two are needed")
     names, first = read_submission(paths[0])
-    points = [first]
-    for path in paths[1:]:
-        other_names, other = read_submission(path)
-        if sorted(other_names) != sorted(names) or other.shape != first.shape:
-            raise UserError(
-                f"{path} has {other.shape[1]} points on each of {len(other):,} photos, {paths[0]} has {first.shape[1]} "
-                f"on {len(first):,}; both must be of the same photos"
-            )
-        place = {name: row for row, name in enumerate(other_names)}
-        points.append(other[[place[name] for name in names]])
-    return names, np.stack(points)
+    others = [read_in_order(path, names, first.shape[1], of=paths[0]) for path in paths[1:]]
+    return names, np.stack([first, *others])
 
 
 def truncated(points: np.ndarray) -> np.ndarray:

@@ -46,6 +46,21 @@ def read_submission(path: Path) -> tuple[list[str], np.ndarray]:
     return [str(name) for name in table.index], values.reshape(len(values), -1, 2)
 
 
+def read_in_order(path: Path, names: list[str], num_points: int, *, of: Path) -> np.ndarray:
+    """The (N, L, 2) points of a submission in the order of `names`, which are those of the submission `of`.
+
+    Raises UserError where the two are not of the same photos and number of points.
+    """
+    found_names, points = read_submission(path)
+    if sorted(found_names) != sorted(names) or points.shape[1] != num_points:
+        raise UserError(
+            f"{path} has {points.shape[1]} points on each of {len(points):,} photos, {of} has {num_points} on "
+            f"{len(names):,}; both must be of the same photos"
+        )
+    row_of = {name: row for row, name in enumerate(found_names)}
+    return points[[row_of[name] for name in names]]
+
+
 def verify_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
     """Reads the file back: the names of `test_points.csv` in their order, and the predicted points to rounding."""
     found_names, found = read_submission(path)

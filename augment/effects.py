@@ -183,31 +183,37 @@ class Noise(Effect):
 
 @dataclass(frozen=True, eq=False)
 class Jpeg(Effect):
-    """The loss of JPEG at a quality (B,) of 1..99; 100 is none. Chroma is stored at half the size, as cameras do."""
+    """The loss of JPEG at a whole quality (B,) of 1..99; 100 is none. Chroma is stored at half the size, as cameras do.
+
+    An image goes through OpenCV's own JPEG. On a batch the same is computed with libjpeg's roundings, so that the two
+    agree but for coefficients that lie between two steps.
+    """
 
     quality: np.ndarray
     neutral: ClassVar = {"quality": 100.0}
 
     def on_image(self, image, row):
-        one = Jpeg(self.quality[row : row + 1])
-        changed = one.on_tensor(torch.from_numpy(image).permute(2, 0, 1)[None].float())
-        image[:] = changed[0].permute(1, 2, 0).numpy()
+        flags = (cv2.IMWRITE_JPEG_QUALITY, round(self.quality[row]))
+        _, stored = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
+        cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, dst=image)
 
     def on_tensor(self, images):
         height, width = images.shape[2:]
         padding = (0, -width % 16, 0, -height % 16)
         red, green, blue = torch.nn.functional.pad(images, padding, mode="replicate").unbind(1)
         luma = 0.299 * red + 0.587 * green + 0.114 * blue
+        chroma = torch.stack(((blue - luma) / 1.772, (red - luma) / 1.402), dim=1)
+        halves = _uneven_floor(torch.nn.functional.avg_pool2d(chroma.round(), 2), 0.25, 0.5)
         luma_steps, chroma_steps = (to_float32(images, steps) for steps in _jpeg_steps(self.quality))
-        halves = torch.nn.functional.avg_pool2d(torch.stack(((blue - luma) / 1.772, (red - luma) / 1.402), dim=1), 2)
+        luma = _quantise(luma.round() - 128, luma_steps) + 128
         stored = torch.stack([_quantise(half, chroma_steps) for half in halves.unbind(1)], dim=1)
-        to_blue, to_red = torch.nn.functional.interpolate(stored, scale_factor=2, mode="bilinear").unbind(1)
-        luma = _quantise(luma - 128, luma_steps) + 128
-        changed = torch.stack(
-            (luma + 1.402 * to_red, luma - 0.344136 * to_blue - 0.714136 * to_red, luma + 1.772 * to_blue), dim=1
-        )
+        stored = stored[:, :, : (height + 1) // 2, : (width + 1) // 2]
+        double = torch.nn.functional.interpolate(stored, scale_factor=2, mode="bilinear")
+        to_blue, to_red = _uneven_floor(double, 8 / 16, 7 / 16)[:, :, :height, :width].unbind(1)
+        green = -0.344136 * to_blue - 0.714136 * to_red
+        changed = torch.stack((1.402 * to_red, green, 1.772 * to_blue), dim=1).round() + luma[:, None, :height, :width]
         fired = torch.from_numpy(self.fired()).to(images.device, non_blocking=True)[:, None, None, None]
-        return torch.where(fired, whole(changed[:, :, :height, :width]), images)
+        return torch.where(fired, whole(changed), images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,8 +255,14 @@ def noise_tile() -> np.ndarray:
 
 def noise_at(place: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) of the endless tile, from (row, column) `place` on."""
-    rows, columns = ((start + np.arange(n)) % NOISE_TILE for start, n in zip(place, size, strict=True))
-    return noise_tile()[rows[:, None], columns]
+    (row, column), (height, width) = place % NOISE_TILE, size
+    return _unrolled_tile(height, width)[row : row + height, column : column + width]
+
+
+@lru_cache(maxsize=4)
+def _unrolled_tile(height, width):
+    """The tile and so much of what follows it that an image of this size can begin anywhere in it."""
+    return np.pad(noise_tile(), ((0, height), (0, width), (0, 0)), mode="wrap")
 
 
 def _axis(variance):
@@ -308,7 +320,7 @@ def _there_and_back(length, small):
 
 def _jpeg_steps(quality):
     """(B, 8, 8) steps of luminance and of chrominance at a quality, scaled as libjpeg does."""
-    scale = np.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
+    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)[:, None, None]
     return [np.clip(np.floor((table * scale + 50) / 100), 1, 255) for table in (JPEG_LUMA, JPEG_CHROMA)]
 
 
@@ -322,13 +334,23 @@ def _dct():
 
 
 def _quantise(plane, steps):
-    """(B, H, W) planes about 0 with the coefficients of their 8 x 8 blocks rounded to multiples of (B, 8, 8) steps."""
+    """(B, H, W) whole numbers in -128..127 after the coefficients of their 8 x 8 blocks have been rounded to multiples
+    of (B, 8, 8) steps. What libjpeg's integers hold between the passes is rounded as there.
+    """
     batch, height, width = plane.shape
-    dct = to_float32(plane, _dct())
+    dct = to_float32(plane, _dct() * math.sqrt(8))
     blocks = plane.reshape(batch, height // 8, 8, width // 8, 8).transpose(2, 3)
     steps = steps[:, None, None]
-    coefficients = torch.round(dct @ blocks @ dct.T / steps) * steps
-    return (dct.T @ coefficients @ dct).transpose(2, 3).reshape(batch, height, width)
+    eighths = (dct @ (blocks @ dct.T * 4).round_() / 4).round_()
+    coefficients = (eighths / (8 * steps) + 0.5 * eighths.sign()).trunc_() * steps
+    stored = ((dct.T @ coefficients * 4).round_() @ dct / 32).round_().clamp_(-128, 127)
+    return stored.transpose(2, 3).reshape(batch, height, width)
+
+
+def _uneven_floor(plane, even, odd):
+    """The floor of a plane after so much is added to its even and odd columns: libjpeg's way not to drift."""
+    added = torch.tensor((even, odd), device=plane.device).repeat((plane.shape[-1] + 1) // 2)[: plane.shape[-1]]
+    return (plane + added).floor_()
 
 
 def to_float32(images: torch.Tensor, array: np.ndarray) -> torch.Tensor:

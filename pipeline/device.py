@@ -1,5 +1,6 @@
 """Which processor, and how precisely it computes."""
 
+import cv2
 import torch
 
 from pipeline.errors import UserError
@@ -8,8 +9,10 @@ from pipeline.errors import UserError
 def choose_device(*, gpu: bool) -> torch.device:
     """The GPU if it is asked for, else the CPU; says so when a GPU stands idle.
 
+    OpenCV is left one thread: its others take the cores from torch, and an image is too small to share.
     Raises UserError, with what was found, when a GPU is asked for and none is usable.
     """
+    cv2.setNumThreads(1)
     if torch.cuda.is_available():
         if gpu:
             return torch.device("cuda")

@@ -52,7 +52,9 @@ class Overlay(Effect):
             rows, columns = part
             there = np.array([(1, 0, -columns.start), (0, 1, -rows.start), (0, 0, 1)]) @ matrix
             size = rows.stop - rows.start, columns.stop - columns.start
-            if mask == RECTANGLE:
+            if mask == RECTANGLE and not there[(0, 1, 2, 2), (1, 0, 0, 1)].any():
+                cover = _upright_cover(_inverse_rows(there), size)
+            elif mask == RECTANGLE:
                 cover = _rectangle_cover(torch.from_numpy(_inverse_rows(there[None])), size)[0].numpy()
             else:
                 warp, kept = (cv2.warpAffine, 2) if is_affine(there) else (cv2.warpPerspective, 3)
@@ -92,6 +94,15 @@ def _rectangle_cover(inverse, size):
         slope = torch.hypot(along - place * g, across - place * h) / below.abs()
         cover = cover * ((1 - place.abs()) / slope + 0.5).clamp(0, 1)
     return cover
+
+
+def _upright_cover(inverse, size):
+    """`_rectangle_cover` of one rectangle whose edges are rows and columns: the product of two lines."""
+    down, across = (
+        ((1 - np.abs(scale * np.arange(n, dtype=np.float32) + shift)) / abs(scale) + np.float32(0.5)).clip(0, 1)
+        for n, scale, shift in zip(size, inverse[(1, 0), (1, 0)], inverse[:2, 2][::-1], strict=True)
+    )
+    return down[:, None] * across
 
 
 def rectangles(left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -195,7 +195,9 @@ class Jpeg(Effect):
     def on_image(self, image, row):
         flags = (cv2.IMWRITE_JPEG_QUALITY, round(self.quality[row]))
         _, stored = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
-        cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, dst=image)
+        seen = cv2.imdecode(stored, cv2.IMREAD_COLOR)
+        assert seen is not None
+        cv2.cvtColor(seen, cv2.COLOR_BGR2RGB, dst=image)
 
     def on_tensor(self, images):
         height, width = images.shape[2:]

@@ -2,7 +2,8 @@
 
 A part is a view, or a run. Everything is decided from the covariances of the parts' errors, which are summed once
 for each of a few parts of the photos: a fit leaves one of them out and is judged by it. Shapes: V parts that are
-merged, N photos, K points, F folds.
+merged, N photos, K points, F folds. `sums` (2, F, K, V, V) are of errors that are limited, which weights are fitted
+to, and of errors as they are, which must not grow.
 """
 
 from collections.abc import Callable
@@ -43,17 +44,20 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
     """
     fold_of = split_into_folds(groups, NUM_FOLDS)
     folds = [fold_of == fold for fold in range(fold_of.max() + 1)]
-    limited = errors * _limits(errors)[:, None, None]
-    sums = np.stack([error_covariance(limited[:, chosen], counts[:, chosen]) * chosen.sum() for chosen in folds])
+    sums = np.array(
+        [
+            [error_covariance(some[:, chosen], counts[:, chosen]) * chosen.sum() for chosen in folds]
+            for some in (errors * _limits(errors)[:, None, None], errors)
+        ]
+    )
     judged = {kind: np.empty(errors.shape[1:]) for kind in (*KINDS, "chosen")}
     for fold, chosen in enumerate(folds):
-        others = np.delete(sums, fold, axis=0)
-        kept = _pruned(others) if prune else np.arange(len(errors))
-        _, best = _chosen(others, kept)
+        others = np.delete(sums, fold, axis=1)
+        _, best = _chosen(others, prune=prune)
         for kind, out in judged.items():
-            weights = best if kind == "chosen" else KINDS[kind](others.sum(axis=0), np.arange(len(errors)))
+            weights = best if kind == "chosen" else KINDS[kind](others[0].sum(axis=0), np.arange(len(errors)))
             out[chosen] = merge(errors[:, chosen], weights, counts[:, chosen])
-    kind, weights = _chosen(sums, _pruned(sums) if prune else np.arange(len(errors)))
+    kind, weights = _chosen(sums, prune=prune)
     return Fit(weights, kind, judged)
 
 
@@ -98,42 +102,50 @@ KINDS: dict[str, Kind] = {  # from the simplest on
 }
 
 
-def _chosen(sums, kept):
-    """The kind of weights to take, and its weights fitted on everything: equal ones, or what surely does better."""
-    best, error = "equal weights", _cross_fitted_errors(sums, kept, _equal)
+def _chosen(sums, *, prune):
+    """What to take, and its weights fitted on everything: equal weights of all parts, or what surely does better."""
+    kept = np.arange(sums.shape[-1])
+    best, errors = "equal weights", _cross_fitted_errors(sums, kept, _equal)
     for kind, fit in KINDS.items():
         other = _cross_fitted_errors(sums, kept, fit)
-        if _at_least(error - other) > MIN_GAIN * error.sum():
-            best, error = kind, other
-    return best, KINDS[best](sums.sum(axis=0), kept)
+        if _sure_gain(errors, other) > MIN_GAIN:
+            best, errors = kind, other
+    if prune:
+        kept = _pruned(sums, KINDS[best])
+    pruned = f"{best}, {len(kept)} of {sums.shape[-1]}" if len(kept) < sums.shape[-1] else best
+    return pruned, KINDS[best](sums[0].sum(axis=0), kept)
 
 
-def _pruned(sums):
+def _pruned(sums, kind: Kind):
     """The parts that are worth their time: the least useful is left out if that surely costs less than MIN_GAIN."""
     kept = np.arange(sums.shape[-1])
+    whole = _cross_fitted_errors(sums, kept, kind)
     while len(kept) > 1:
-        error = _cross_fitted_errors(sums, kept, _common)
         fewer = [np.delete(kept, place) for place in range(len(kept))]
-        costs = [-_at_least(error - _cross_fitted_errors(sums, some, _common)) for some in fewer]
-        if min(costs) > MIN_GAIN * error.sum():
+        gains = [_sure_gain(whole, _cross_fitted_errors(sums, some, kind)) for some in fewer]
+        if max(gains) < -MIN_GAIN:
             break
-        kept = fewer[int(np.argmin(costs))]
+        kept = fewer[int(np.argmax(gains))]
     return kept
 
 
-def _at_least(gains):
-    """A sum over folds less its standard error: what a gain that differs from fold to fold is worth at least."""
-    return gains.sum() - np.sqrt(len(gains) * gains.var(ddof=1)) if len(gains) > 1 else gains.sum()
+def _sure_gain(errors, other):
+    """By what share (2, F) errors surely fall to others: that of the limited ones less its standard error over the
+    folds, or that of the errors as they are, whichever is less.
+    """
+    limited, as_they_are = errors - other
+    doubt = np.sqrt(len(limited) * limited.var(ddof=1)) if len(limited) > 1 else 0.0
+    return min((limited.sum() - doubt) / errors[0].sum(), as_they_are.sum() / errors[1].sum())
 
 
 def _cross_fitted_errors(sums, kept, kind: Kind):
-    """(F,) sums of squared errors of each fold, under weights that the other folds gave."""
-    total = sums.sum(axis=0)
+    """(2, F) sums of squared errors of each fold, under weights that the other folds gave."""
+    total = sums[0].sum(axis=0)
     errors = []
-    for fold in sums:
-        weights = _by_point(kind(total - fold, kept), len(fold))
-        errors.append(np.einsum("vk,kvw,wk->", weights, fold, weights))
-    return np.array(errors)
+    for fold in sums.swapaxes(0, 1):
+        weights = _by_point(kind(total - fold[0], kept), fold.shape[1])
+        errors.append(np.einsum("vk,ekvw,wk->e", weights, fold, weights, optimize=True))
+    return np.array(errors).T
 
 
 def _by_point(weights, num_points):

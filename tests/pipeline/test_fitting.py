@@ -46,8 +46,8 @@ def test_weights_of_points_are_taken_where_views_are_good_at_different_points():
 def test_equal_views_have_equal_weights_and_a_view_that_brings_nothing_is_left_out():
     errors = errors_of([1.0, 1.0, 1.0, 9.0])
     fit = fit_weights(errors, everything(errors), np.arange(300), prune=True)
-    assert fit.kind == "equal weights"
-    np.testing.assert_allclose(fit.weights, [1 / 3, 1 / 3, 1 / 3, 0])
+    assert fit.kind.endswith("3 of 4")
+    np.testing.assert_allclose(fit.weights, [1 / 3, 1 / 3, 1 / 3, 0], atol=0.02)
 
 
 def test_a_copy_of_a_view_is_left_out():
@@ -81,11 +81,20 @@ def test_missing_points_and_cropped_views_do_not_spoil_the_fit():
 def test_a_few_photos_where_everything_fails_do_not_decide():
     errors = errors_of([0.5, 1.0, 2.0])
     spoilt = errors.copy()
-    spoilt[0, 7:10] += 60.0
-    spoilt[1:, 7:10] += 50.0
+    spoilt[:, 7:10] += 50.0
     fit = fit_weights(spoilt, everything(spoilt), np.arange(300) // 10, prune=True)
     assert fit.weights[0] > fit.weights[1] > fit.weights[2]
     assert (fit.judged["chosen"] ** 2).mean() > 20  # but they are in what is reported
+
+
+def test_weights_and_pruning_that_raise_the_error_as_it_is_are_not_taken():
+    """A view that is better on most photos and saves nothing of those that have most of the error."""
+    errors = errors_of([0.5, 1.0, 2.0])
+    errors[0, 7:10] += 60.0
+    errors[1:, 7:10] += 50.0
+    fit = fit_weights(errors, everything(errors), np.arange(300) // 10, prune=True)
+    assert fit.kind == "equal weights"
+    np.testing.assert_allclose(fit.weights, 1 / 3)
 
 
 def test_folds_keep_groups_whole_and_are_of_about_equal_size():

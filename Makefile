@@ -46,6 +46,7 @@ format: .venv/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clear: ## remove what was generated: environment, caches, runs, the demo's contest
-	rm -rf .venv cache runs sheets $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clear: ## remove what was generated: environment, caches, the demo's contest and runs; other runs stay
+	rm -rf .venv cache runs/*_demo_* sheets $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rmdir runs 2> /dev/null || true
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,8 @@ from pipeline.recipe import Recipe, parse_command
 if TYPE_CHECKING:
     from pipeline.runs import Run
 
+NOT_LEARNED = 0.7  # of the mean shape's error
+
 
 def main():
     command = parse_command(sys.argv[1:])
@@ -32,14 +34,16 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     from pipeline.checkpoint import load_checkpoint
     from pipeline.contest import find_contest
     from pipeline.data import load_training_data, mean_shape_score
-    from pipeline.device import choose_device, choose_precision, describe
+    from pipeline.device import choose_device, choose_precision, describe, say_busy
+    from pipeline.files import check_folder
     from pipeline.report import Report
     from pipeline.runs import create_run
     from pipeline.start import make_network, read_start
     from pipeline.training import Training, train
     from pipeline.views import parse_views
 
-    find_contest(recipe.run.data)
+    root = find_contest(recipe.run.data)
+    check_folder("--runs", recipe.run.runs)
     device = choose_device(gpu=recipe.run.gpu)
     precision = choose_precision(recipe.network.precision, device)
     chain = parse_chain(recipe)
@@ -56,6 +60,7 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
         earlier.check_data(data)
     run = earlier or create_run(recipe, data, floor=floor, device=describe(device), folder=folder)
 
+    print(f"data         {root}")
     print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
     print(f"left/right   {data.symmetry}")
     print(f"network      {recipe.network.model} at {recipe.photos.size} px, {precision} on {describe(device)}")
@@ -64,10 +69,15 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     print(f"             after a stop: python hack_train.py --resume {folder.parent if folder else run.folder}")
     print(f"             watch it: tensorboard --logdir {recipe.run.runs}", flush=True)
 
+    say_busy(device)
     with run.claimed():
         run.write_recipe(recipe)
         if run.last.exists():
             training.load_state(load_checkpoint(run.last))
+            so_far = training.progress
+            print(f"goes on      from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
+        elif earlier:
+            print("goes on      from the start: the run was stopped before its first checkpoint")
         report = Report(run, training.progress.step)
         train(training, chain, run, report)
         report.close()
@@ -75,6 +85,8 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     best = min(training.progress.history, key=lambda row: row["validation_mse"])
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
+    if best["validation_mse"] > NOT_LEARNED * floor.mse:
+        print("             that is hardly better than not looking: train longer, or see the pictures")
     print(f"weights      {run.best}")
     print(f"metrics      {run.metrics}")
     print(f"pictures     {run.picture('worst_validation')}")

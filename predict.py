@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt
 from tyro.conf import arg
 
 from pipeline.errors import UserError, run_script
+from pipeline.files import check_output
 from pipeline.flags import parse_flags
 
 
@@ -49,9 +50,11 @@ class Options:
 
 def main():
     options = parse_flags(Options, __doc__)
-    for flag, path in (("--output", options.output), ("--uncertainty", options.uncertainty)):
-        if path and not path.resolve().parent.is_dir():
-            raise UserError(f"{flag} {path}: the folder {path.parent} is not there")
+    check_output("--uncertainty", options.uncertainty)
+    if not options.photo:
+        check_output("--output", options.output)
+    elif options.output and options.output.is_file():
+        raise UserError(f"--output {options.output} is a file; with --photo it is a folder")
 
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
     from pipeline.device import choose_device, describe

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge
 from tyro.conf import Positional
 
 from demo.contest import write_contest
+from pipeline.errors import run_script
 from pipeline.flags import parse_flags
 
 
@@ -13,15 +16,19 @@ from pipeline.flags import parse_flags
 class Options:
     out: Positional[Path]
     """The folder to write into; made if it is not there."""
-    train: int = 1500
+    train: Annotated[int, Ge(1)] = 1500
     """Photos to train on."""
-    test: int = 300
+    test: Annotated[int, Ge(1)] = 300
     """Photos to predict."""
     seed: int = 0
     """Another seed draws other faces."""
 
 
-if __name__ == "__main__":
+def main():
     options = parse_flags(Options, __doc__)
     write_contest(options.out, train=options.train, test=options.test, seed=options.seed)
     print(f"{options.out}: {options.train} photos to train on, {options.test} to predict; answers in test_truth.csv")
+
+
+if __name__ == "__main__":
+    run_script(main)

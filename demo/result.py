@@ -7,12 +7,14 @@ import numpy as np
 from tyro.conf import Positional
 
 from pipeline.data import load_test_data
-from pipeline.errors import run_script
+from pipeline.errors import UserError, run_script
 from pipeline.flags import parse_flags
 from pipeline.metrics import bring_home, score
 from pipeline.runs import find_run
 from pipeline.start import load_run_network
 from pipeline.submission import read_submission
+
+NOT_LEARNED = 0.5  # of the mean shape's error
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,14 @@ def scores_of(contest: Path, runs: Path) -> dict[str, dict[str, float]]:
 def main():
     options = parse_flags(Options, __doc__)
     print(f"\n{'mean squared error, px²':26}{'validation':>12}{'test':>12}")
-    for name, row in scores_of(options.contest, options.runs).items():
+    scores = scores_of(options.contest, options.runs)
+    for name, row in scores.items():
         print(f"{'  ' + name:26}{row['validation']:12.2f}{row['test']:12.2f}")
+    if scores["network"]["test"] > NOT_LEARNED * scores["mean shape"]["test"]:
+        raise UserError(
+            "the network has learned next to nothing in its few minutes: were the cores busy with other programs? "
+            "Run the demo when they are free, or with OMP_NUM_THREADS=1, or for longer: minutes in configs/demo.yaml"
+        )
     run = find_run(None, options.runs)
     print(f"\npredicted points on test faces   {run.picture('test')}")
     print(f"submission                       {run.submission}")

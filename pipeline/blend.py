@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from augment.merge import blend
 from pipeline.errors import UserError, run_script
+from pipeline.files import check_output
 from pipeline.flags import parse_flags
 from pipeline.submission import read_in_order, read_submission, verify_submission, write_submission
 
@@ -59,6 +60,7 @@ def truncated(points: np.ndarray) -> np.ndarray:
 
 def main():
     options = parse_flags(Options, __doc__)
+    check_output("--output", options.output)
     names, points = read_submissions(options.submissions)
     weights = np.array(options.weights or [1.0] * len(points))
     if len(weights) != len(points) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:

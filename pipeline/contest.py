@@ -21,6 +21,7 @@ from pipeline.errors import Faults, UserError
 
 LANDMARKS = "train/landmarks.csv"
 GROUPS = "train/groups.csv"
+FARTHEST = 1e5  # pixels; no photo is so large
 TEST_POINTS = "test/test_points.csv"
 
 
@@ -47,6 +48,12 @@ def find_contest(path: Path, table: str = LANDMARKS) -> Path:
     if below:
         raise UserError(f"{path} holds several contests; give --data one of {', '.join(map(str, below))}")
     raise UserError(f"{path / table} is missing; --data takes the folder that holds it")
+
+
+def count_points(path: Path) -> int:
+    """How many points the train table's header has; 0 where it is none."""
+    with path.open("rb") as file:
+        return _clean(file.readline()).count(b"\t") // 2
 
 
 def read_landmarks(path: Path, faults: Faults) -> Table:
@@ -95,7 +102,7 @@ def read_test_points(path: Path, faults: Faults, *, num_points: int) -> Table:
             names.keep()
     if not rows and not faults.lines:
         faults.add(f"{path} has a header and no photos")
-    return Table(names.kept, np.array(rows, np.int32).reshape(len(rows), -1))
+    return Table(names.kept, np.array(rows, np.int32).reshape(len(rows), len(rows[0]) if rows else 0))
 
 
 def read_groups(path: Path, names: list[str], faults: Faults) -> np.ndarray:
@@ -107,9 +114,11 @@ def read_groups(path: Path, names: list[str], faults: Faults) -> np.ndarray:
             faults.add(f"{path} line {number}: {len(cells)} columns; file_name and group are expected")
         elif group_of.setdefault(cells[0], cells[1]) != cells[1]:
             faults.add(f"{path} line {number}: {cells[0]} is in a second group; a photo has one")
-    for name in names:
-        if name not in group_of:
-            faults.add(f"{path}: {name} of {LANDMARKS} has no group; add its row, or remove the file")
+    if without := [name for name in names if name not in group_of]:
+        faults.add(
+            f"{path}: {len(without):,} photos of {LANDMARKS} have no group, {without[0]} for one; "
+            "add their rows, or remove the file"
+        )
     return np.unique(np.array([group_of.get(name, "") for name in names]), return_inverse=True)[1]
 
 
@@ -163,7 +172,7 @@ def _parse_row(cells, num_cells, place, faults):
                 row = np.fromstring(cells, dtype=kind, sep="\t")
             except ValueError:
                 continue
-            if len(row) == num_cells and not np.isinf(row).any():
+            if len(row) == num_cells and not (np.abs(row) > FARTHEST).any():
                 return row
     try:
         return [_parse_cell(cell, column) for column, cell in enumerate(cells.split(b"\t"), start=2)]
@@ -182,6 +191,8 @@ def _parse_cell(cell, column):
         number = np.inf
     if np.isinf(number) or "_" in text:
         raise ValueError(f"column {column}: {text!r} is not a number; leave the cell empty if the point is missing")
+    if abs(number) > FARTHEST:
+        raise ValueError(f"column {column}: {text} is no place in a photo; empty the cell if the point is missing")
     return number
 
 

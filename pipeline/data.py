@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import contest
-from pipeline.errors import Faults
+from pipeline.errors import Faults, UserError
 from pipeline.metrics import Scores, bring_home, mean_shape, score
 from pipeline.pack import Pack, open_pack
 from pipeline.recipe import Recipe
@@ -45,8 +45,9 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     root = contest.find_contest(recipe.run.data)
     faults = Faults()
     pack = _open(recipe, root / contest.LANDMARKS, contest.read_landmarks, faults)
-    if pack and (root / contest.TEST_POINTS).parent.exists():
-        read_asked = partial(contest.read_test_points, num_points=pack.values.shape[1])
+    num_points = contest.count_points(root / contest.LANDMARKS)
+    if num_points and (root / contest.TEST_POINTS).parent.exists():
+        read_asked = partial(contest.read_test_points, num_points=num_points)
         _open(recipe, root / contest.TEST_POINTS, read_asked, faults)
     groups = None
     if pack and (root / contest.GROUPS).exists():
@@ -62,6 +63,11 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     else:
         held_out = split_by_groups(groups, share=1 - options.train_share, seed=recipe.run.seed)
     train = np.flatnonzero(~held_out)
+    if len(unknown := np.flatnonzero(np.isnan(pack.values[train]).any(axis=2).all(axis=0))):
+        raise UserError(
+            f"{root / contest.LANDMARKS}: {len(unknown)} points are missing in every photo that is trained on, "
+            f"number {unknown[0]} for one; remove their columns"
+        )
     partners, symmetry = _permutation(options.permutation, pack, train)
     shape = mean_shape(pack.fits, pack.values, train)
     return TrainingData(pack, train, np.flatnonzero(held_out), groups, partners, symmetry, shape)
@@ -78,7 +84,9 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     pack = _open(recipe, path, read_asked, faults)
     faults.refuse()
     assert pack is not None
-    return read_asked(path, faults), pack
+    table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
+    faults.refuse()
+    return table, pack
 
 
 def _open(recipe, path, read_table, faults):

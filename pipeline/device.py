@@ -1,9 +1,14 @@
 """Which processor, and how precisely it computes."""
 
+import os
+
 import cv2
+import psutil
 import torch
 
 from pipeline.errors import UserError
+
+MAX_BUSY = 0.5  # cores
 
 
 def choose_device(*, gpu: bool) -> torch.device:
@@ -25,6 +30,17 @@ def choose_device(*, gpu: bool) -> torch.device:
             f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
         )
     return torch.device("cpu")
+
+
+def say_busy(device: torch.device):
+    """Says it when other programs compute on the cores that are about to be used.
+
+    Two programs that both compute with all cores wait for each other at every step, and each can be ten times slower.
+    """
+    busy = psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
+    if device.type == "cpu" and torch.get_num_threads() > 1 and busy > MAX_BUSY:
+        print(f"busy         other programs keep {busy:.1f} cores busy, which can slow this one many times;")
+        print("             to share the cores: OMP_NUM_THREADS=1 python hack_train.py …", flush=True)
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

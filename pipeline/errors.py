@@ -39,9 +39,11 @@ def run_script(main: Callable[[], None]):
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            sys.exit(_say(f"the disk is full: {error}; free some space, nothing that was finished is lost"))
+        if error.filename is None:
             raise
-        sys.exit(_say(f"the disk is full: {error}; free some space, nothing that was finished is lost"))
+        sys.exit(_say(f"{error.filename}: {error.strerror}; give another path, or make this one usable"))
 
 
 def _say(message):

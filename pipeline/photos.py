@@ -23,7 +23,9 @@ def read_photo(path: Path) -> np.ndarray:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BrokenPhoto(f"{path} cannot be read: {error.strerror}") from error
+        raise BrokenPhoto(
+            f"{path} cannot be read: {error.strerror}; copy it there, or go on without it by --skip-bad-photos"
+        ) from error
     if content.startswith(b"\xff\xd8") and not _jpeg_ends(content):
         raise BrokenPhoto(f"{path} is cut short at {len(content):,} bytes; copy it again")
     photo = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None

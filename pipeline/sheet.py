@@ -13,6 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from tyro.conf import arg
 
 from augment import Augmenter, Chain, Draws, Key, RandomAugmenter, View, parse_augmenters, transform_points
@@ -38,7 +39,7 @@ class Options:
     """The folder to write to."""
     cache: Path = Path("cache")
     """Where decoded photos are kept."""
-    size: int = 128
+    size: Annotated[int, Ge(32)] = 128
     """Side of the images, in pixels."""
     seed: int = 0
     """Of the photos and the draws."""

@@ -73,8 +73,9 @@ def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_p
         process.send_signal(signal.SIGKILL)
         process.wait()
     (killed,) = {path.parent for path in (tmp_path / "killed/runs").glob("*/recipe.yaml")}
-    status, _, err = call("hack_train.py", tmp_path / "killed", "--resume", killed)
+    status, out, err = call("hack_train.py", tmp_path / "killed", "--resume", killed)
     assert status == 0, err
+    assert "goes on      from" in out
     for name in ("best.pt", "last.pt"):
         one, other = load_checkpoint(whole / name), load_checkpoint(killed / name)
         for key, tensor in one["network"].items():
@@ -143,6 +144,23 @@ def spoil_row(root):
     table.write_text("\n".join(lines))
 
 
+def spoil_every_list(root):
+    table = root / "test/test_points.csv"
+    table.write_text(table.read_text().replace("[", "("))
+
+
+def spoil_both_tables(root):
+    spoil_row(root)
+    spoil_list(root)
+
+
+def spoil_point(root):
+    table = root / "train/landmarks.csv"
+    header, *rows = table.read_text().strip().split("\n")
+    cells = [row.split("\t") for row in rows]
+    table.write_text("\n".join([header, *("\t".join([*row[:7], "", "", *row[9:]]) for row in cells)]))
+
+
 def spoil_list(root):
     table = root / "test/test_points.csv"
     table.write_text(table.read_text().replace("[", "[999, ", 1))
@@ -158,7 +176,10 @@ def spoil_list(root):
         (lambda root: next((root / "test/images").iterdir()).write_bytes(b"x"), "not an image"),
         (spoil_row, "landmarks.csv line 6: 1941 numbers where the header has 1942"),
         (spoil_list, "test_points.csv line 2: index 999"),
-        (lambda root: (root / "train/groups.csv").write_text("file_name\tgroup\n"), "has no group"),
+        (spoil_every_list, "12 faults"),
+        (spoil_both_tables, "2 faults"),
+        (spoil_point, "1 points are missing in every photo that is trained on, number 3"),
+        (lambda root: (root / "train/groups.csv").write_text("file_name\tgroup\n"), "have no group"),
     ],
 )
 def test_bad_data_are_refused_before_training_in_one_message(contest, tmp_path, spoil, named):
@@ -183,6 +204,8 @@ def test_bad_data_are_refused_before_training_in_one_message(contest, tmp_path, 
         (["--permutation", "nowhere.json"], "nowhere.json"),
         (["--model", "inception_v3", "--size", "40"], "--size 40"),
         (["--resume", "nowhere"], "nowhere"),
+        (["--runs", __file__], "is no folder"),
+        (["--cache", "/proc/nowhere"], "/proc/nowhere"),
         pytest.param(["--gpu"], "no usable GPU", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has one")),
     ],
 )

@@ -55,6 +55,8 @@ def test_header_names_and_a_byte_order_mark_do_not_matter(tmp_path):
         ("b.jpg\t1\ttwo\t3\t4", "line 3, column 3: 'two' is not a number"),
         ("b.jpg\t1\t2\t3\tinf", "line 3, column 5: 'inf' is not a number"),
         ("b.jpg\t1\t2_0\t3\t4", "line 3, column 3: '2_0' is not a number"),
+        ("b.jpg\t1\t2\t3\t1000000000", "line 3, column 5: 1000000000 is no place"),
+        ("b.jpg\t1\t2\t\t-1e9", "line 3, column 5: -1e9 is no place"),
         ("b.jpg\t1 2\t\t3\t4", "line 3, column 2: '1 2' is not a number"),
         ("a.jpg\t1\t2\t3\t4", "line 3: a.jpg stands in line 2 already"),
         ("\t1\t2\t3\t4", "line 3: '' is not the name of a photo"),

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.errors import UserError, run_script
-from pipeline.files import replacing, write_text
+from pipeline.files import check_folder, check_output, replacing, write_text
 
 
 def test_a_file_that_could_not_be_finished_leaves_the_old_one(tmp_path):
@@ -64,3 +64,30 @@ def test_what_is_our_fault_keeps_its_traceback():
 
     with pytest.raises(OSError, match="broken"):
         run_script(main)
+
+
+def test_a_path_that_cannot_be_used_is_one_line_that_names_it(tmp_path, capsys):
+    def main():
+        (tmp_path / "nowhere/file").write_text("x")
+
+    with pytest.raises(SystemExit) as stop:
+        run_script(main)
+    assert stop.value.code == 2
+    assert f"{tmp_path}/nowhere/file: No such file or directory" in capsys.readouterr().err
+
+
+def test_an_output_that_could_not_be_written_is_refused_at_the_start(tmp_path):
+    check_output("--output", None)
+    check_output("--output", tmp_path / "new.csv")
+    with pytest.raises(UserError, match=r"--output .*nowhere is not there"):
+        check_output("--output", tmp_path / "nowhere/new.csv")
+    with pytest.raises(UserError, match="is a folder"):
+        check_output("--output", tmp_path)
+
+
+def test_a_folder_for_results_need_not_be_there_but_its_place_must(tmp_path):
+    check_folder("--runs", tmp_path / "a/b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"--runs .*file is no folder"):
+        check_folder("--runs", tmp_path / "file/b")

@@ -17,7 +17,9 @@ def write_result(name: str, result: dict[str, Any], *, gpu: bool = False) -> Pat
     """Writes `results/<name>_<device>.json` and says so."""
     device = torch.cuda.get_device_name() if gpu else processor()
     about = environment(f"{device}, {torch.get_num_threads()} threads")
-    command = [Path(word).name if Path(word).is_absolute() else word for word in about["command"]]
+    script, *flags = about["command"]
+    flags = [Path(word).name if Path(word).is_absolute() else word for word in flags]
+    command = " ".join(["python -m", f"benchmarks.{Path(script).stem}", *flags])
     made = {
         "date": time.strftime("%Y-%m-%d"),
         "command": command,

@@ -37,8 +37,10 @@ def say_busy(device: torch.device):
 
     Two programs that both compute with all cores wait for each other at every step, and each can be ten times slower.
     """
+    if device.type != "cpu" or torch.get_num_threads() == 1:
+        return
     busy = psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
-    if device.type == "cpu" and torch.get_num_threads() > 1 and busy > MAX_BUSY:
+    if busy > MAX_BUSY:
         print(f"busy         other programs keep {busy:.1f} cores busy, which can slow this one many times;")
         print("             to share the cores: OMP_NUM_THREADS=1 python hack_train.py …", flush=True)
 

@@ -13,7 +13,7 @@ TILE = 256
 def draw_points(image: np.ndarray, points: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """A copy of a (H, W, 3) RGB image with (K, 2) points of its pixels on it, sixteenths of a pixel exact."""
     image = image.copy()
-    radius = 24 if len(points) < 200 else 12
+    radius = 24 if len(points) < 200 else 7
     for point in points[np.isfinite(points).all(axis=1)]:
         centre = np.clip(np.rint(point * 16), -(2**20), 2**20).astype(int).tolist()
         cv2.circle(image, centre, radius, colour, cv2.FILLED, cv2.LINE_AA, shift=4)

@@ -10,8 +10,11 @@ def matrices(rows):
     """A (B, 3, 3) float64 array from two or three rows of three entries, each a number or a (B,) array."""
     if len(rows) == 2:
         rows = [*rows, (0, 0, 1)]
-    columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(entry, np.float64)) for row in rows for entry in row))
-    return np.stack(columns, axis=1).reshape(-1, 3, 3)
+    entries = [entry for row in rows for entry in row]
+    built = np.empty((max(np.size(entry) for entry in entries), 9))
+    for place, entry in enumerate(entries):
+        built[:, place] = entry
+    return built.reshape(-1, 3, 3)
 
 
 def translation(dx, dy):

@@ -6,6 +6,7 @@ Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), o
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,12 +30,18 @@ class Key:
 
     def uniform(self, count: int) -> np.ndarray:
         """(B, count) independent numbers in [0, 1)."""
-        state = np.zeros(len(self.samples), np.uint64)
-        for word in (self.seed, self.epoch, *self.path):
-            state = _mix((state ^ np.uint64(word % 2**64)) + GOLDEN_GAMMA)
-        state = _mix((state ^ np.asarray(self.samples).astype(np.uint64)) + GOLDEN_GAMMA)
+        words = (self.seed, self.epoch, *self.path)
+        state = _mix((_state(words) ^ np.asarray(self.samples).astype(np.uint64)) + GOLDEN_GAMMA)
         counters = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN_GAMMA
         return (_mix(state[:, None] + counters) >> np.uint64(11)) * 2.0**-53
+
+
+@lru_cache(maxsize=4096)
+def _state(words: tuple[int, ...]) -> np.ndarray:
+    """(1,) what all samples have in common: one word after the other mixed in."""
+    if not words:
+        return np.zeros(1, np.uint64)
+    return _mix((_state(words[:-1]) ^ np.uint64(words[-1] % 2**64)) + GOLDEN_GAMMA)
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -62,6 +62,7 @@ def main():
     from pipeline.members import Place
     from pipeline.single import predict_photos
     from pipeline.submission import verify_submission, write_submission, write_uncertainty
+    from pipeline.uncertainty import say_calibration
 
     device = choose_device(gpu=options.gpu)
     ensemble = load_ensemble(
@@ -96,6 +97,7 @@ def main():
     if options.uncertainty:
         write_uncertainty(options.uncertainty, test.names, test.deviations)
         print(f"uncertainty {options.uncertainty}")
+        say_calibration(ensemble.calibration)
     for picture in ensemble.draw(test):
         print(f"pictures    {picture}")
     print(f"submission  {output}: {len(test.names):,} photos, read back and verified")

@@ -48,11 +48,27 @@ def mean_calibration(calibrations: list[Calibration | None]) -> Calibration | No
     known = [calibration for calibration in calibrations if calibration]
     if len(known) < len(calibrations):
         return None
+    if len(known) == 1:
+        return known[0]
     return Calibration(
         float(np.mean([calibration.floor for calibration in known])),
         float(np.mean([calibration.factor for calibration in known])),
         [],
     )
+
+
+def say_calibration(calibration: Calibration | None):
+    """How well deviations tell errors: a table of held-out points, a fifth a row, the surest first."""
+    if calibration is None:
+        print(
+            "            not calibrated: they are the spread of the views alone, since nothing was held out to fit on"
+        )
+    elif calibration.table:
+        print("\npixels: expected  found   within one (68 %)   within two (95 %)")
+        for row in calibration.table:
+            within = f"{row['within one']:15.1%} {row['within two']:19.1%}"
+            print(f"{row['expected']:16.2f} {row['found']:6.2f} {within}")
+        print()
 
 
 def _fit(errors, spreads):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.checkpoint import load_checkpoint
+from pipeline.recipe import read_recipe
 from pipeline.runs import Run
 from pipeline.submission import read_submission
 from tests.partners import PARTNERS
@@ -91,6 +92,7 @@ def test_uncertainty_has_a_number_for_each_value_of_the_submission(runs, contest
     assert deviations.shape == (12, 30)
     assert deviations.index.tolist() == read_submission(tmp_path / "s.csv")[0]
     assert (deviations > 0).all(axis=None)
+    assert "within two" in predict(folder, "--run", first, "--uncertainty", tmp_path / "one.csv")
 
 
 def test_a_photo_and_a_folder_of_photos_are_predicted_outside_any_contest(runs, contest, tmp_path):
@@ -143,7 +145,7 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(contest, tmp_path):
     assert status == 0, err
     assert [load_checkpoint(folder / f"fold-{fold}/last.pt")["progress"]["epoch"] for fold in range(3)] == [2, 2, 2]
     assert "fold 2" in out
-    assert Run(folder).recipe().optimiser.epochs == 2  # and a third sitting will know
+    assert read_recipe(folder / "recipe.yaml").optimiser.epochs == 2  # and a third sitting will know
 
     out = predict(tmp_path)
     assert str(folder / "submission.csv") in out

@@ -41,6 +41,7 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     from pipeline.start import make_network, read_start
     from pipeline.training import Training, train
     from pipeline.views import parse_views
+    from pipeline.window import describe_window
 
     root = find_contest(recipe.run.data)
     check_folder("--runs", recipe.run.runs)
@@ -62,6 +63,7 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
 
     print(f"data         {root}")
     print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
+    print(f"window       {describe_window(data.window)}")
     print(f"left/right   {data.symmetry}")
     print(f"network      {recipe.network.model} at {recipe.photos.size} px, {precision} on {describe(device)}")
     print(f"mean shape   {floor}: the floor, from a network that does not look")
@@ -115,6 +117,7 @@ def train_folds(recipe: Recipe, count: int | None, earlier: Path | None):
         print(f"\nfold {fold}")
         known = run if (run.folder / "recipe.yaml").exists() else None
         train_run(fold_recipe(recipe, folder, fold), known, run.folder)
+        run.check_data(data)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(device)
         save_held_out(run, predict_points(network, data.pack, samples, device=device, precision=precision))

@@ -8,7 +8,7 @@ Sizes are (height, width). Points are (..., 2) arrays of (x, y). Images are RGB,
 
 from augment.augmenters import Augmenter, Chain, Draws, RandomAugmenter
 from augment.borrowed import AlbumentationsAugmenter
-from augment.fit import FITS, fit_photo
+from augment.fit import FITS, Window, fit_photo
 from augment.geometric import AffineAugmenter, CropAugmenter, MirrorAugmenter, PerspectiveAugmenter
 from augment.geometry import transform_points
 from augment.key import Key
@@ -55,6 +55,7 @@ __all__ = [
     "RandomAugmenter",
     "TextAugmenter",
     "View",
+    "Window",
     "fit_photo",
     "parse_augmenters",
     "transform_points",

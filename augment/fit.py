@@ -1,11 +1,47 @@
 """Fitting a photo of any size into a square: the first matrix on the way from the photo to the network."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from augment.geometry import resize, translation
+from augment.view import View
 
 FITS = ("pad", "crop")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a fitted square that is shown: `size` pixels each way from (left, top), of `square` pixels."""
+
+    square: int
+    left: int
+    top: int
+    size: int
+
+    @classmethod
+    def of(cls, shares: tuple[float, float, float], size: int) -> "Window":
+        """The window of `size` pixels that is nearest to (left, top, side) in shares of the square's side."""
+        left, top, side = shares
+        square = round(size / side)
+        left, top = (min(round(share * square), square - size) for share in (left, top))
+        return cls(square, left, top, size)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(1, 3, 3) pixels of the square to pixels of the window."""
+        return translation(-self.left, -self.top)
+
+    def then(self, view: View) -> View:
+        """What a view of the window is of the square: turned or moved, it shows what lies beside the window."""
+        if self.square == self.size:
+            return view
+        return View.of(self.matrix, (self.square, self.square), (self.size, self.size)).then(view)
+
+    def cut(self, squares: np.ndarray) -> np.ndarray:
+        """(N, size, size, 3) windows of (N, square, square, 3) squares."""
+        return squares[:, self.top : self.top + self.size, self.left : self.left + self.size]
 
 
 def fit_photo(photo: np.ndarray, size: int, fit: str = "pad") -> tuple[np.ndarray, np.ndarray]:

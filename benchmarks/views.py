@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import ttach
 
+from augment import Window
 from augment.merge import merge
 from benchmarks.results import write_result
 from models import build_network
@@ -33,7 +34,7 @@ def main():
     rng = np.random.default_rng(0)
     num_photos = BATCH * (16 if device.type == "cuda" else 2)
     photos = rng.integers(0, 256, (num_photos, SIZE, SIZE, 3), dtype=np.uint8)
-    pack = Squares(photos, np.tile(np.eye(3), (num_photos, 1, 1)), SIZE)
+    pack = Squares(photos, np.tile(np.eye(3), (num_photos, 1, 1)), Window(SIZE, 0, 0, SIZE))
     network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE).to(device).eval()
     images = torch.from_numpy(photos).permute(0, 3, 1, 2)
     partners = np.arange(NUM_POINTS)

@@ -67,7 +67,7 @@ def make_batch(
     points = view.move(transform_points(fits, pack.values[samples]), permutation)
     scale = np.abs(np.linalg.det((view.geometry @ fits)[:, :2, :2])) ** -0.5
     return Batch(
-        view.warp(to_device(pack.images[samples], device)),
+        pack.window.then(view).warp(to_device(pack.squares[samples], device)),
         torch.from_numpy(points.astype(np.float32)).to(device, non_blocking=True),
         torch.from_numpy(view.inside(points)).to(device, non_blocking=True),
         torch.from_numpy(scale.astype(np.float32)).to(device, non_blocking=True),
@@ -85,8 +85,10 @@ def training_batches(
     epoch: int,
     device: torch.device,
 ) -> Iterator[Batch]:
+    size = pack.window.size
+
     def make(samples):
-        view = chain.draw(Key(seed, epoch, samples), (pack.size, pack.size))
+        view = chain.draw(Key(seed, epoch, samples), (size, size))
         view = view.unmirrored() if permutation is None else view
         return make_batch(pack, samples, view, permutation, device)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from augment import Window
 from pipeline import contest
 from pipeline.errors import Faults, UserError
 from pipeline.metrics import Scores, bring_home, mean_shape, score
@@ -13,6 +14,7 @@ from pipeline.pack import Pack, open_pack
 from pipeline.recipe import Recipe
 from pipeline.split import near_duplicate_groups, split_by_file, split_by_groups
 from pipeline.symmetry import NoSymmetry, find_permutation, read_permutation
+from pipeline.window import Shares, find_window, settled
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class TrainingData:
     """pack: all photos of train. train, validation: places in it. groups: (N,) numbers of what belongs together.
 
     permutation: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
-    mean_shape: (K, 2) of the photos that are trained on, in pixels of the square.
+    mean_shape: (K, 2) of the photos that are trained on, in pixels of the window. window: which part of the square
+    that is.
     """
 
     pack: Pack
@@ -30,6 +33,7 @@ class TrainingData:
     permutation: np.ndarray | None
     symmetry: str
     mean_shape: np.ndarray
+    window: Shares
 
     @property
     def num_points(self) -> int:
@@ -44,11 +48,15 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     options = recipe.photos
     root = contest.find_contest(recipe.run.data)
     faults = Faults()
-    pack = _open(recipe, root / contest.LANDMARKS, contest.read_landmarks, faults)
+    if options.window == "auto":
+        window = find_window(root / contest.LANDMARKS, fit=options.fit, cache=recipe.run.cache)
+    else:
+        window = settled(options.window)
+    pack = _open(recipe, root / contest.LANDMARKS, contest.read_landmarks, faults, window)
     num_points = contest.count_points(root / contest.LANDMARKS)
     if num_points and (root / contest.TEST_POINTS).parent.exists():
         read_asked = partial(contest.read_test_points, num_points=num_points)
-        _open(recipe, root / contest.TEST_POINTS, read_asked, faults)
+        _open(recipe, root / contest.TEST_POINTS, read_asked, faults, window)
     groups = None
     if pack and (root / contest.GROUPS).exists():
         groups = contest.read_groups(root / contest.GROUPS, pack.names.tolist(), faults)
@@ -70,7 +78,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         )
     partners, symmetry = _permutation(options.permutation, pack, train)
     shape = mean_shape(pack.fits, pack.values, train)
-    return TrainingData(pack, train, np.flatnonzero(held_out), groups, partners, symmetry, shape)
+    return TrainingData(pack, train, np.flatnonzero(held_out), groups, partners, symmetry, shape, window)
 
 
 def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack]:
@@ -81,7 +89,7 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
     read_asked = partial(contest.read_test_points, num_points=num_points)
     faults = Faults()
-    pack = _open(recipe, path, read_asked, faults)
+    pack = _open(recipe, path, read_asked, faults, settled(recipe.photos.window))
     faults.refuse()
     assert pack is not None
     table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
@@ -89,12 +97,12 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     return table, pack
 
 
-def _open(recipe, path, read_table, faults):
+def _open(recipe, path, read_table, faults, window):
     return open_pack(
         path,
         read_table,
         cache=recipe.run.cache,
-        size=recipe.photos.size,
+        window=Window.of(window, recipe.photos.size),
         fit=recipe.photos.fit,
         faults=faults,
         skip_bad_photos=recipe.run.skip_bad_photos,

@@ -95,7 +95,7 @@ class Ensemble:
         paths = []
         for name, samples in chosen.items():
             points = self.predict_all(test.packs, samples)
-            picture = gallery(pack.images[samples], pack.fits[samples], points, None, pack.names[samples].tolist())
+            picture = gallery(pack.shown(samples), pack.fits[samples], points, None, pack.names[samples].tolist())
             paths.append(Run(self.folder).picture(name))
             write_picture(paths[-1], picture)
         return paths

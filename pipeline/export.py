@@ -1,9 +1,10 @@
 """A run as files that need none of this project: `python -m pipeline.export RUN`.
 
-    landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, S, S) uint8 RGB photos, fitted into
-    landmarks.pt2               torch.export.load(…).module()      a square as `fit_photo` does, and give (B, K, 2)
-    landmarks.onnx              any ONNX runtime                   float32 points in pixels of the square
-    landmarks.json              the size, the fit, the number of points
+    landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, S, S) uint8 RGB photos and give
+    landmarks.pt2               torch.export.load(…).module()      (B, K, 2) float32 points in their pixels
+    landmarks.onnx              any ONNX runtime
+    landmarks.json              how a photo is fitted into a square, as `fit_photo` does, and the window that is cut
+                                from it: `size` pixels each way from (left, top); the number of points
 
 Each file is read back, compared with the network on photos of the run's contest, and timed.
 """
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from tyro.conf import Positional, arg
 
@@ -108,10 +108,10 @@ def main():
     recipe = run.recipe()
     network = load_run_network(run, "best")
     _, pack = load_test_data(recipe, len(network.mean_shape))
-    photos = torch.from_numpy(np.array(pack.images[:NUM_PHOTOS])).permute(0, 3, 1, 2).contiguous()
+    photos = torch.from_numpy(pack.shown(slice(NUM_PHOTOS)).copy()).permute(0, 3, 1, 2).contiguous()
     folder = options.output or run.folder / "export"
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"size": recipe.photos.size, "fit": recipe.photos.fit, "points": len(network.mean_shape)}
+    about = {"fit": recipe.photos.fit, **vars(pack.window), "points": len(network.mean_shape)}
     write_text(folder / "landmarks.json", json.dumps(about))
     print(f"{'file':44}{'worst px':>10}{'ms, 1 photo':>14}{f'ms of {len(photos)}':>12}")
 

@@ -1,6 +1,6 @@
 """The pack: a table and its photos, decoded once, fitted into a square and memory-mapped.
 
-    images.u8    N x S x S x 3 bytes     the fitted photos, RGB
+    images.u8    N x S x S x 3 bytes     the fitted photos, RGB; the network is shown a window of them
     fits.npy     (N, 3, 3) float64       photo pixel -> pixel of the square
     values.npy   (N, K, 2) float32       the points in pixels of the photos; for a test (N, L) int32 asked indices
     hashes.npy   (N, 32) uint8           perceptual hashes, by which near-duplicates are found
@@ -18,15 +18,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from augment import fit_photo
+from augment import Window, fit_photo
 from pipeline.contest import Table
 from pipeline.errors import Faults, UserError
 from pipeline.files import sync
@@ -34,24 +36,36 @@ from pipeline.photos import BrokenPhoto, difference_hash, read_photo
 
 FORMAT = 1  # of the files above; part of the key
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True)
 class Pack:
-    """An open pack. Its arrays are memory-mapped: they read what is asked of them and no more."""
+    """An open pack. Its arrays are memory-mapped: they read what is asked of them and no more.
+
+    squares: (N, S, S, 3) uint8 fitted photos. fits: (N, 3, 3), pixel of the photo -> pixel of its `window`.
+    """
 
     folder: Path
-    size: int
+    window: Window
 
     def __len__(self) -> int:
         return len(self.fits)
 
     @cached_property
-    def images(self) -> np.ndarray:
-        return np.memmap(self.folder / "images.u8", np.uint8, "r", shape=(len(self), self.size, self.size, 3))
+    def squares(self) -> np.ndarray:
+        return np.memmap(
+            self.folder / "images.u8", np.uint8, "r", shape=(len(self), self.window.square, self.window.square, 3)
+        )
+
+    def shown(self, samples: np.ndarray | slice) -> np.ndarray:
+        """What lies in the window of the photos at `samples`."""
+        return self.window.cut(self.squares[samples])
 
     @cached_property
     def fits(self) -> np.ndarray:
-        return self._array("fits")
+        return self.window.matrix @ self._array("fits")
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -86,11 +100,11 @@ class Pack:
 
 @dataclass(frozen=True)
 class Squares:
-    """Fitted photos in memory, where they are no contest's: images (N, S, S, 3) uint8 and fits (N, 3, 3)."""
+    """Fitted photos in memory, where they are no contest's: as a `Pack` has them."""
 
-    images: np.ndarray
+    squares: np.ndarray
     fits: np.ndarray
-    size: int
+    window: Window
 
 
 def open_pack(
@@ -98,7 +112,7 @@ def open_pack(
     read_table: Callable[[Path, Faults], Table],
     *,
     cache: Path,
-    size: int,
+    window: Window,
     fit: str,
     faults: Faults,
     skip_bad_photos: bool = False,
@@ -114,25 +128,32 @@ def open_pack(
             f"{photos if table.exists() else table} is missing; a contest's folder has both it and its neighbour"
         )
         return None
-    folder = cache / f"{table.parent.name}-{size}px-{fit}-{_key(table, photos, size, fit)}"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        with lock:
-            if not folder.exists():
-                _build(folder, partial(read_table, table), photos, size, fit, faults, skip_bad_photos)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise UserError(f"the cache cannot be written: {error}; give --cache a folder of yours") from error
+    size = window.square
+    folder = cache / f"{table.parent.name}-{size}px-{fit}-{content_key(table, FORMAT, size, fit)}"
+    with claimed(folder):
+        if not folder.exists():
+            _build(folder, partial(read_table, table), photos, size, fit, faults, skip_bad_photos)
     if not folder.exists():
         return None
-    pack = Pack(folder, size)
+    pack = Pack(folder, window)
     if pack.left_out and not skip_bad_photos:
         for line in pack.left_out.values():
             faults.add(line)
         return None
     return pack
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keeps other processes from making `path`, which lies in the cache. Raises UserError where nothing can."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(f"the cache cannot be written: {error}; give --cache a folder of yours") from error
 
 
 def _build(folder, read_table, photos, size, fit, faults, skip_bad_photos):
@@ -177,7 +198,7 @@ def _write_images(path, names, photos, size, fit):
     fits, hashes, left_out = [], [], {}
     read = partial(_read_fitted, photos=photos, size=size, fit=fit)
     with path.open("wb") as file:
-        for name, result in zip(names, _map_with_all_cores(read, names, f"packing {photos}"), strict=True):
+        for name, result in zip(names, map_with_all_cores(read, names, f"packing {photos}"), strict=True):
             if isinstance(result, BrokenPhoto):
                 left_out[name] = str(result)
             else:
@@ -197,7 +218,7 @@ def _read_fitted(name, photos, size, fit):
     return np.ascontiguousarray(square), matrix, difference_hash(photo)
 
 
-def _map_with_all_cores(function, items, description) -> Iterator:
+def map_with_all_cores(function: Callable[[Item], Made], items: list[Item], description: str) -> Iterator[Made]:
     """Results in order, by threads (OpenCV lets go of the interpreter), a limited number ahead of who takes them."""
     ahead = 1024
     with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(items), desc=description, unit="photo") as bar:
@@ -207,11 +228,12 @@ def _map_with_all_cores(function, items, description) -> Iterator:
                 bar.update()
 
 
-def _key(table, photos, size, fit):
-    """A hash of how the pack is made and of the name, size and time of each file that goes into it."""
-    digest = hashlib.blake2b(f"{FORMAT} {size} {fit}".encode(), digest_size=8)
+def content_key(table: Path, *settings) -> str:
+    """A hash of what is made of a table and its photos by which settings: of the name, size and time of each file."""
+    digest = hashlib.blake2b(" ".join(map(str, settings)).encode(), digest_size=8)
+    photos = table.parent / "images"
     paths = [os.path.join(folder, file) for folder, _, files in os.walk(photos) for file in files]
-    for path in [table, *sorted(paths)]:
+    for path in [str(table), *sorted(paths)]:
         stat = os.stat(path)
         digest.update(f"{os.path.relpath(path, table.parent)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

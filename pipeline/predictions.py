@@ -62,9 +62,9 @@ def predict_views(
 
     def make(job):
         block, fixed = job
-        images = to_device(pack.images[samples[block]], device)
-        view = fixed.of(len(images), pack.size)
-        return view, view.warp(images)
+        images = to_device(pack.squares[samples[block]], device)
+        view = fixed.of(len(images), pack.window.size)
+        return view, pack.window.then(view).warp(images)
 
     warped = in_background(make, ((block, view) for block in blocks for view in views))
     bar = tqdm(total=len(samples), desc=description, unit="photo", disable=None if description else True)

@@ -40,6 +40,7 @@ _LOWER: dict[str, Any] = {"AffineAugmenter": {"shift_y": 0.04}}
 VIEWS: list[list[dict[str, Any]]] = [[], [_LARGER], [_LOWER], [_MIRROR], [_MIRROR, _LARGER], [_MIRROR, _LOWER]]
 
 Share = Annotated[float, Interval(ge=0, le=1)]
+Side = Annotated[float, Interval(ge=0.1, le=1)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
 Whole = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
@@ -73,6 +74,8 @@ class PhotoOptions:
     """Side of the square image that the network sees, in pixels."""
     fit: Literal["pad", "crop"] = "pad"
     """Into the square: pad the short side with black, or crop the long one."""
+    window: Literal["auto", "whole"] | tuple[Share, Share, Side] = "auto"
+    """The part of the square that the network sees: left, top and side in shares of it; auto: where the points are."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
     split: Annotated[Path | None, arg(metavar="FILE")] = None

@@ -44,7 +44,7 @@ class Report:
         order = errors.argsort()[::-1][: self.NUM_WORST]
         pack, places = data.pack, samples[order]
         captions = [f"MSE {errors[i]:.1f}  {pack.names[place]}" for i, place in zip(order, places, strict=True)]
-        picture = gallery(pack.images[places], pack.fits[places], points[order], pack.values[places], captions)
+        picture = gallery(pack.shown(places), pack.fits[places], points[order], pack.values[places], captions)
         self.writer.add_image(f"worst/{split}", picture, step, dataformats="HWC")
         write_picture(self.run.picture(f"worst_{split}"), picture)
 

@@ -28,6 +28,7 @@ from pipeline.errors import UserError
 from pipeline.files import write_text
 from pipeline.metrics import Scores
 from pipeline.recipe import NOT_IN_FOLDER_NAME, PhotoOptions, Recipe, changes, read_recipe, to_yaml
+from pipeline.window import WHOLE
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scipy", "scikit-learn")
 MAX_NAME = 100
@@ -83,13 +84,16 @@ class Run:
         return self.folder / "pictures" / f"{name}.png"
 
     def recipe(self) -> Recipe:
-        return read_recipe(self.folder / "recipe.yaml")
+        """The recipe, with the window that was found."""
+        recipe = read_recipe(self.folder / "recipe.yaml")
+        left, top, side = self.about_data().get("window", WHOLE)  # there was none in the beginning
+        return replace(recipe, photos=replace(recipe.photos, window=(left, top, side)))
 
     def write_recipe(self, recipe: Recipe):
         write_text(self.folder / "recipe.yaml", to_yaml(recipe))
 
     def photo_options(self) -> PhotoOptions:
-        """The recipe's, with the split and the permutation that the run was made with."""
+        """The recipe's, with the window, the split and the permutation that the run was made with."""
         permutation = "none" if json.loads(self.permutation.read_text()) is None else str(self.permutation)
         return replace(self.recipe().photos, split=self.split, permutation=permutation)
 
@@ -136,6 +140,7 @@ def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, device: str
         "fingerprint": data.pack.fingerprint,
         "num_train": len(data.train),
         "num_validation": len(data.validation),
+        "window": data.window,
         "mean_shape": asdict(floor),
     }
     write_text(run.folder / "data.json", json.dumps(about, indent=1))

@@ -16,7 +16,7 @@ import torch
 from annotated_types import Ge
 from tyro.conf import arg
 
-from augment import Augmenter, Chain, Draws, Key, RandomAugmenter, View, parse_augmenters, transform_points
+from augment import Augmenter, Chain, Draws, Key, RandomAugmenter, View, Window, parse_augmenters, transform_points
 from augment.augmenters import ends
 from pipeline.data import TrainingData, load_training_data
 from pipeline.errors import UserError, run_script
@@ -47,36 +47,39 @@ class Options:
 
 @dataclass(frozen=True)
 class Photos:
-    """A few photos of a pack: images (N, 3, S, S) uint8, points (N, K, 2) in their pixels, the points' partners."""
+    """A few photos of a pack: squares (N, 3, S, S) uint8, of which the window is shown, points (N, K, 2) in its pixels,
+    and the points' partners.
+    """
 
-    images: torch.Tensor
+    squares: torch.Tensor
     points: np.ndarray
     permutation: np.ndarray | None
+    window: Window
 
     @classmethod
     def of(cls, data: TrainingData, samples: np.ndarray) -> "Photos":
         pack = data.pack
-        images = torch.from_numpy(pack.images[samples]).permute(0, 3, 1, 2)
-        return cls(images, transform_points(pack.fits[samples], pack.values[samples]), data.permutation)
+        squares = torch.from_numpy(pack.squares[samples]).permute(0, 3, 1, 2)
+        return cls(squares, transform_points(pack.fits[samples], pack.values[samples]), data.permutation, pack.window)
 
     def __getitem__(self, place: int) -> "Photos":
-        place %= len(self.images)
-        return Photos(self.images[place : place + 1], self.points[place : place + 1], self.permutation)
+        place %= len(self.squares)
+        return Photos(self.squares[place : place + 1], self.points[place : place + 1], self.permutation, self.window)
 
     def draw(self, augmenter: Draws, *, seed: int, sample: int = 0) -> View:
         """A view of one photo."""
-        view = augmenter.draw(Key(seed, 0, np.array([sample])), (self.images.shape[2], self.images.shape[3]))
+        view = augmenter.draw(Key(seed, 0, np.array([sample])), (self.window.size, self.window.size))
         return view.unmirrored() if self.permutation is None else view
 
     def seen_by(self, view: View, caption: str) -> np.ndarray:
         """A tile of one photo and its points through a view."""
-        image = view.warp(self.images)[0].permute(1, 2, 0).numpy()
+        image = self.window.then(view).warp(self.squares)[0].permute(1, 2, 0).numpy()
         return tile(np.ascontiguousarray(image), [(view.move(self.points, self.permutation)[0], TRUTH)], caption)
 
     def brought_back(self, view: View) -> np.ndarray:
         """A tile of what comes home of the photo and of its points, through the inverse."""
         home = view.then(view.placement.inverse())
-        image = view.placement.inverse().warp(view.warp(self.images))[0].permute(1, 2, 0).numpy()
+        image = view.placement.inverse().warp(self.window.then(view).warp(self.squares))[0].permute(1, 2, 0).numpy()
         return tile(np.ascontiguousarray(image), [(home.move(self.points, self.permutation)[0], TRUTH)], "brought back")
 
 
@@ -102,7 +105,7 @@ def augmenters_sheet(chain: Chain, photos: Photos) -> np.ndarray:
 def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
     """A row for each photo: as it is, and random draws of the whole chain."""
     rows = []
-    for place in range(len(photos.images)):
+    for place in range(len(photos.squares)):
         views = [photos[place].draw(chain, seed=seed, sample=NUM_DRAWS * place + draw) for draw in range(NUM_DRAWS)]
         as_it_is = photos[place].seen_by(photos[place].draw(Chain(()), seed=0), "as it is")
         rows.append(np.hstack([as_it_is, *(photos[place].seen_by(view, "") for view in views)]))

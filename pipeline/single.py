@@ -5,13 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from augment import fit_photo
+from augment import Window, fit_photo
 from pipeline.ensemble import Ensemble
 from pipeline.errors import UserError
 from pipeline.pack import Squares
 from pipeline.photos import BrokenPhoto, read_photo
 from pipeline.pictures import PREDICTION, draw_points, write_picture
 from pipeline.submission import write_submission
+from pipeline.window import settled
 
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 BLOCK = 8
@@ -56,8 +57,9 @@ def _predict(ensemble, photos):
     packs = []
     for member in ensemble.members:
         options = member.recipe.photos
-        fitted = [fit_photo(photo, options.size, options.fit) for photo in photos]
-        packs.append(Squares(np.stack([f[0] for f in fitted]), np.stack([f[1] for f in fitted]), options.size))
+        window = Window.of(settled(options.window), options.size)
+        images, fits = zip(*(fit_photo(photo, window.square, options.fit) for photo in photos), strict=True)
+        packs.append(Squares(np.stack(images), window.matrix @ np.stack(fits), window))
     return ensemble.predict_all(packs, np.arange(len(photos)))
 
 

@@ -14,6 +14,7 @@ from augment import (
     MirrorAugmenter,
     PerspectiveAugmenter,
     View,
+    Window,
     fit_photo,
     transform_points,
 )
@@ -158,6 +159,32 @@ def test_fitting_moves_a_blob_and_its_point_alike(fit, height, width, size):
     found = centroid(torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)[None])
     start = centroid(torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None])
     assert np.abs(found - transform_points(matrix[None], start[None, None])[0, 0]).max() < 0.03
+
+
+@given(st.integers(0, 24), st.integers(0, 40))
+def test_a_window_shows_its_part_of_the_square_to_the_bit(left, top):
+    squares = random_images(2, size=(88, 88))
+    window = Window(88, left, top, 48)
+    shown = window.then(View.identity(4, (48, 48))).warp(squares)
+    np.testing.assert_array_equal(shown.permute(0, 2, 3, 1), window.cut(squares.permute(0, 2, 3, 1)))
+
+
+@given(chains(GEOMETRIC), st.integers(0, 2**32))
+def test_a_view_of_a_window_is_a_view_of_the_square(chain, seed):
+    """So the blobs above follow their points through a window too."""
+    view = drawn_by(chain, seed, size=(64, 64))
+    points = np.random.default_rng(seed).uniform(30, 90, (len(view), 5, 2))
+    seen = Window(128, 30, 25, 64).then(view)
+    assert (seen.source, seen.size) == ((128, 128), view.size)
+    np.testing.assert_allclose(seen.move(points, np.arange(5)), view.move(points - (30, 25), np.arange(5)), atol=1e-8)
+
+
+@given(st.tuples(*[st.floats(0, 1)] * 2), st.floats(0.3, 1), st.integers(32, 256))
+def test_a_window_of_any_shares_lies_in_its_square(corner, side, size):
+    window = Window.of((*corner, side), size)
+    assert min(window.left, window.top) >= 0
+    assert max(window.left, window.top) + size <= window.square
+    assert size / window.square == pytest.approx(side, rel=0.02)
 
 
 @given(height=st.integers(20, 300), width=st.integers(20, 300))

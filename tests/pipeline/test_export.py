@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from augment import Window
 from models import build_network
 from pipeline.export import FORMATS, worst_difference
 
@@ -35,6 +36,8 @@ def test_the_command_writes_and_verifies_every_file(contest, tmp_path, monkeypat
     monkeypatch.setattr("sys.argv", ["export", str(run)])
     export.main()
     assert {path.name for path in (run / "export").iterdir()} == {*FORMATS, "landmarks.json"}
-    assert json.loads((run / "export/landmarks.json").read_text()) == {"size": 48, "fit": "pad", "points": 971}
+    about = json.loads((run / "export/landmarks.json").read_text())
+    window = Window.of(json.loads((run / "data.json").read_text())["window"], 48)
+    assert about == {"fit": "pad", **vars(window), "points": 971}
     out = capsys.readouterr().out
     assert all(name in out for name in FORMATS)

@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from augment import fit_photo
+from augment import Window, fit_photo
 from pipeline.contest import LANDMARKS, TEST_POINTS, read_landmarks, read_test_points
 from pipeline.errors import Faults, UserError
 from pipeline.pack import open_pack
 from pipeline.photos import BrokenPhoto, read_photo
+
+WHOLE = Window(64, 0, 0, 64)
 
 
 @pytest.fixture
@@ -23,7 +25,11 @@ def copy(contest, tmp_path):
 def open_train(root, cache, **options):
     faults = Faults()
     pack = open_pack(
-        root / LANDMARKS, read_landmarks, cache=cache, faults=faults, **({"size": 64, "fit": "pad"} | options)
+        root / LANDMARKS,
+        read_landmarks,
+        cache=cache,
+        faults=faults,
+        **({"window": WHOLE, "fit": "pad"} | options),
     )
     return pack, faults.lines
 
@@ -37,14 +43,14 @@ def test_the_pack_is_the_table_and_the_fitted_photos(contest, tmp_path, fit):
     np.testing.assert_array_equal(pack.values, table.values)
     for place in range(0, len(pack), 7):
         square, matrix = fit_photo(read_photo(contest / "train/images" / table.names[place]), 64, fit)
-        np.testing.assert_array_equal(pack.images[place], square)
+        np.testing.assert_array_equal(pack.squares[place], square)
         np.testing.assert_array_equal(pack.fits[place], matrix)
 
 
 def test_a_test_pack_has_the_asked_indices(contest, tmp_path):
     faults = Faults()
     read = partial(read_test_points, num_points=971)
-    pack = open_pack(contest / TEST_POINTS, read, cache=tmp_path, size=64, fit="pad", faults=faults)
+    pack = open_pack(contest / TEST_POINTS, read, cache=tmp_path, window=WHOLE, fit="pad", faults=faults)
     np.testing.assert_array_equal(pack.values, read(contest / TEST_POINTS, faults).values)
     assert pack.values.shape == (12, 30)
     assert faults.lines == []
@@ -53,15 +59,19 @@ def test_a_test_pack_has_the_asked_indices(contest, tmp_path):
 def test_opening_again_reads_no_photo_and_no_table(copy, tmp_path, monkeypatch):
     first, _ = open_train(copy, tmp_path / "cache")
     monkeypatch.setattr("pipeline.pack.read_photo", lambda path: pytest.fail("a photo was read again"))
-    unread = {"size": 64, "fit": "pad", "cache": tmp_path / "cache", "faults": Faults()}
+    unread = {"window": WHOLE, "fit": "pad", "cache": tmp_path / "cache", "faults": Faults()}
     again = open_pack(copy / LANDMARKS, lambda *_: pytest.fail("the table was read again"), **unread)
     assert again.folder == first.folder
-    assert isinstance(again.images, np.memmap)
+    assert isinstance(again.squares, np.memmap)
 
 
 def test_another_size_fit_table_or_photo_is_another_pack(copy, tmp_path):
     cache = tmp_path / "cache"
-    packs = [open_train(copy, cache)[0], open_train(copy, cache, size=32)[0], open_train(copy, cache, fit="crop")[0]]
+    packs = [
+        open_train(copy, cache)[0],
+        open_train(copy, cache, window=Window(32, 0, 0, 32))[0],
+        open_train(copy, cache, fit="crop")[0],
+    ]
     table = copy / LANDMARKS
     header, first, *rest = table.read_text().split("\n")
     table.write_text("\n".join([header, first.replace("\t", "\t1", 1), *rest]))
@@ -71,6 +81,14 @@ def test_another_size_fit_table_or_photo_is_another_pack(copy, tmp_path):
     packs.append(open_train(copy, cache)[0])
     assert len({pack.folder for pack in packs}) == 5
     assert len({packs[0].fingerprint, packs[3].fingerprint, packs[4].fingerprint}) == 3
+
+
+def test_windows_of_one_size_share_a_pack_and_shift_its_fits(copy, tmp_path):
+    whole, _ = open_train(copy, tmp_path / "cache")
+    window, _ = open_train(copy, tmp_path / "cache", window=Window(64, 10, 7, 48))
+    assert window.folder == whole.folder
+    shift = [[1, 0, -10], [0, 1, -7], [0, 0, 1]]
+    np.testing.assert_allclose(window.fits, shift @ whole.fits, atol=1e-12)
 
 
 def spoil(root):
@@ -103,7 +121,7 @@ def test_broken_photos_can_be_skipped_and_are_counted_but_not_forgotten(copy, tm
     kept = [place for place, name in enumerate(whole.names) if name not in names]
     assert pack.names.tolist() == [whole.names[place] for place in kept]
     np.testing.assert_array_equal(pack.values, whole.values[kept])
-    assert len(pack.images) == len(pack.fits) == len(pack.hashes) == len(kept)
+    assert len(pack.squares) == len(pack.fits) == len(pack.hashes) == len(kept)
     refused, faults = open_train(copy, tmp_path / "cache")
     assert refused is None
     assert len(faults) == 4
@@ -138,7 +156,7 @@ def test_what_a_killed_build_left_is_cleared_away(contest, tmp_path):
 
 def _open_in_process(root, cache, queue):
     pack, faults = open_train(root, cache)
-    queue.put((pack.fingerprint, int(pack.images[:].astype(np.int64).sum()), faults))
+    queue.put((pack.fingerprint, int(pack.squares[:].astype(np.int64).sum()), faults))
 
 
 def test_two_runs_that_build_at_once_both_get_it(contest, tmp_path):

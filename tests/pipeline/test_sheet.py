@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from augment import AffineAugmenter, BlurAugmenter, Chain, GreyAugmenter, MirrorAugmenter, RandomAugmenter
+from augment import AffineAugmenter, BlurAugmenter, Chain, GreyAugmenter, MirrorAugmenter, RandomAugmenter, Window
 from pipeline.pictures import TILE
 from pipeline.sheet import NUM_DRAWS, NUM_PHOTOS, Photos, augmenters_sheet, draws_sheet, settings_of
 from tests.partners import PARTNERS
@@ -19,7 +19,7 @@ def photos():
     noise = rng.integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
     smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 6) for image in noise])
     images = torch.from_numpy(smooth).permute(0, 3, 1, 2)
-    return Photos(images, rng.uniform(20, 44, (2, len(PARTNERS), 2)), PARTNERS)
+    return Photos(images, rng.uniform(20, 44, (2, len(PARTNERS), 2)), PARTNERS, Window(SIDE, 0, 0, SIDE))
 
 
 def test_a_parameter_with_a_range_is_shown_at_its_ends_and_middle():

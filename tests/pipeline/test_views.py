@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from augment import transform_points
+from augment import Window, transform_points
 from augment.merge import merge
 from pipeline.errors import UserError
 from pipeline.pack import Squares
@@ -46,20 +46,22 @@ class Follower(torch.nn.Module):
         return (found[:, [1, 0, 2]] if self.mirrored else found).float()
 
 
-def spots(points):
-    """(N, S, S, 3) images with a red, a green and a blue spot at (N, 3, 2) points."""
-    y, x = np.mgrid[:SIDE, :SIDE]
+def spots(points, side):
+    """(N, side, side, 3) images with a red, a green and a blue spot at (N, 3, 2) points."""
+    y, x = np.mgrid[:side, :side]
     distance = (x[..., None] - points[:, None, None, :, 0]) ** 2 + (y[..., None] - points[:, None, None, :, 1]) ** 2
     return np.rint(255 * np.exp(-distance / (2 * 3.0**2))).astype(np.uint8)
 
 
-@pytest.fixture
-def pack():
+@pytest.fixture(params=[Window(SIDE, 0, 0, SIDE), Window(80, 20, 9, SIDE)], ids=["the whole square", "a window"])
+def pack(request):
     """Seven photos with three spots each, in pixels of photos three times as large."""
+    window = request.param
     rng = np.random.default_rng(0)
     points = np.array([(16, 20), (32, 20), (24, 31)]) + rng.uniform(-3, 3, (7, 3, 2))
     fits = np.tile(np.diag([1 / 3, 1 / 3, 1.0]), (7, 1, 1))
-    return Squares(spots(points), fits, SIDE), transform_points(np.linalg.inv(fits), points)
+    squares = spots(points + (window.left, window.top), window.square)
+    return Squares(squares, fits, window), transform_points(np.linalg.inv(fits), points)
 
 
 def predicted(pack, views, *, batch_size=3):
@@ -69,7 +71,7 @@ def predicted(pack, views, *, batch_size=3):
     for view in views:
         network.mirrored = bool(view.of(1, SIDE).mirrored.all())
         blocks = predict_views(
-            network, pack, np.arange(len(pack.images)), [view], PARTNERS, batch_size=batch_size, **CPU
+            network, pack, np.arange(len(pack.squares)), [view], PARTNERS, batch_size=batch_size, **CPU
         )
         found.append([(points[0], counts[0]) for _, points, counts in blocks])
     return tuple(np.stack([np.concatenate([block[i] for block in one]) for one in found]) for i in (0, 1))

@@ -89,7 +89,7 @@ def read_landmarks(path: Path, faults: Faults) -> Table:
 
 def read_test_points(path: Path, faults: Faults, *, num_points: int) -> Table:
     """The test table: (N, L) int32 indices of the points that are asked, in the order that is asked."""
-    rows: list[list[int]] = []
+    rows: list[np.ndarray] = []
     names = _Names(path, faults)
     for number, line in _lines(path, faults):
         name, _, text = line.partition(b"\t")
@@ -98,7 +98,7 @@ def read_test_points(path: Path, faults: Faults, *, num_points: int) -> Table:
             faults.add(f"{path} line {number}: {len(indices)} indices, but {len(rows[0])} in the rows above")
             indices = None
         if names.accept(name, number) and indices:
-            rows.append(indices)
+            rows.append(np.array(indices, np.int32))
             names.keep()
     if not rows and not faults.lines:
         faults.add(f"{path} has a header and no photos")

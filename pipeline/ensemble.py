@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from augment.merge import blend, merge
+from pipeline.blocks import blocks
 from pipeline.data import load_test_data
 from pipeline.errors import UserError
 from pipeline.files import write_text
@@ -65,16 +66,20 @@ class Ensemble:
         points = np.empty((len(opened), *table.values.shape, 2), np.float32)
         variances = np.zeros(points.shape[:-1], np.float32)
         packs = [pack for _, pack in opened]
-        rows = np.flatnonzero(np.isin(table.names, packs[0].names))
+        there = np.isin(table.names, packs[0].names)
+        rows = np.flatnonzero(there)
         for place, (member, pack) in enumerate(zip(self.members, packs, strict=True)):
-            points[place] = mean_shape_points(member.network, pack, table.values)
+            points[place, ~there] = mean_shape_points(member.network, pack, table.values[~there])
             points[place, rows], variances[place, rows] = member.predict(
                 pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
             )
-        weights = self.weights if self.weights.ndim == 1 else self.weights[:, table.values]
-        deviations = np.full(variances.shape[1:], np.nan)
-        deviations[rows] = self._deviations(points, variances, weights)[rows]
-        return Prediction(table.names, self._merge(points, weights), deviations, packs, rows)
+        merged, deviations = np.empty(points.shape[1:]), np.empty(points.shape[1:-1])
+        for block in blocks(len(table.names)):
+            weights = self.weights if self.weights.ndim == 1 else self.weights[:, table.values[block]]
+            merged[block] = self._merge(points[:, block], weights)
+            deviations[block] = self._deviations(points[:, block], variances[:, block], weights)
+        deviations[~there] = np.nan
+        return Prediction(table.names, merged, deviations, packs, rows)
 
     def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
         """(N, K, 2) all points of the photos at `samples` of the runs' packs."""

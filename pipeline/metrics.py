@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from augment import transform_points
+from pipeline.blocks import blocks
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,18 @@ def normalised_mean_error(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def mean_shape(fits: np.ndarray, points: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """(K, 2) mean of the points of `samples` in pixels of the square, block by block since there may be many."""
+    """(K, 2) mean of the points of `samples` in pixels of the window, block by block since there may be many."""
     sums = np.zeros(points.shape[1:])
     counts = np.zeros(points.shape[1:], int)
-    for start in range(0, len(samples), 4096):
-        block = samples[start : start + 4096]
-        moved = transform_points(fits[block], points[block])
+    for block in blocks(len(samples)):
+        moved = transform_points(fits[samples[block]], points[samples[block]])
         sums += np.nansum(moved, axis=0)
         counts += np.isfinite(moved).sum(axis=0)
     return sums / np.maximum(counts, 1)
 
 
 def bring_home(fits: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, K, 2) points in pixels of the photos, from points in pixels of the square."""
+    """(N, K, 2) points in pixels of the photos, from points in pixels of the window."""
     return transform_points(np.linalg.inv(fits), points)
 
 

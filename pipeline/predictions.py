@@ -9,6 +9,7 @@ from tqdm import tqdm
 from augment import View, transform_points
 from models import LandmarkNet
 from pipeline.batches import in_background, to_device
+from pipeline.blocks import blocks
 from pipeline.device import autocast
 from pipeline.metrics import bring_home
 from pipeline.pack import Pack, Squares
@@ -58,7 +59,7 @@ def predict_views(
     `description` there is a progress bar.
     """
     assert not network.training
-    blocks = [slice(start, min(start + batch_size, len(samples))) for start in range(0, len(samples), batch_size)]
+    batches = blocks(len(samples), batch_size)
 
     def make(job):
         block, fixed = job
@@ -66,9 +67,9 @@ def predict_views(
         view = fixed.of(len(images), pack.window.size)
         return view, pack.window.then(view).warp(images)
 
-    warped = in_background(make, ((block, view) for block in blocks for view in views))
+    warped = in_background(make, ((block, view) for block in batches for view in views))
     bar = tqdm(total=len(samples), desc=description, unit="photo", disable=None if description else True)
-    for block in blocks:
+    for block in batches:
         found = []
         for _ in views:
             view, images = next(warped)
@@ -82,7 +83,7 @@ def predict_views(
 
 
 def _bring_back(view: View, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(B, K, 2) points of the view's images as points of the square, and whether the view has not cropped them out."""
+    """(B, K, 2) points of the view's images as points of the window, and whether the view has not cropped them out."""
     home = view.placement.inverse().move(found, permutation)
     whole = View.identity(len(home), view.source)
     return home, view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)

@@ -6,22 +6,26 @@ M0, M1 … are places in the photo's list of asked points. Values are rounded, n
 a bias of half a pixel, which cost 0.42 of a score of 8; see docs/experiments.md.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pipeline.blocks import ROWS, blocks
 from pipeline.errors import UserError
 from pipeline.files import replacing
 
 
 def write_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
     """Writes (N, L, 2) points in pixels of the photos, rounded to `decimals` places."""
-    rounded = np.round(np.asarray(points, np.float64), decimals) + 0.0  # + 0.0 makes -0.0 plain
-    table = pd.DataFrame(rounded.reshape(len(names), -1), index=pd.Index(names, name="file_name"))
-    table.columns = [f"Point_M{place}_{axis}" for place in range(points.shape[1]) for axis in "XY"]
+    columns = [f"Point_M{place}_{axis}" for place in range(points.shape[1]) for axis in "XY"]
     with replacing(path) as file:
-        table.to_csv(file, float_format=f"%.{decimals}f")
+        for block in blocks(len(names)):
+            rounded = np.round(np.asarray(points[block], np.float64), decimals) + 0.0  # + 0.0 makes -0.0 plain
+            index = pd.Index(names[block], name="file_name")
+            table = pd.DataFrame(rounded.reshape(len(index), -1), index=index, columns=columns)
+            table.to_csv(file, header=block.start == 0, float_format=f"%.{decimals}f")
 
 
 def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray):
@@ -34,16 +38,22 @@ def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray):
 
 def read_submission(path: Path) -> tuple[list[str], np.ndarray]:
     """The names and the (N, L, 2) points of a submission. Raises UserError where the file is none."""
+    names, points = zip(*_read_in_blocks(path), strict=True)
+    return list(chain.from_iterable(names)), np.concatenate(points)
+
+
+def _read_in_blocks(path):
+    """The names and the points of so many rows at a time."""
     try:
-        table = pd.read_csv(path, index_col=0, dtype={0: str}, keep_default_na=False)
-        values = table.to_numpy(np.float64)
+        with pd.read_csv(path, index_col=0, dtype={0: str}, keep_default_na=False, chunksize=ROWS) as tables:
+            for table in tables:
+                values = table.to_numpy(np.float64)
+                if not values.size or values.shape[1] % 2:
+                    count = f"{values.shape[1]} columns of numbers"
+                    raise UserError(f"{path} is not a submission: {count}; x and y of each point are expected")
+                yield [str(name) for name in table.index], values.reshape(len(values), -1, 2)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a submission: {str(error).splitlines()[0]}") from error
-    if not values.size or values.shape[1] % 2:
-        raise UserError(
-            f"{path} is not a submission: {values.shape[1]} columns of numbers; x and y of each point are expected"
-        )
-    return [str(name) for name in table.index], values.reshape(len(values), -1, 2)
 
 
 def read_in_order(path: Path, names: list[str], num_points: int, *, of: Path) -> np.ndarray:
@@ -63,7 +73,11 @@ def read_in_order(path: Path, names: list[str], num_points: int, *, of: Path) ->
 
 def verify_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
     """Reads the file back: the names of `test_points.csv` in their order, and the predicted points to rounding."""
-    found_names, found = read_submission(path)
-    assert found_names == names, f"{path}: the rows are not those of test_points.csv"
-    assert found.shape == points.shape, f"{path}: {found.shape} points were read back, {points.shape} were predicted"
-    assert np.abs(found - points).max() <= 0.5001 * 10.0**-decimals, f"{path}: other values than were predicted"
+    done = 0
+    for found_names, found in _read_in_blocks(path):
+        rows = slice(done, done + len(found))
+        assert found_names == names[rows], f"{path}: the rows are not those of test_points.csv"
+        assert found.shape == points[rows].shape, f"{path}: {found.shape[1]} points were read back, not those predicted"
+        assert np.abs(found - points[rows]).max() <= 0.5001 * 10.0**-decimals, f"{path}: other values than predicted"
+        done += len(found)
+    assert done == len(names), f"{path}: {done:,} rows were read back, {len(names):,} were predicted"

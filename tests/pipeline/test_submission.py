@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.blocks import ROWS
 from pipeline.errors import UserError
 from pipeline.score import score_submission
 from pipeline.submission import read_submission, verify_submission, write_submission
@@ -27,6 +28,19 @@ def test_what_is_read_back_is_what_was_predicted(names, length, decimals, seed, 
     assert found_names == names
     assert np.abs(found - points).max() <= 0.5001 * 10.0**-decimals
     assert [entry.name for entry in path.parent.iterdir()] == ["submission.csv"]
+
+
+@pytest.mark.parametrize("count", [ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3])
+def test_a_submission_of_many_rows_is_one_file_of_all_of_them(count, tmp_path):
+    names, points = [f"{row}.jpg" for row in range(count)], np.arange(2.0 * count).reshape(count, 1, 2)
+    write_submission(tmp_path / "s.csv", names, points, decimals=0)
+    verify_submission(tmp_path / "s.csv", names, points, decimals=0)
+    found_names, found = read_submission(tmp_path / "s.csv")
+    assert found_names == names
+    assert (found == points).all()
+    points[-1, 0, 1] += 1
+    with pytest.raises(AssertionError, match="other values"):
+        verify_submission(tmp_path / "s.csv", names, points, decimals=0)
 
 
 def test_the_form_is_the_contests(tmp_path):

@@ -1,7 +1,8 @@
 """What K views cost, over K forward passes, beside ttach with the same flips: python -m benchmarks.views [--gpu]
 
-Both are given the same network and the same photos in memory. Ours warps, predicts, brings points home and merges them;
-ttach flips, predicts, flips keypoints back (without swapping left and right) and averages. In turn, in one process.
+Both are given the same network and the same photos in memory. Ours takes each view out of the larger squares that a
+pack keeps around its window, predicts, brings points home and merges them; ttach is given the windows, flips, predicts,
+flips keypoints back (without swapping left and right) and averages. In turn, in one process.
 """
 
 import statistics
@@ -23,6 +24,7 @@ from pipeline.recipe import VIEWS
 from pipeline.views import parse_views
 
 MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 128, 64, 971
+WINDOW = Window(square=160, left=16, top=16, size=SIZE)
 ROUNDS = 7
 MIRROR = [{"MirrorAugmenter": {"probability": 1}}]
 
@@ -33,10 +35,10 @@ def main():
     precision = choose_precision("auto", device)
     rng = np.random.default_rng(0)
     num_photos = BATCH * (16 if device.type == "cuda" else 2)
-    photos = rng.integers(0, 256, (num_photos, SIZE, SIZE, 3), dtype=np.uint8)
-    pack = Squares(photos, np.tile(np.eye(3), (num_photos, 1, 1)), Window(SIZE, 0, 0, SIZE))
+    squares = rng.integers(0, 256, (num_photos, WINDOW.square, WINDOW.square, 3), dtype=np.uint8)
+    pack = Squares(squares, np.tile(WINDOW.matrix, (num_photos, 1, 1)), WINDOW)
     network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE).to(device).eval()
-    images = torch.from_numpy(photos).permute(0, 3, 1, 2)
+    images = torch.from_numpy(WINDOW.cut(squares).copy()).permute(0, 3, 1, 2)
     partners = np.arange(NUM_POINTS)
 
     def passes(count):

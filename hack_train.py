@@ -110,14 +110,17 @@ def train_folds(recipe: Recipe, count: int | None, earlier: Path | None):
 
     device = choose_device(gpu=recipe.run.gpu)
     precision = choose_precision(recipe.network.precision, device)
+    begun = fold_runs(earlier)[0] if earlier else None
+    if begun and (begun.folder / "recipe.yaml").exists():
+        recipe = replace(recipe, photos=replace(recipe.photos, window=begun.recipe().photos.window))
     data = load_training_data(recipe)
     folder = earlier or create_folds(recipe, data, count or 0)
+    recipe = replace(recipe, photos=replace(recipe.photos, window=data.window))
     write_text(folder / "recipe.yaml", to_yaml(recipe))
     for fold, run in enumerate(fold_runs(folder)):
         print(f"\nfold {fold}")
         known = run if (run.folder / "recipe.yaml").exists() else None
         train_run(fold_recipe(recipe, folder, fold), known, run.folder)
-        run.check_data(data)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(device)
         save_held_out(run, predict_points(network, data.pack, samples, device=device, precision=precision))

@@ -35,8 +35,6 @@ class Window:
 
     def then(self, view: View) -> View:
         """What a view of the window is of the square: turned or moved, it shows what lies beside the window."""
-        if self.square == self.size:
-            return view
         return View.of(self.matrix, (self.square, self.square), (self.size, self.size)).then(view)
 
     def cut(self, squares: np.ndarray) -> np.ndarray:

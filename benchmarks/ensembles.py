@@ -5,7 +5,7 @@
 One person in ten is held out as the test of a smaller contest; five folds are trained on the others. Every row of the
 table is scored on all points of the test photos; a row's change is against the mean of the single networks, with a
 95 % interval from resampling people. Beside it what the views bring on the photos that the folds held out, which are
-many more, and what folds without end would bring.
+many more, and what any number of such networks would bring.
 """
 
 import argparse
@@ -134,14 +134,14 @@ def main():
     for name, row in views.items():
         print(f"{name:46}{row['mse']:9.3f}{row['change of mse']:17.1%}")
     bound = without_end(table[f"one view, {FOLDS} folds"]["change of mse"])
-    print(f"\n{'any number of folds would bring':46}{bound:26.1%}")
+    print(f"\n{'any number of such networks would bring':46}{bound:26.1%}")
     write_result(
         "ensembles",
         {
             "test photos": len(truth),
             "people": len(np.unique(groups)),
             "rows": table,
-            "any number of folds": round(bound, 4),
+            "any number of such networks": round(bound, 4),
             "on held-out photos": views,
         },
     )

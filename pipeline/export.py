@@ -1,10 +1,10 @@
 """A run as files that need none of this project: `python -m pipeline.export RUN`.
 
-    landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, S, S) uint8 RGB photos and give
-    landmarks.pt2               torch.export.load(…).module()      (B, K, 2) float32 points in their pixels
+    landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, size, size) uint8 RGB images and
+    landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
     landmarks.onnx              any ONNX runtime
-    landmarks.json              how a photo is fitted into a square, as `fit_photo` does, and the window that is cut
-                                from it: `size` pixels each way from (left, top); the number of points
+    landmarks.json              {"fit", "square", "left", "top", "size", "points"}: an image is the window of `size`
+                                pixels from (left, top) of a photo that `fit_photo` has fitted into `square` pixels
 
 Each file is read back, compared with the network on photos of the run's contest, and timed.
 """
@@ -29,7 +29,7 @@ from pipeline.flags import parse_flags
 from pipeline.runs import find_run
 from pipeline.start import load_run_network
 
-MAX_DIFFERENCE = 0.02  # pixels of the square
+MAX_DIFFERENCE = 0.02  # pixels of the image
 NUM_PHOTOS = 16
 ROUNDS = 7
 
@@ -83,7 +83,7 @@ FORMATS = {
 
 
 def worst_difference(found: Points, network: LandmarkNet, photos: torch.Tensor) -> float:
-    """The largest distance from the network's own points, in pixels of the square, for batches of several sizes."""
+    """The largest distance from the network's own points, in pixels of the image, for batches of several sizes."""
     with torch.no_grad():
         return max(
             float((found(photos[:count].contiguous()) - network(photos[:count])).abs().max())

@@ -42,7 +42,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Pack:
-    """An open pack. Its arrays are memory-mapped: they read what is asked of them and no more.
+    """An open pack. Its large arrays are memory-mapped: they read what is asked of them and no more.
 
     squares: (N, S, S, 3) uint8 fitted photos. fits: (N, 3, 3), pixel of the photo -> pixel of its `window`.
     """
@@ -106,6 +106,11 @@ class Squares:
     fits: np.ndarray
     window: Window
 
+    @classmethod
+    def of(cls, photos: list[np.ndarray], window: Window, fit: str) -> "Squares":
+        images, fits = zip(*(fit_photo(photo, window.square, fit) for photo in photos), strict=True)
+        return cls(np.stack(images), window.matrix @ np.stack(fits), window)
+
 
 def open_pack(
     table: Path,
@@ -146,14 +151,18 @@ def open_pack(
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
     """Keeps other processes from making `path`, which lies in the cache. Raises UserError where nothing can."""
+    lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            yield
+        lock.acquire()
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise UserError(f"the cache cannot be written: {error}; give --cache a folder of yours") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _build(folder, read_table, photos, size, fit, faults, skip_bad_photos):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 import yaml
 from annotated_types import Ge, Gt, Interval
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from pipeline.errors import UserError
@@ -41,6 +41,16 @@ VIEWS: list[list[dict[str, Any]]] = [[], [_LARGER], [_LOWER], [_MIRROR], [_MIRRO
 
 Share = Annotated[float, Interval(ge=0, le=1)]
 Side = Annotated[float, Interval(ge=0.1, le=1)]
+
+
+def _in_square(window):
+    left, top, side = window
+    if max(left, top) + side > 1.001:
+        raise ValueError("it reaches beyond the square; left + side and top + side are at most 1")
+    return window
+
+
+PartOfSquare = Annotated[tuple[Share, Share, Side], AfterValidator(_in_square)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
 Whole = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
@@ -74,7 +84,7 @@ class PhotoOptions:
     """Side of the square image that the network sees, in pixels."""
     fit: Literal["pad", "crop"] = "pad"
     """Into the square: pad the short side with black, or crop the long one."""
-    window: Literal["auto", "whole"] | tuple[Share, Share, Side] = "auto"
+    window: Literal["auto", "whole"] | PartOfSquare = "auto"
     """The part of the square that the network sees: left, top and side in shares of it; auto: where the points are."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
@@ -119,7 +129,7 @@ class LossOptions:
     loss_unit: Literal["photo", "image"] = "photo"
     """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image."""
     outside_weight: Share = 1.0
-    """Weight of points that the augmentation has moved out of the frame; those inside have 1."""
+    """Weight of points outside the frame, where augmentation or the window puts them; those inside have 1."""
     top_perc_train: Percent = 100.0
     """Of a batch, keep only so many percent with the highest losses."""
     without_top_perc_train: Percent = 0.0
@@ -281,5 +291,6 @@ def _checked(flat, say):
     try:
         return TypeAdapter(Recipe).validate_python(sections)
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise UserError(f"{say(str(fault['loc'][1]))} {fault['input']!r}: {fault['msg']}") from error
+        first, *others = error.errors()
+        reasons = [first["msg"], *(other["msg"] for other in others if other["loc"][:2] == first["loc"][:2])]
+        raise UserError(f"{say(str(first['loc'][1]))} {first['input']!r}: {'; or: '.join(reasons)}") from error

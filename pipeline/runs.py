@@ -2,7 +2,7 @@
 
 recipe.yaml        every field            validation.txt    the held-out photos, one a line
 environment.json   versions, device       permutation.json  partners of the points, or null
-data.json          fingerprint, split     metrics.csv       a row an epoch
+data.json          fingerprint, window    metrics.csv       a row an epoch
 best.pt, last.pt   checkpoints            events/           for TensorBoard
 pictures/          worst photos           submission.csv    by predict.py
 """

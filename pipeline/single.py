@@ -5,14 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from augment import Window, fit_photo
+from pipeline.blocks import blocks
 from pipeline.ensemble import Ensemble
 from pipeline.errors import UserError
 from pipeline.pack import Squares
 from pipeline.photos import BrokenPhoto, read_photo
 from pipeline.pictures import PREDICTION, draw_points, write_picture
 from pipeline.submission import write_submission
-from pipeline.window import settled
+from pipeline.window import window_in_pixels
 
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 BLOCK = 8
@@ -30,8 +30,8 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path):
     out.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
     points: list[np.ndarray] = []
-    for start in range(0, len(paths), BLOCK):
-        photos = dict(_read(paths[start : start + BLOCK]))
+    for block in blocks(len(paths), BLOCK):
+        photos = dict(_read(paths[block]))
         if photos:
             found = _predict(ensemble, list(photos.values()))
             for place, photo, one in zip(photos, photos.values(), found, strict=True):
@@ -57,9 +57,7 @@ def _predict(ensemble, photos):
     packs = []
     for member in ensemble.members:
         options = member.recipe.photos
-        window = Window.of(settled(options.window), options.size)
-        images, fits = zip(*(fit_photo(photo, window.square, options.fit) for photo in photos), strict=True)
-        packs.append(Squares(np.stack(images), window.matrix @ np.stack(fits), window))
+        packs.append(Squares.of(photos, window_in_pixels(options.window, options.size), options.fit))
     return ensemble.predict_all(packs, np.arange(len(photos)))
 
 

@@ -12,6 +12,7 @@ from pipeline.recipe import NetworkOptions
 from pipeline.runs import Run, find_run
 
 NUM_LISTED = 6
+ELSEWHERE = 0.02  # of the image's side, on average: a mean shape so far away is of images that show something else
 
 
 def read_start(options: NetworkOptions) -> dict[str, torch.Tensor] | None:
@@ -58,15 +59,22 @@ def _read(flag, path):
 def make_network(
     options: NetworkOptions, start: dict[str, torch.Tensor] | None, *, mean_shape: np.ndarray, size: int, seed: int
 ) -> LandmarkNet:
-    """The network with its start loaded, after a look at whether it takes images of this size."""
+    """The network with its start loaded, after a look at whether it takes images of this size.
+
+    Weights of a run bring their mean shape along, unless it was of images of another size or another window.
+    """
     torch.manual_seed(seed)
     network = build_network(options.model, mean_shape, size)
     _check_size(network, options.model, size)
     if start is not None:
+        own = network.mean_shape.clone()
         try:
             print(_describe(load_state(network, start)))
         except ValueError as error:
             raise UserError(str(error)) from error
+        if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
+            print("  their mean shape lies elsewhere (another size, window or contest); that of these photos is taken")
+            network.mean_shape.copy_(own)
     return network
 
 

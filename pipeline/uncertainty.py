@@ -60,9 +60,7 @@ def mean_calibration(calibrations: list[Calibration | None]) -> Calibration | No
 def say_calibration(calibration: Calibration | None):
     """How well deviations tell errors: a table of held-out points, a fifth a row, the surest first."""
     if calibration is None:
-        print(
-            "            not calibrated: they are the spread of the views alone, since nothing was held out to fit on"
-        )
+        print("            not calibrated: they are the spread of views and runs alone; --weights fit calibrates them")
     elif calibration.table:
         print("\npixels: expected  found   within one (68 %)   within two (95 %)")
         for row in calibration.table:

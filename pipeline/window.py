@@ -1,7 +1,8 @@
 """The window: the part of the fitted square that the network is shown, found from where the training points lie.
 
 Photos of a contest often have a wide margin around the face, much the same in all of them. A network that is shown
-what lies within sees the face larger at the same price. As data it is (left, top, side) in shares of the square's side.
+what lies within sees the face larger in an image of the same size. As data it is (left, top, side) in shares of the
+square's side.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from augment import Window
 from pipeline.contest import read_landmarks
 from pipeline.errors import Faults
 from pipeline.files import write_text
@@ -19,20 +21,22 @@ from pipeline.photos import BrokenPhoto, read_photo
 Shares = tuple[float, float, float]
 WHOLE: Shares = (0.0, 0.0, 1.0)
 NUM_PHOTOS = 2000  # that are looked at
+READ = 0.9  # share of these that must be readable for what is found to be kept
 CUT = 0.005  # share of the photos that may have a point beyond one side of the window
 MARGIN = 0.05  # of what holds the points, on each side
 LARGEST, SMALLEST = 0.9, 0.5  # sides: more is not worth what it cuts, less would be a pack of more than four times
 DECIMALS = 4
 
 
-def settled(window: Literal["auto", "whole"] | Shares) -> Shares:
-    """The window of a recipe as shares; one that is still to be found is of no run."""
+def window_in_pixels(window: Literal["auto", "whole"] | Shares, size: int) -> Window:
+    """The window of a recipe, of `size` pixels; "auto", which is still to be found, is that of no run."""
     assert window != "auto"
-    return WHOLE if window == "whole" else window
+    return Window.of(WHOLE if window == "whole" else window, size)
 
 
 def find_window(table: Path, *, fit: str, cache: Path) -> Shares:
-    """The smallest window that holds the points of nearly all training photos, with a margin; else the whole square.
+    """The smallest window that holds the points of nearly all photos of the train table, with a margin; where that is
+    not worth it, the whole square.
 
     It is found once for the same table and photos, and kept in the cache. Faults are left to the pack to name.
     """
@@ -42,8 +46,10 @@ def find_window(table: Path, *, fit: str, cache: Path) -> Shares:
             rows = read_landmarks(table, faults := Faults())
             if faults.lines:
                 return WHOLE
-            found = window_of(points_in_square(table.parent / "images", rows.names, rows.values, fit))
-            write_text(known, json.dumps(found))
+            points = points_in_square(table.parent / "images", rows.names, rows.values, fit)
+            if len(points) < READ * min(NUM_PHOTOS, len(rows.names)):
+                return window_of(points)
+            write_text(known, json.dumps(window_of(points)))
     left, top, side = json.loads(known.read_text())
     return left, top, side
 
@@ -56,7 +62,7 @@ def describe_window(window: Shares) -> str:
 
 def window_of(points: np.ndarray) -> Shares:
     """The window of (N, K, 2) points of N photos, in shares of the square's side; NaN where one is missing."""
-    known = points[np.isfinite(points).any(axis=(1, 2))]
+    known = points[np.isfinite(points).any(axis=1).all(axis=1)]
     if not len(known):
         return WHOLE
     low = np.quantile(np.nanmin(known, axis=1), CUT, axis=0)
@@ -70,7 +76,10 @@ def window_of(points: np.ndarray) -> Shares:
 
 
 def points_in_square(photos: Path, names: list[str], points: np.ndarray, fit: str) -> np.ndarray:
-    """(N, K, 2) points of photos that are evenly spread over the table, in shares of the fitted square's side."""
+    """(N, K, 2) points of photos that are evenly spread over the table, in shares of the fitted square's side.
+
+    Photos that cannot be read are left out.
+    """
     places = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
     sizes = map_with_all_cores(_size, [photos / names[place] for place in places], "where the points lie")
     found = []

@@ -31,6 +31,10 @@ def runs(contest, tmp_path_factory):
     return folder, first, second
 
 
+def read_json(path):
+    return json.loads(path.read_text())
+
+
 def predict(folder, *flags):
     status, out, err = call("predict.py", folder, *flags)
     assert status == 0, err
@@ -124,7 +128,9 @@ def test_a_photo_and_a_folder_of_photos_are_predicted_outside_any_contest(runs, 
 
 
 def test_folds_hold_out_every_photo_once_and_predict_as_one(contest, tmp_path):
-    status, out, err = call("hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL, "-e", "1", "--folds", "3")
+    status, out, err = call(
+        "hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL, "-e", "1", "--folds", "3", "--window", "whole"
+    )
     assert status == 0, err
     (folder,) = (tmp_path / "runs").iterdir()
     held_out = [(folder / f"fold-{fold}/validation.txt").read_text().split() for fold in range(3)]
@@ -140,7 +146,11 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(contest, tmp_path):
     weighted = np.average(table.mse[:3], weights=table.photos[:3])
     assert table.mse["all"] == pytest.approx(weighted)
 
-    # All folds go on, each from where it was.
+    # All folds go on, each from where it was; those of the time before windows too.
+    for path in folder.rglob("recipe.yaml"):
+        path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("window")))
+    for path in folder.rglob("data.json"):
+        path.write_text(json.dumps({name: value for name, value in read_json(path).items() if name != "window"}))
     status, out, err = call("hack_train.py", tmp_path, "--resume", folder, "-e", "2")
     assert status == 0, err
     assert [load_checkpoint(folder / f"fold-{fold}/last.pt")["progress"]["epoch"] for fold in range(3)] == [2, 2, 2]

@@ -86,6 +86,9 @@ def test_every_recipe_in_configs_is_valid(path):
         ("epochs: 0", "epochs 0.*greater than or equal to 1"),
         ("top_perc_train: 130", "top_perc_train 130"),
         ("schedule: linear", "schedule 'linear'.*cosine"),
+        ("window: half", "window 'half'.*'auto' or 'whole'"),
+        ("window: [0.2, 0.2, 0.05]", "window.*0.1"),
+        ("window: [0.6, 0.2, 0.5]", "window.*beyond the square"),
         ("epochs: [", "not YAML"),
         ("- 3", "field: value"),
     ],
@@ -94,6 +97,20 @@ def test_a_file_that_makes_no_sense_is_refused_with_its_field(tmp_path, text, na
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UserError, match=f"recipe.yaml.*{named}"):
         read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_window_is_a_word_or_three_shares_by_flag_and_by_file(tmp_path):
+    for flags, window in (
+        ([], "auto"),
+        (["--window", "whole"], "whole"),
+        (["--window", "0.1", "0.2", "0.75"], (0.1, 0.2, 0.75)),
+    ):
+        recipe = parse_command(flags).recipe
+        assert recipe.photos.window == window
+        (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+        assert read_recipe(tmp_path / "recipe.yaml") == recipe
+    with pytest.raises(UserError, match=r"--window.*beyond the square"):
+        parse_command(["--window", "0.6", "0.2", "0.5"])
 
 
 def test_a_flag_that_makes_no_sense_is_refused_by_its_name():

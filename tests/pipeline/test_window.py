@@ -14,8 +14,10 @@ from pipeline.contest import LANDMARKS, read_landmarks
 from pipeline.data import load_test_data, load_training_data, mean_shape_score
 from pipeline.errors import Faults
 from pipeline.pack import open_pack
-from pipeline.recipe import parse_command
+from pipeline.photos import BrokenPhoto
+from pipeline.recipe import NetworkOptions, parse_command
 from pipeline.runs import create_run
+from pipeline.start import make_network
 from pipeline.window import WHOLE, find_window, points_in_square, window_of
 
 SHARE = st.floats(0.2, 0.8)
@@ -70,9 +72,11 @@ def test_points_that_fill_the_photos_or_are_not_known_leave_the_whole_square(poi
 
 def test_missing_points_count_for_nothing():
     points = faces((0.5, 0.4), 0.18)
-    expected = window_of(points[:, 1:])
+    expected = window_of(points[2:, 1:])
     assert expected != WHOLE
     points[:, 0] = np.nan
+    points[0, :, 0] = np.nan  # a photo of which only y is known says nothing of x
+    points[1] = np.nan
     assert window_of(points) == expected
 
 
@@ -89,6 +93,7 @@ def with_window(recipe, window):
 def test_the_window_is_found_once(contest, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     found = find_window(contest / LANDMARKS, fit="pad", cache=cache)
+    assert found != WHOLE
     monkeypatch.setattr("pipeline.window.read_landmarks", lambda *_: pytest.fail("the table was read again"))
     assert find_window(contest / LANDMARKS, fit="pad", cache=cache) == found
 
@@ -119,8 +124,32 @@ def test_points_are_looked_at_where_the_fit_puts_them(contest, tmp_path, fit):
     np.testing.assert_allclose(found, expected, atol=1 / 256)  # the fit rounds to whole pixels
 
 
+def test_what_was_found_while_photos_could_not_be_read_is_not_kept(contest, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.window.read_photo", broken)
+        assert find_window(contest / LANDMARKS, fit="pad", cache=cache) == WHOLE
+    assert find_window(contest / LANDMARKS, fit="pad", cache=cache) != WHOLE
+
+
+def broken(path):
+    raise BrokenPhoto(f"{path} cannot be read")
+
+
 def test_a_broken_photo_does_not_hide_the_window(contest, tmp_path):
     copy = shutil.copytree(contest, tmp_path / "contest")
     before = find_window(copy / LANDMARKS, fit="pad", cache=tmp_path / "cache")
     next((copy / "train/images").iterdir()).write_bytes(b"no photo")
     assert find_window(copy / LANDMARKS, fit="pad", cache=tmp_path / "cache") == pytest.approx(before, abs=0.05)
+
+
+@pytest.mark.parametrize(("size", "scale", "kept"), [(64, 1.0, True), (64, 1.25, False), (96, 1.0, False)])
+def test_weights_bring_their_mean_shape_along_only_where_it_is_of_such_images(size, scale, kept):
+    options = NetworkOptions(model="squeezenet1_1", weights="none")
+    shape = np.random.default_rng(0).uniform(0.2, 0.8, (9, 2))
+    earlier = make_network(options, None, mean_shape=64 * shape + 0.1, size=64, seed=0)
+    mean_shape = size * (0.5 + scale * (shape - 0.5))
+    network = make_network(options, earlier.state_dict(), mean_shape=mean_shape, size=size, seed=1)
+    expected = earlier.mean_shape.numpy() if kept else mean_shape
+    np.testing.assert_allclose(network.mean_shape, expected, rtol=1e-6)
+    assert (network.head.weight == earlier.head.weight).all()

@@ -19,7 +19,7 @@ from augment import (
     transform_points,
 )
 from augment.effects import Jpeg
-from augment.geometry import about_centre, resize, rotation
+from augment.geometry import about_centre, mirror, resize, rotation, translation
 from augment.warp import grid_sample
 from tests.augment.strategies import ALL, GEOMETRIC, PHOTOMETRIC, chains, drawn_by, views_of
 
@@ -167,6 +167,16 @@ def test_a_window_shows_its_part_of_the_square_to_the_bit(left, top):
     window = Window(88, left, top, 48)
     shown = window.then(View.identity(4, (48, 48))).warp(squares)
     np.testing.assert_array_equal(shown.permute(0, 2, 3, 1), window.cut(squares.permute(0, 2, 3, 1)))
+
+
+@given(st.integers(-5, 45), st.integers(-5, 30), st.booleans())
+def test_a_part_of_an_image_mirrored_or_not_is_what_opencv_warps_it_to(left, top, mirrored):
+    images = random_images(1, size=(64, 72))[:1]
+    view = View.of(translation(-left, -top), (64, 72), (40, 32))
+    view = view.then(View.of(mirror(32), (40, 32))) if mirrored else view
+    image = images[0].permute(1, 2, 0).numpy()
+    expected = cv2.warpAffine(image, view.geometry[0, :2], (32, 40), borderMode=cv2.BORDER_REPLICATE)
+    np.testing.assert_array_equal(view.warp(images)[0].permute(1, 2, 0), expected)
 
 
 @given(chains(GEOMETRIC), st.integers(0, 2**32))

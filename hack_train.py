@@ -9,6 +9,7 @@ from pipeline.errors import run_script
 from pipeline.recipe import Recipe, parse_command
 
 if TYPE_CHECKING:
+    from pipeline.metrics import Scores
     from pipeline.runs import Run
 
 NOT_LEARNED = 0.7  # of the mean shape's error
@@ -84,7 +85,12 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
         train(training, chain, run, report)
         report.close()
 
-    best = min(training.progress.history, key=lambda row: row["validation_mse"])
+    say_result(run, training.progress.history, floor)
+
+
+def say_result(run: "Run", history: list[dict[str, float]], floor: "Scores"):
+    """The best epoch, and where everything lies."""
+    best = min(history, key=lambda row: row["validation_mse"])
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:

@@ -58,6 +58,21 @@ def interval(error: np.ndarray, base: np.ndarray, groups: np.ndarray) -> list[fl
     return [round(float(value), 4) for value in np.quantile(one / other - 1, (0.025, 0.975))]
 
 
+def compare(rows: dict[str, tuple[np.ndarray, float]], groups: np.ndarray) -> dict[str, dict]:
+    """What each row scores, from its photos' errors and its NME, and how its error differs from the first row's."""
+    (base, _), *_ = rows.values()
+    return {
+        name: {
+            "mse": round(float(errors.mean()), 3),
+            "median photo": round(float(np.median(errors)), 3),
+            "nme %": round(float(nme), 3),
+            "change of mse": round(float(errors.mean() / base.mean() - 1), 4),
+            "95 %": interval(errors, base, groups),
+        }
+        for name, (errors, nme) in rows.items()
+    }
+
+
 def without_end(change: float) -> float:
     """The change that any number of networks would bring at most, where FOLDS of them bring `change`.
 
@@ -109,23 +124,13 @@ def main():
     rows = {}
     for way, how in ways.items():
         single = [predicted([fold], *how) for fold in folds]
-        rows[f"{way}, mean of single networks"] = [
+        rows[f"{way}, mean of single networks"] = (
             np.mean([photo_errors(points, truth) for points in single], axis=0),
-            np.mean([normalised_mean_error(points, truth) for points in single]),
-        ]
+            float(np.mean([normalised_mean_error(points, truth) for points in single])),
+        )
         together = predicted([folder], *how)
-        rows[f"{way}, {FOLDS} folds"] = [photo_errors(together, truth), normalised_mean_error(together, truth)]
-    (base, _), *_ = rows.values()
-    table: dict[str, dict] = {
-        name: {
-            "mse": round(float(errors.mean()), 3),
-            "median photo": round(float(np.median(errors)), 3),
-            "nme %": round(float(nme), 3),
-            "change of mse": round(float(errors.mean() / base.mean() - 1), 4),
-            "95 %": interval(errors, base, groups),
-        }
-        for name, (errors, nme) in rows.items()
-    }
+        rows[f"{way}, {FOLDS} folds"] = (photo_errors(together, truth), normalised_mean_error(together, truth))
+    table = compare(rows, groups)
     print(f"\n{'':46}{'MSE':>9}{'median':>9}{'NME %':>8}{'change':>9}   95 %")
     for name, row in table.items():
         print("{:46}{:9.3f}{:9.3f}{:8.3f}{:9.1%}   {}".format(name, *row.values()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from augment import Window
 from pipeline import contest
 from pipeline.errors import Faults, UserError
 from pipeline.metrics import Scores, bring_home, mean_shape, score
@@ -13,7 +14,7 @@ from pipeline.pack import Pack, open_pack
 from pipeline.recipe import Recipe
 from pipeline.split import near_duplicate_groups, split_by_file, split_by_groups
 from pipeline.symmetry import NoSymmetry, find_permutation, read_permutation
-from pipeline.window import WHOLE, Shares, find_window, window_in_pixels
+from pipeline.window import Shares, find_window, shares_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     if options.window == "auto":
         window = find_window(root / contest.LANDMARKS, fit=options.fit, cache=recipe.run.cache)
     else:
-        window = WHOLE if options.window == "whole" else options.window
+        window = shares_of(options.window)
     pack = _open(recipe, root / contest.LANDMARKS, contest.read_landmarks, faults, window)
     num_points = contest.count_points(root / contest.LANDMARKS)
     if num_points and (root / contest.TEST_POINTS).parent.exists():
@@ -88,7 +89,7 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
     read_asked = partial(contest.read_test_points, num_points=num_points)
     faults = Faults()
-    pack = _open(recipe, path, read_asked, faults, recipe.photos.window)
+    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.window))
     faults.refuse()
     assert pack is not None
     table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
@@ -101,7 +102,7 @@ def _open(recipe, path, read_table, faults, window):
         path,
         read_table,
         cache=recipe.run.cache,
-        window=window_in_pixels(window, recipe.photos.size),
+        window=Window.of(window, recipe.photos.size),
         fit=recipe.photos.fit,
         faults=faults,
         skip_bad_photos=recipe.run.skip_bad_photos,

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from augment import Window
 from pipeline.blocks import blocks
 from pipeline.ensemble import Ensemble
 from pipeline.errors import UserError
@@ -12,7 +13,7 @@ from pipeline.pack import Squares
 from pipeline.photos import BrokenPhoto, read_photo
 from pipeline.pictures import PREDICTION, draw_points, write_picture
 from pipeline.submission import write_submission
-from pipeline.window import window_in_pixels
+from pipeline.window import shares_of
 
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 BLOCK = 8
@@ -57,7 +58,8 @@ def _predict(ensemble, photos):
     packs = []
     for member in ensemble.members:
         options = member.recipe.photos
-        packs.append(Squares.of(photos, window_in_pixels(options.window, options.size), options.fit))
+        window = Window.of(shares_of(options.window), options.size)
+        packs.append(Squares.of(photos, window, options.fit))
     return ensemble.predict_all(packs, np.arange(len(photos)))
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from augment import Window
 from pipeline.contest import read_landmarks
 from pipeline.errors import Faults
 from pipeline.files import write_text
@@ -28,10 +27,10 @@ LARGEST, SMALLEST = 0.9, 0.5  # sides: more is not worth what it cuts, less woul
 DECIMALS = 4
 
 
-def window_in_pixels(window: Literal["auto", "whole"] | Shares, size: int) -> Window:
-    """The window of a recipe, of `size` pixels; "auto", which is still to be found, is that of no run."""
+def shares_of(window: Literal["auto", "whole"] | Shares) -> Shares:
+    """The window of a recipe as shares; "auto", which is still to be found, is that of no run."""
     assert window != "auto"
-    return Window.of(WHOLE if window == "whole" else window, size)
+    return WHOLE if window == "whole" else window
 
 
 def find_window(table: Path, *, fit: str, cache: Path) -> Shares:

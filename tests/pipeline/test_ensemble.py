@@ -13,6 +13,7 @@ from pipeline.checkpoint import load_checkpoint
 from pipeline.recipe import read_recipe
 from pipeline.runs import Run
 from pipeline.submission import read_submission
+from pipeline.window import WHOLE
 from tests.partners import PARTNERS
 from tests.scripts import SMALL, call, train
 
@@ -127,9 +128,10 @@ def test_a_photo_and_a_folder_of_photos_are_predicted_outside_any_contest(runs, 
     np.testing.assert_allclose(test_points[row], points[1][json.loads(asked[sources[1].name])], atol=0.02)
 
 
-def test_folds_hold_out_every_photo_once_and_predict_as_one(contest, tmp_path):
+@pytest.mark.parametrize("window", ["auto", "whole"])
+def test_folds_hold_out_every_photo_once_and_predict_as_one(window, contest, tmp_path):
     status, out, err = call(
-        "hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL, "-e", "1", "--folds", "3", "--window", "whole"
+        "hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL, "-e", "1", "--folds", "3", "--window", window
     )
     assert status == 0, err
     (folder,) = (tmp_path / "runs").iterdir()
@@ -147,15 +149,20 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(contest, tmp_path):
     assert table.mse["all"] == pytest.approx(weighted)
 
     # All folds go on, each from where it was; those of the time before windows too.
-    for path in folder.rglob("recipe.yaml"):
-        path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("window")))
-    for path in folder.rglob("data.json"):
-        path.write_text(json.dumps({name: value for name, value in read_json(path).items() if name != "window"}))
+    if window == "whole":
+        for path in folder.rglob("recipe.yaml"):
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if not line.startswith("window")))
+        for path in folder.rglob("data.json"):
+            path.write_text(json.dumps({name: value for name, value in read_json(path).items() if name != "window"}))
     status, out, err = call("hack_train.py", tmp_path, "--resume", folder, "-e", "2")
     assert status == 0, err
     assert [load_checkpoint(folder / f"fold-{fold}/last.pt")["progress"]["epoch"] for fold in range(3)] == [2, 2, 2]
     assert "fold 2" in out
     assert read_recipe(folder / "recipe.yaml").optimiser.epochs == 2  # and a third sitting will know
+    windows = {Run(folder / f"fold-{fold}").recipe().photos.window for fold in range(3)}
+    assert windows == {read_recipe(folder / "recipe.yaml").photos.window}
+    assert (windows == {WHOLE}) == (window == "whole")
 
     out = predict(tmp_path)
     assert str(folder / "submission.csv") in out

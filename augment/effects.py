@@ -143,9 +143,10 @@ class Blur(Effect):
         return Blur(self.covariance + following.covariance) if isinstance(following, Blur) else None
 
     def on_image(self, image, row):
-        (xx, xy), (_, yy) = self.covariance[row]
+        (xx, xy), (_, yy) = self.covariance[row].tolist()
         if abs(xy) < 1e-3:  # sepFilter2D is exact to rounding, where GaussianBlur is not
-            across, down = (cv2.getGaussianKernel(*_axis(variance)) for variance in (xx, yy))
+            across = cv2.getGaussianKernel(*_axis(xx))
+            down = across if xx == yy else cv2.getGaussianKernel(*_axis(yy))
             cv2.sepFilter2D(image, -1, across, down, image, borderType=cv2.BORDER_REPLICATE)
         else:
             kernel = _kernel(self.covariance[row], _radius(self.covariance[row]))

@@ -3,6 +3,7 @@
 Every builder takes numbers or arrays of shape (B,) and returns (B, 3, 3) float64; a number counts as B = 1.
 """
 
+import cv2
 import numpy as np
 
 
@@ -11,7 +12,7 @@ def matrices(rows):
     if len(rows) == 2:
         rows = [*rows, (0, 0, 1)]
     entries = [entry for row in rows for entry in row]
-    built = np.empty((max(np.size(entry) for entry in entries), 9))
+    built = np.empty((max(getattr(entry, "size", 1) for entry in entries), 9))
     for place, entry in enumerate(entries):
         built[:, place] = entry
     return built.reshape(-1, 3, 3)
@@ -66,11 +67,12 @@ def is_affine(matrix):
 def transform_points(matrix, points):
     """Applies (B, 3, 3) matrices to (B, K, 2) points, in float64. A missing point (NaN) stays missing."""
     points = np.asarray(points, np.float64)
-    x, y = points[..., 0], points[..., 1]
     moved = np.empty(np.broadcast_shapes(points.shape, (len(matrix), 1, 2)))
-    for axis, (a, b, c) in enumerate(matrix[:, :2].transpose(1, 2, 0)[..., None]):  # sums are faster than tiny products
-        moved[..., axis] = a * x + b * y + c
+    if moved.size:  # OpenCV refuses to transform no points
+        affine = np.broadcast_to(matrix[:, :2], (len(moved), 2, 3))
+        for rows, here, there in zip(affine, np.broadcast_to(points, moved.shape), moved, strict=True):
+            cv2.transform(here[None], rows, dst=there[None])
     if not is_affine(matrix):
         a, b, c = matrix[:, 2].T[..., None]
-        moved /= (a * x + b * y + c)[..., None]
+        moved /= (a * points[..., 0] + b * points[..., 1] + c)[..., None]
     return moved

@@ -15,7 +15,7 @@ from augment.effects import Blur, Colour, Effect, Jpeg, LowResolution, Noise, To
 from augment.foreign import Foreign
 from augment.geometry import mirror, transform_points
 from augment.overlay import Overlay
-from augment.warp import each_image, grid_sample, warp_image
+from augment.warp import each_image, grid_sample, warp_image, ways_back
 
 EFFECTS = {kind.__name__: kind for kind in (Blur, Colour, Foreign, Jpeg, LowResolution, Noise, Overlay, Tone)}
 
@@ -110,9 +110,10 @@ class View:
 
     def _warp_with_opencv(self, images):
         fired = [(effect, effect.fired()) for effect in self.effects]
+        matrices, borders = ways_back(self.geometry, self.source, self.size)
 
         def change(row, source, target):
-            warp_image(source, target, self.geometry[row])
+            warp_image(source, target, matrices[row], borders[row])
             for effect, rows in fired:
                 if rows[row]:
                     effect.on_image(target, row)

@@ -109,19 +109,21 @@ def test_cpu_and_gpu_agree(view):
     assert difference.mean() < 0.1
 
 
-@given(st.integers(0, 10_000))
-def test_the_warp_is_opencvs(seed):
+@given(
+    st.integers(0, 10_000), st.sampled_from([("affine", cv2.warpAffine, 2), ("perspective", cv2.warpPerspective, 3)])
+)
+def test_the_warp_is_opencvs(seed, kind):
+    """But for a level here and there, where coordinates are rounded otherwise in a source with a border."""
+    name, warp, rows = kind
     images = random_images(seed)
-    view = drawn_by(GEOMETRIC["affine"], seed)
+    view = drawn_by(GEOMETRIC[name], seed)
     found = view.warp(images).permute(0, 2, 3, 1).numpy()
     for image, matrix, warped in zip(images, view.geometry, found, strict=True):
         pixels = image.permute(1, 2, 0).numpy()
-        expected = cv2.warpAffine(pixels, matrix[:2], (64, 48), borderMode=cv2.BORDER_REPLICATE)
-        np.testing.assert_array_equal(warped, expected)
-    view = drawn_by(GEOMETRIC["perspective"], seed)
-    pixels = images[0].permute(1, 2, 0).numpy()
-    expected = cv2.warpPerspective(pixels, view.geometry[0], (64, 48), borderMode=cv2.BORDER_REPLICATE)
-    np.testing.assert_array_equal(view.warp(images)[0].permute(1, 2, 0).numpy(), expected)
+        expected = warp(pixels, matrix[:rows], (64, 48), borderMode=cv2.BORDER_REPLICATE)
+        difference = np.abs(warped.astype(int) - expected)
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.003
 
 
 @given(views_of(GEOMETRIC))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from augment.geometry import is_affine, transform_points, translation
+from augment.geometry import is_affine, translation
 
 
 def each_image(
@@ -35,12 +35,13 @@ def ways_back(
     Returns how many pixels each looks beyond the source's top, bottom, left and right, though at most half the
     source, and the (B, 3, 3) matrices from the output to a source that has been widened by so much.
     """
-    far_y, far_x = size[0] - 1, size[1] - 1
     inverse = np.linalg.inv(geometry)
-    seen = transform_points(inverse, np.array([[(0, 0), (far_x, 0), (far_x, far_y), (0, far_y)]]))
+    far_y, far_x = size[0] - 1, size[1] - 1
+    corners = inverse @ np.array([(0, far_x, far_x, 0), (0, 0, far_y, far_y), (1, 1, 1, 1)])
+    seen = corners[:, :2] / corners[:, 2:]
     half = np.array(source[::-1]) // 2
-    before = np.ceil(-seen.min(axis=1)).clip(0, half)
-    after = (np.ceil(seen.max(axis=1)) + 1 - source[::-1]).clip(0, half)
+    before = np.ceil(-seen.min(axis=2)).clip(0, half)
+    after = (np.ceil(seen.max(axis=2)) + 1 - source[::-1]).clip(0, half)
     borders = np.stack((before[:, 1], after[:, 1], before[:, 0], after[:, 0]), axis=1).astype(int)
     return translation(before[:, 0], before[:, 1]) @ inverse, borders.tolist()
 

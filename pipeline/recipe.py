@@ -35,9 +35,13 @@ AUGMENT: list[dict[str, Any]] = [
 ]
 
 _MIRROR: dict[str, Any] = {"MirrorAugmenter": {"probability": 1}}
-_LARGER: dict[str, Any] = {"AffineAugmenter": {"scale": 1.15}}
-_LOWER: dict[str, Any] = {"AffineAugmenter": {"shift_y": 0.04}}
-VIEWS: list[list[dict[str, Any]]] = [[], [_LARGER], [_LOWER], [_MIRROR], [_MIRROR, _LARGER], [_MIRROR, _LOWER]]
+_PLACED: list[list[dict[str, Any]]] = [
+    [],
+    [{"AffineAugmenter": {"scale": 1.08}}],
+    [{"AffineAugmenter": {"shift_y": -0.04}}],
+    [{"AffineAugmenter": {"shift_y": 0.04}}],
+]
+VIEWS = [*_PLACED, *([{"MirrorAugmenter": {"probability": 1}}, *view] for view in _PLACED)]
 
 Share = Annotated[float, Interval(ge=0, le=1)]
 Side = Annotated[float, Interval(ge=0.1, le=1)]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.checkpoint import load_checkpoint
-from pipeline.recipe import read_recipe
+from pipeline.recipe import VIEWS, read_recipe
 from pipeline.runs import Run
 from pipeline.submission import read_submission
 from pipeline.window import WHOLE
@@ -47,7 +47,7 @@ def test_a_run_fits_its_weights_once_and_uses_them_again(runs):
     out = predict(folder, "--run", first)
     assert re.search(r"on held-out photos +MSE +change", out)
     saved = json.loads((first / "views.json").read_text())
-    assert len(saved["weights"]) == len(saved["views"]) == 6
+    assert len(saved["weights"]) == len(saved["views"]) == len(VIEWS)
     assert np.min(saved["weights"]) >= 0
     np.testing.assert_allclose(np.sum(saved["weights"], axis=0), 1, atol=1e-3)
     assert saved["equivariance"][0] == {"view": "as it is", "bias": [0.0, 0.0], "spread": 0.0, "confused": 0.0}

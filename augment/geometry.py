@@ -6,6 +6,8 @@ Every builder takes numbers or arrays of shape (B,) and returns (B, 3, 3) float6
 import cv2
 import numpy as np
 
+LAST_ROW = np.array([0.0, 0.0, 1.0])  # of a matrix that is affine
+
 
 def matrices(rows):
     """A (B, 3, 3) float64 array from two or three rows of three entries, each a number or a (B,) array."""
@@ -61,7 +63,7 @@ def linear_part(matrix, size):
 
 def is_affine(matrix):
     """Whether the last row of every matrix is (0, 0, 1), to the bit."""
-    return bool((matrix[..., 2, :] == (0.0, 0.0, 1.0)).all())
+    return bool((matrix[..., 2, :] == LAST_ROW).all())
 
 
 def transform_points(matrix, points):

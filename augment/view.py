@@ -110,10 +110,10 @@ class View:
 
     def _warp_with_opencv(self, images):
         fired = [(effect, effect.fired()) for effect in self.effects]
-        matrices, borders = ways_back(self.geometry, self.source, self.size)
+        back, borders = ways_back(self.geometry, self.source, self.size)
 
         def change(row, source, target):
-            warp_image(source, target, matrices[row], borders[row])
+            warp_image(source, target, back[row], borders[row])
             for effect, rows in fired:
                 if rows[row]:
                     effect.on_image(target, row)

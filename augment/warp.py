@@ -32,8 +32,8 @@ def ways_back(
 ) -> tuple[np.ndarray, list[list[int]]]:
     """Where (B, 3, 3) source-to-output matrices look, for `warp_image`.
 
-    Returns how many pixels each looks beyond the source's top, bottom, left and right, though at most half the
-    source, and the (B, 3, 3) matrices from the output to a source that has been widened by so much.
+    Returns the (B, 3, 3) matrices from the output to a source that has been given a border, and for each how many
+    pixels that border has at the top, bottom, left and right: as many as the output sees, at most half the source.
     """
     inverse = np.linalg.inv(geometry)
     far_y, far_x = size[0] - 1, size[1] - 1
@@ -50,7 +50,7 @@ def warp_image(source: np.ndarray, target: np.ndarray, back: np.ndarray, border:
     """Warps (H, W, 3) pixels into `target`, which has the output's size, in one of the `ways_back`.
 
     A copy with a border and a warp that stays inside are faster than a warp that looks for the border at each pixel,
-    and with a fourth channel OpenCV warps half again as fast as with three; both to the same result.
+    to the same result but for roundings; with a fourth channel OpenCV warps half again as fast as with three.
     """
     part, mirrored = (None, False) if any(border) else _part(source, target.shape, back)
     if part is not None and mirrored:
@@ -58,7 +58,7 @@ def warp_image(source: np.ndarray, target: np.ndarray, back: np.ndarray, border:
     elif part is not None:
         target[:] = part
     else:
-        warp, rows = (cv2.warpAffine, 2) if back[2].tolist() == [0, 0, 1] else (cv2.warpPerspective, 3)
+        warp, rows = (cv2.warpAffine, 2) if is_affine(back) else (cv2.warpPerspective, 3)
         wide = cv2.cvtColor(source, cv2.COLOR_RGB2RGBA)
         if any(border):
             top, bottom, left, right = border

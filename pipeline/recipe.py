@@ -41,7 +41,7 @@ _PLACED: list[list[dict[str, Any]]] = [
     [{"AffineAugmenter": {"shift_y": -0.04}}],
     [{"AffineAugmenter": {"shift_y": 0.04}}],
 ]
-VIEWS = [*_PLACED, *([{"MirrorAugmenter": {"probability": 1}}, *view] for view in _PLACED)]
+VIEWS = [*_PLACED, *([_MIRROR, *view] for view in _PLACED)]
 
 Share = Annotated[float, Interval(ge=0, le=1)]
 Side = Annotated[float, Interval(ge=0.1, le=1)]

@@ -21,7 +21,7 @@ from pipeline.batches import epoch_order, training_batches
 from pipeline.data import load_training_data, mean_shape_score
 from pipeline.device import autocast, choose_device, choose_precision
 from pipeline.loss import sample_losses
-from pipeline.recipe import parse_command
+from pipeline.recipe import Recipe, parse_command
 from pipeline.report import Report
 from pipeline.runs import create_run
 from pipeline.start import make_network
@@ -41,6 +41,26 @@ class NoBar:
 
     def set_postfix_str(self, text):
         pass
+
+
+def say_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: str, num_points: int):
+    """Prints and writes what came of the rounds."""
+    ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
+    print(f"efficiency {statistics.median(ratios):.3f}   (rounds: {', '.join(f'{ratio:.3f}' for ratio in ratios)})")
+    write_result(
+        f"efficiency_{recipe.network.model}_{recipe.photos.size}px",
+        {
+            "model": recipe.network.model,
+            "size": recipe.photos.size,
+            "batch": recipe.optimiser.batch_size,
+            "points": num_points,
+            "precision": precision,
+            "photos a second": {name: round(statistics.median(found), 1) for name, found in rates.items()},
+            "ratio of each round": [round(ratio, 3) for ratio in ratios],
+            "efficiency": round(statistics.median(ratios), 3),
+        },
+        gpu=recipe.run.gpu,
+    )
 
 
 def main():
@@ -95,22 +115,7 @@ def main():
                 work()
                 rates[name].append(len(order) * recipe.optimiser.batch_size / (wait() - begun))
         report.close()
-    ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
-    print(f"efficiency {statistics.median(ratios):.3f}   (rounds: {', '.join(f'{ratio:.3f}' for ratio in ratios)})")
-    write_result(
-        f"efficiency_{recipe.network.model}_{recipe.photos.size}px",
-        {
-            "model": recipe.network.model,
-            "size": recipe.photos.size,
-            "batch": recipe.optimiser.batch_size,
-            "points": data.num_points,
-            "precision": precision,
-            "photos a second": {name: round(statistics.median(found), 1) for name, found in rates.items()},
-            "ratio of each round": [round(ratio, 3) for ratio in ratios],
-            "efficiency": round(statistics.median(ratios), 3),
-        },
-        gpu=device.type == "cuda",
-    )
+    say_efficiency(recipe, rates, precision, data.num_points)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ flips keypoints back (without swapping left and right) and averages. In turn, in
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -27,6 +28,22 @@ MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 128, 64, 971
 WINDOW = Window(square=160, left=16, top=16, size=SIZE)
 ROUNDS = 7
 MIRROR = [{"MirrorAugmenter": {"probability": 1}}]
+
+
+def ratios(works: dict[str, Callable[[], None]], base: dict[str, str]) -> dict[str, float]:
+    """The time of each work over that of its base, median of rounds in which all are done in turn."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            begun = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - begun)
+    return {
+        name: statistics.median(one / other for one, other in zip(found, times[base[name]], strict=True))
+        for name, found in times.items()
+    }
 
 
 @torch.no_grad()
@@ -77,21 +94,7 @@ def main():
         f"{len(VIEWS)} passes": lambda: passes(len(VIEWS)),
         f"ours, {len(VIEWS)} views": lambda: ours(all_views),
     }
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            begun = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - begun)
-    over = {
-        name: statistics.median(
-            mine / base
-            for mine, base in zip(found, times["2 passes" if "2" in name else f"{len(VIEWS)} passes"], strict=True)
-        )
-        for name, found in times.items()
-    }
+    over = ratios(works, {name: "2 passes" if "2" in name else f"{len(VIEWS)} passes" for name in works})
     for name, ratio in over.items():
         print(f"{name:20}{ratio:8.3f}")
     write_result(

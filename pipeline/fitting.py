@@ -39,8 +39,10 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
 
     counts: (V, N, K) bool, where a part says anything. prune: leave out parts that do not pay for their time.
 
-    A few photos where all parts fail have most of the squared error and nothing to teach, so that no photo counts
-    more than most do; the errors that are reported are not limited.
+    What is chosen is judged as a whole, choice and all, on photos that it was not made on: no pruning, and no weights
+    but equal ones, where that is worse than equal weights of all parts. A few photos where all parts fail have most
+    of the squared error and nothing to teach, so that no photo counts more than most do; the errors that are reported
+    and judged by are not limited.
     """
     fold_of = split_into_folds(groups, NUM_FOLDS)
     folds = [fold_of == fold for fold in range(fold_of.max() + 1)]
@@ -50,14 +52,20 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
             for some in (errors * _limits(errors)[:, None, None], errors)
         ]
     )
-    judged = {kind: np.empty(errors.shape[1:]) for kind in (*KINDS, "chosen")}
-    for fold, chosen in enumerate(folds):
-        others = np.delete(sums, fold, axis=1)
-        _, best = _chosen(others, prune=prune)
-        for kind, out in judged.items():
-            weights = best if kind == "chosen" else KINDS[kind](others[0].sum(axis=0), np.arange(len(errors)))
-            out[chosen] = merge(errors[:, chosen], weights, counts[:, chosen])
-    kind, weights = _chosen(sums, prune=prune)
+
+    def judge(choose: Choice):
+        out = np.empty(errors.shape[1:])
+        for fold, photos in enumerate(folds):
+            _, weights = choose(np.delete(sums, fold, axis=1))
+            out[photos] = merge(errors[:, photos], weights, counts[:, photos])
+        return out
+
+    judged = {kind: judge(partial(_of_all_parts, kind=kind)) for kind in KINDS}
+    for choose in (_pruned_choice, _choice, _equal_choice)[not prune :]:
+        judged["chosen"] = judge(choose)
+        if np.nansum(judged["chosen"] ** 2) <= np.nansum(judged["equal weights"] ** 2):
+            break
+    kind, weights = choose(sums)
     return Fit(weights, kind, judged)
 
 
@@ -102,18 +110,37 @@ KINDS: dict[str, Kind] = {  # from the simplest on
 }
 
 
-def _chosen(sums, *, prune):
-    """What to take, and its weights fitted on everything: equal weights of all parts, or what surely does better."""
-    kept = np.arange(sums.shape[-1])
-    best, errors = "equal weights", _cross_fitted_errors(sums, kept, _equal)
+Choice = Callable[[np.ndarray], tuple[str, np.ndarray]]
+
+
+def _of_all_parts(sums, *, kind):
+    return kind, KINDS[kind](sums[0].sum(axis=0), np.arange(sums.shape[-1]))
+
+
+_equal_choice: Choice = partial(_of_all_parts, kind="equal weights")
+
+
+def _choice(sums):
+    """The weights of all parts that surely do better than simpler ones."""
+    return _of_all_parts(sums, kind=_best_kind(sums))
+
+
+def _pruned_choice(sums):
+    """These, of the parts that are worth their time."""
+    kind, num_parts = _best_kind(sums), sums.shape[-1]
+    kept = _pruned(sums, KINDS[kind])
+    said = f"{kind}, {len(kept)} of {num_parts}" if len(kept) < num_parts else kind
+    return said, KINDS[kind](sums[0].sum(axis=0), kept)
+
+
+def _best_kind(sums):
+    everything = np.arange(sums.shape[-1])
+    best, errors = "equal weights", _cross_fitted_errors(sums, everything, _equal)
     for kind, fit in KINDS.items():
-        other = _cross_fitted_errors(sums, kept, fit)
+        other = _cross_fitted_errors(sums, everything, fit)
         if _sure_gain(errors, other) > MIN_GAIN:
             best, errors = kind, other
-    if prune:
-        kept = _pruned(sums, KINDS[best])
-    pruned = f"{best}, {len(kept)} of {sums.shape[-1]}" if len(kept) < sums.shape[-1] else best
-    return pruned, KINDS[best](sums[0].sum(axis=0), kept)
+    return best
 
 
 def _pruned(sums, kind: Kind):

@@ -39,39 +39,33 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
 
     counts: (V, N, K) bool, where a part says anything. prune: leave out parts that do not pay for their time.
 
-    What is chosen is judged as a whole, choice and all, on photos that it was not made on: no pruning, and no weights
-    but equal ones, where that is worse than equal weights of all parts. A few photos where all parts fail have most
-    of the squared error and nothing to teach, so that no photo counts more than most do; the errors that are reported
-    and judged by are not limited.
+    A few photos where all parts fail have most of the squared error and nothing to teach, so that no photo counts more
+    than most do; the errors that are reported are not limited.
     """
     fold_of = split_into_folds(groups, NUM_FOLDS)
     folds = [fold_of == fold for fold in range(fold_of.max() + 1)]
+    limits = _limits(errors, counts)
     sums = np.array(
         [
             [error_covariance(some[:, chosen], counts[:, chosen]) * chosen.sum() for chosen in folds]
-            for some in (errors * _limits(errors)[:, None, None], errors)
+            for some in (errors * limits[:, None, None], errors)
         ]
     )
-
-    def judge(choose: Choice):
-        out = np.empty(errors.shape[1:])
-        for fold, photos in enumerate(folds):
+    choices = {kind: partial(_of_all_parts, kind=kind) for kind in KINDS} | {"chosen": partial(_choose, prune=prune)}
+    judged = {name: np.empty(errors.shape[1:]) for name in choices}
+    for fold, photos in enumerate(folds):
+        for name, choose in choices.items():
             _, weights = choose(np.delete(sums, fold, axis=1))
-            out[photos] = merge(errors[:, photos], weights, counts[:, photos])
-        return out
-
-    judged = {kind: judge(partial(_of_all_parts, kind=kind)) for kind in KINDS}
-    for choose in (_pruned_choice, _choice, _equal_choice)[not prune :]:
-        judged["chosen"] = judge(choose)
-        if np.nansum(judged["chosen"] ** 2) <= np.nansum(judged["equal weights"] ** 2):
-            break
-    kind, weights = choose(sums)
+            judged[name][photos] = merge(errors[:, photos], weights, counts[:, photos])
+    kind, weights = choices["chosen"](sums)
     return Fit(weights, kind, judged)
 
 
-def _limits(errors):
+def _limits(errors, counts):
     """(N,) factors that bring a photo's errors down to what is usual."""
-    sizes = np.sqrt(np.nan_to_num(np.nanmean(errors**2, axis=(0, 2, 3))))
+    squares = np.where(counts[..., None] & np.isfinite(errors), errors, 0) ** 2
+    known = np.maximum((counts & np.isfinite(errors).all(axis=-1)).sum(axis=(0, 2)), 1)
+    sizes = np.sqrt(squares.sum(axis=(0, 2, 3)) / known)
     return np.minimum(1, np.quantile(sizes, INFLUENCE) / sizes.clip(min=1e-12))
 
 
@@ -113,11 +107,24 @@ KINDS: dict[str, Kind] = {  # from the simplest on
 Choice = Callable[[np.ndarray], tuple[str, np.ndarray]]
 
 
+def _choose(sums, *, prune):
+    """The weights that pay, of the parts that are worth their time, where that is surely better than equal weights of
+    all: each step may look sure and the whole be wrong, so the whole is judged, on folds that had no part in it.
+    """
+    equal = partial(_of_all_parts, kind="equal weights")
+    choices: list[Choice] = [_pruned_choice, _choice] if prune else [_choice]
+    errors = _judged(sums, equal)
+    better = (choice for choice in choices if _sure_gain(errors, _judged(sums, choice)) > 0)
+    return next(better, equal)(sums)
+
+
+def _judged(sums, choose: Choice):
+    """(2, F) sums of squared errors of each fold under what is chosen on the others."""
+    return _errors(sums, [choose(np.delete(sums, fold, axis=1))[1] for fold in range(sums.shape[1])])
+
+
 def _of_all_parts(sums, *, kind):
     return kind, KINDS[kind](sums[0].sum(axis=0), np.arange(sums.shape[-1]))
-
-
-_equal_choice: Choice = partial(_of_all_parts, kind="equal weights")
 
 
 def _choice(sums):
@@ -168,10 +175,15 @@ def _sure_gain(errors, other):
 def _cross_fitted_errors(sums, kept, kind: Kind):
     """(2, F) sums of squared errors of each fold, under weights that the other folds gave."""
     total = sums[0].sum(axis=0)
+    return _errors(sums, [kind(total - fold, kept) for fold in sums[0]])
+
+
+def _errors(sums, weights_of_folds):
+    """(2, F) sums of squared errors of each fold under its own weights."""
     errors = []
-    for fold in sums.swapaxes(0, 1):
-        weights = _by_point(kind(total - fold[0], kept), fold.shape[1])
-        errors.append(np.einsum("vk,ekvw,wk->e", weights, fold, weights, optimize=True))
+    for fold, weights in zip(sums.swapaxes(0, 1), weights_of_folds, strict=True):
+        shares = _by_point(weights, fold.shape[1])
+        errors.append(np.einsum("vk,ekvw,wk->e", shares, fold, shares, optimize=True))
     return np.array(errors).T
 
 

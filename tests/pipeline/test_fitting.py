@@ -67,17 +67,15 @@ def test_noise_is_not_mistaken_for_skill():
     assert np.mean(judged) > 0.99
 
 
-@pytest.mark.parametrize("prune", [True, False])
-def test_what_is_chosen_is_never_judged_worse_than_equal_weights(prune):
-    """Few photos tell parts that bring a little from parts that bring nothing too badly for every choice to be good."""
-    unequal = 0
-    for seed in range(12):
-        for deviations in ([1.0, 1.0, 1.1, 1.2, 1.3], [1.0, 1.0, 4.0, 4.0]):
-            errors = errors_of(deviations, photos=40, points=4, common=2.0, seed=seed)
-            fit = fit_weights(errors, everything(errors), np.arange(40), prune=prune)
-            assert (fit.judged["chosen"] ** 2).sum() <= (fit.judged["equal weights"] ** 2).sum()
-            unequal += np.ptp(fit.weights) > 0
-    assert unequal > 3  # the law is not kept by taking equal weights always
+def test_few_photos_choose_nothing_that_is_worse_on_other_photos():
+    """Each step of a choice may look sure where few photos are held out; the choice as a whole has to be as well."""
+    changes = []
+    for seed in range(8):
+        views = [1.0] * 8
+        errors, fresh = errors_of(views, photos=75, points=4, common=2.0, seed=seed), errors_of(views, seed=100 + seed)
+        fit = fit_weights(errors, everything(errors), np.arange(75), prune=True)
+        changes.append((merge(fresh, fit.weights) ** 2).mean() / (merge(fresh, np.ones(8)) ** 2).mean() - 1)
+    assert max(changes) < 1e-3
 
 
 def test_missing_points_and_cropped_views_do_not_spoil_the_fit():

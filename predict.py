@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from tyro.conf import arg
 
 from pipeline.errors import UserError, run_script
@@ -34,7 +34,7 @@ class Options:
     """Of the power mean."""
     batch_size: Annotated[int, arg(aliases=["-b"]), Ge(1)] = 128
     """Photos at a time."""
-    decimals: Annotated[int, Ge(0)] = 2
+    decimals: Annotated[int, Interval(ge=0, le=6)] = 2
     """Of the submission's values; 0 gives integers."""
     output: Annotated[Path | None, arg(metavar="FILE")] = None
     """The submission, or the folder for --photo; without it in the run's folder."""
@@ -55,6 +55,8 @@ def main():
         check_output("--output", options.output)
     elif options.output and options.output.is_file():
         raise UserError(f"--output {options.output} is a file; with --photo it is a folder")
+    if options.photo and options.uncertainty:
+        raise UserError("--uncertainty is of a contest's test photos; leave it out with --photo")
 
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
     from pipeline.device import choose_device, describe
@@ -85,7 +87,8 @@ def main():
         print(f"merged      {ensemble.kind}")
     print(f"device      {describe(device)}")
     if options.photo:
-        predict_photos(ensemble, options.photo, options.output or ensemble.folder / "photos")
+        out = options.output or ensemble.folder / "photos"
+        predict_photos(ensemble, options.photo, out, decimals=options.decimals)
         return
 
     test = ensemble.predict_test(batch_size=options.batch_size)

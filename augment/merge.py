@@ -71,8 +71,9 @@ def blend(points: np.ndarray, weights: np.ndarray, *, method: str, power: float 
     if method == "power":
         one_sign = (np.sign(points) == np.sign(points[0])).all(axis=0) & (points[0] != 0)
         sizes = np.where(one_sign, np.abs(points), 1.0)
-        raised = (_shares(points, weights, None)[..., None] * sizes**power).sum(axis=0) ** (1 / power)
-        return np.where(one_sign, np.sign(points[0]) * raised, mean)
+        largest = sizes.max(axis=0)  # a large power of what is above 1 would overflow
+        raised = (_shares(points, weights, None)[..., None] * (sizes / largest) ** power).sum(axis=0) ** (1 / power)
+        return np.where(one_sign, np.sign(points[0]) * largest * raised, mean)
     return mean
 
 

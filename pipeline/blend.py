@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Gt, Interval
 from tyro.conf import Positional, arg
 
 from augment.merge import blend
@@ -29,7 +29,7 @@ class Options:
     """How; rank takes the order in which they are given, the best first."""
     power: Annotated[float, Gt(0)] = 2.0
     """Of the power mean."""
-    decimals: Annotated[int, Ge(0)] = 2
+    decimals: Annotated[int, Interval(ge=0, le=6)] = 2
     """Of the values that are written; 0 gives integers."""
 
 
@@ -48,20 +48,27 @@ def read_submissions(paths: tuple[Path, ...]) -> tuple[list[str], np.ndarray]:
 def truncated(points: np.ndarray) -> np.ndarray:
     """(S,) bool: which of (S, N, L, 2) submissions are integers that were cut off instead of rounded.
 
-    One that was cut lies half a pixel to the left of and above the others; one that was rounded does not.
+    One that was cut lies half a pixel to the left of and above those that are not integers; one that was rounded does
+    not. Where all are integers that cannot be told.
     """
-    whole = (points == np.floor(points)).all(axis=(1, 2, 3))
-    if points[0].size < MIN_VALUES:
+    whole = integers(points)
+    if points[0].size < MIN_VALUES or whole.all():
         return np.zeros(len(points), bool)
-    others = np.stack([np.median(np.delete(points, place, axis=0), axis=0) for place in range(len(points))])
-    offsets = np.median(points - others, axis=(1, 2))
+    offsets = np.median(points - np.median(points[~whole], axis=0), axis=(1, 2))
     return whole & (offsets < -0.25).all(axis=1)
+
+
+def integers(points: np.ndarray) -> np.ndarray:
+    """(S,) bool: which of (S, N, L, 2) submissions are whole numbers."""
+    return (points == np.floor(points)).all(axis=(1, 2, 3))
 
 
 def main():
     options = parse_flags(Options, __doc__)
     check_output("--output", options.output)
     names, points = read_submissions(options.submissions)
+    if options.weights and options.merge in ("median", "rank"):
+        raise UserError(f"--weights: --merge {options.merge} has no use for them; leave one of the two out")
     weights = np.array(options.weights or [1.0] * len(points))
     if len(weights) != len(points) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
         raise UserError(f"--weights: {len(weights)} given, {len(points)} numbers of at least 0 are needed, one above 0")
@@ -70,6 +77,8 @@ def main():
     for path, cut in zip(options.submissions, truncated(points), strict=True):
         if cut:
             print(f"warning: {path} was cut off to integers, which moves each point by half a pixel; write it anew")
+    if integers(points).all():
+        print("warning: all are whole numbers; whether some were cut off instead of rounded cannot be told")
     merged = blend(points, weights, method=options.merge, power=options.power)
     write_submission(options.output, names, merged, decimals=options.decimals)
     verify_submission(options.output, names, merged, decimals=options.decimals)

@@ -16,7 +16,17 @@ from pipeline.data import load_test_data
 from pipeline.errors import UserError
 from pipeline.files import write_text
 from pipeline.fitting import fit_weights
-from pipeline.members import Member, Place, enough, held_out, load_member, say_not_fitted, say_rows, score_row
+from pipeline.members import (
+    Member,
+    Place,
+    enough,
+    held_out,
+    load_member,
+    say_not_fitted,
+    say_rows,
+    score_row,
+    with_weights,
+)
 from pipeline.pack import Pack, Squares
 from pipeline.pictures import gallery, write_picture
 from pipeline.predictions import mean_shape_points
@@ -61,7 +71,7 @@ class Ensemble:
         opened = [load_test_data(member.recipe, len(member.network.mean_shape)) for member in self.members]
         table = opened[0][0]
         for other, _ in opened[1:]:
-            if other.names != table.names or (other.values != table.values).any():
+            if other.names != table.names or not np.array_equal(other.values, table.values):
                 raise UserError("the runs were trained on contests with other test photos; give one with --data")
         points = np.empty((len(opened), *table.values.shape, 2), np.float32)
         variances = np.zeros(points.shape[:-1], np.float32)
@@ -132,27 +142,17 @@ def load_ensemble(
     device: torch.device,
     batch_size: int,
 ) -> Ensemble:
-    """The runs in `folders`, or the newest below `runs`, ready to predict; see `load_member` and `find_runs`.
+    """The runs in `folders`, or the newest below `runs`, ready to predict; see `with_weights` and `find_runs`.
 
     Weights of several runs are fitted on the photos that all of them held out, where there are enough of these.
     Raises UserError for runs that cannot predict together.
     """
     found = sorted(find_runs(folders, runs), key=lambda run: str(run.folder))
-    members = [
-        load_member(
-            run,
-            place=place,
-            checkpoint=checkpoint,
-            views=views,
-            weights=weights,
-            device=device,
-            batch_size=batch_size,
-        )
-        for run in found
-    ]
+    members = [load_member(run, place=place, checkpoint=checkpoint, views=views, device=device) for run in found]
     counts = {len(member.network.mean_shape) for member in members}
     if len(counts) > 1:
         raise UserError(f"the runs were trained on contests with {sorted(counts)} points; give those of one")
+    members = [with_weights(member, weights, batch_size=batch_size) for member in members]
     key = _key(members)
     homes = {folder_of(run) for run in found}
     home = homes.pop() if len(homes) == 1 else runs / f"ensemble_{key[:8]}"
@@ -191,19 +191,18 @@ def _fitted(ensemble, key, path, batch_size):
     but no run better than another.
     """
     members = ensemble.members
-    names = set.intersection(*(set(member.run.held_out_names()) for member in members))
+    packs, samples, groups = _held_out_by_all(members)
     found, seconds = [], []
-    for member in members:
-        data, _ = held_out(member)
-        samples = enough(data, np.flatnonzero(np.isin(data.pack.names, list(names))))
+    for member, pack, rows in zip(members, packs, samples, strict=True):
         begun = time.perf_counter()
-        found.append(member.predict(data.pack, samples, batch_size=batch_size, description="held-out photos"))
-        seconds.append((time.perf_counter() - begun) / len(samples))
-        truth, groups = data.pack.values[samples].astype(np.float64), data.groups[samples]
+        found.append(member.predict(pack, rows, batch_size=batch_size, description="held-out photos"))
+        seconds.append((time.perf_counter() - begun) / len(rows))
+    truth = packs[0].values[samples[0]].astype(np.float64)
     points, variances = (np.stack(arrays) for arrays in zip(*found, strict=True))
     errors = points - truth
     fit = fit_weights(errors, np.ones(errors.shape[:3], bool), groups, prune=False)
-    spreads = np.sqrt(total_variance(points, variances, fit.weights))
+    weights = fit.weights.round(5)  # as they are saved
+    spreads = np.sqrt(total_variance(points, variances, weights))
     calibration = calibrate(fit.judged["chosen"], spreads, groups)
     rows = [
         score_row(member.run.folder.name, one + truth, truth, groups, each)
@@ -213,11 +212,33 @@ def _fitted(ensemble, key, path, batch_size):
     saved = {
         "key": key,
         "runs": [str(member.run.folder) for member in members],
-        "weights": fit.weights.round(5).tolist(),
+        "weights": weights.tolist(),
         "kind": fit.kind,
         "calibration": vars(calibration),
         "what it brought": rows,
     }
     write_text(path, json.dumps(saved, indent=1))
     say_rows(f"merged runs, {len(truth):,} photos held out by all", rows)
-    return replace(ensemble, weights=fit.weights, kind=fit.kind, calibration=calibration)
+    return replace(ensemble, weights=weights, kind=fit.kind, calibration=calibration)
+
+
+def _held_out_by_all(members):
+    """Each run's pack, the rows in it of the photos that all runs held out, in one order, and these photos' groups.
+
+    Raises UserError where there are too few, or the runs have other points on them.
+    """
+    if not set.intersection(*(set(member.run.held_out_names()) for member in members)):
+        raise UserError("the runs held out no photo in common")
+    opened = [held_out(member) for member in members]
+    names = [data.pack.names[data.validation].tolist() for data, _ in opened]
+    common = set.intersection(*map(set, names))
+    first, _ = opened[0]
+    chosen = enough(first, first.validation[[name in common for name in names[0]]])
+    samples = []
+    for data, _ in opened:
+        row_of = {name: row for row, name in enumerate(data.pack.names.tolist())}
+        samples.append(np.array([row_of[name] for name in first.pack.names[chosen]]))
+    values = [data.pack.values[rows] for (data, _), rows in zip(opened, samples, strict=True)]
+    if not all(np.array_equal(values[0], other, equal_nan=True) for other in values[1:]):
+        raise UserError("the runs were trained on other points of the photos that they all held out")
+    return [data.pack for data, _ in opened], samples, first.groups[chosen]

@@ -123,7 +123,7 @@ def main():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch's own tracing, about what is verified here
-                found = export(network, photos[:2], folder / name)
+                found = export(network, photos[[0, -1]], folder / name)
         except ModuleNotFoundError as error:
             print(f"{name:44}left out: {error}; it needs: pip install onnx onnxscript onnxruntime")
             continue

@@ -30,6 +30,7 @@ from pipeline.views import FixedView, parse_views, read_views
 MAX_FITTED = 4000  # held-out photos are enough, and their points of all views fit into memory
 MIN_FITTED = 20
 MIN_GROUPS = 5
+BY_HAND = "weights by hand"
 
 
 @dataclass(frozen=True)
@@ -112,21 +113,8 @@ class Member:
         return points, variances
 
 
-def load_member(
-    run: Run,
-    *,
-    place: Place,
-    checkpoint: str,
-    views: Path | None,
-    weights: str,
-    device: torch.device,
-    batch_size: int,
-) -> Member:
-    """A run with the views of its recipe, or of a file, and weights: "equal" (or by hand), "fit", or "auto".
-
-    "auto" takes the run's fitted weights; where there are none of these views and this checkpoint, it fits them, and
-    where that cannot be done it says why and takes equal ones.
-    """
+def load_member(run: Run, *, place: Place, checkpoint: str, views: Path | None, device: torch.device) -> Member:
+    """A run with the views of its recipe, or of a file, and the weights that these have by hand, else equal ones."""
     recipe = place.of(run.recipe())
     digest = _digest(run.best if checkpoint == "best" else run.last)
     network = load_run_network(run, checkpoint).to(device)
@@ -136,11 +124,17 @@ def load_member(
     entries = read_views(views) if views else recipe.prediction.views
     parsed = parse_views(entries, size=recipe.photos.size, mirroring=permutation is not None, source=source)
     hand = np.array([view.weight for view in parsed])
-    kind = "equal weights" if (hand == hand[0]).all() else "weights by hand"
-    member = Member(
-        run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, device, digest
-    )
-    if weights == "equal" or (weights == "auto" and kind == "weights by hand"):
+    kind = "equal weights" if (hand == hand[0]).all() else BY_HAND
+    return Member(run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, device, digest)
+
+
+def with_weights(member: Member, weights: str, *, batch_size: int) -> Member:
+    """The member with its own weights: "equal" (or by hand), "fit", or "auto".
+
+    "auto" takes the run's fitted weights; where there are none of these views and this checkpoint, it fits them, and
+    where that cannot be done it says why and takes equal ones.
+    """
+    if weights == "equal" or (weights == "auto" and member.kind == BY_HAND):
         return member
     saved = None if weights == "fit" else _saved(member)
     if saved:
@@ -164,7 +158,9 @@ def held_out(member: Member) -> tuple[TrainingData, np.ndarray]:
 
     Raises UserError where the data are not there, not the same, or too few are held out.
     """
-    data = load_training_data(replace(member.recipe, photos=member.run.photo_options()))
+    place, own = member.recipe.run, member.run.recipe().run.data
+    place = replace(place, data=own) if own.exists() else place  # --data may be a test alone
+    data = load_training_data(replace(member.recipe, run=place, photos=member.run.photo_options()))
     member.run.check_data(data)
     return data, enough(data, data.validation)
 
@@ -195,8 +191,9 @@ def fit_member(member: Member, *, batch_size: int) -> Member:
     truth, groups = data.pack.values[samples].astype(np.float64), data.groups[samples]
     errors = points - truth
     fit = fit_weights(errors, counts, groups, prune=True)
-    calibration = calibrate(fit.judged["chosen"], spread(points, fit.weights, counts), groups)
-    fitted = replace(member, weights=fit.weights, kind=fit.kind, calibration=calibration)
+    weights = fit.weights.round(5)  # as they are saved, so that the next prediction is the same
+    calibration = calibrate(fit.judged["chosen"], spread(points, weights, counts), groups)
+    fitted = replace(member, weights=weights, kind=fit.kind, calibration=calibration)
     rows = [
         score_row(view.name, errors[place] + truth, truth, groups, seconds) for place, view in enumerate(member.views)
     ]
@@ -206,7 +203,7 @@ def fit_member(member: Member, *, batch_size: int) -> Member:
     saved = {
         "checkpoint": member.digest,
         "views": [view.plain for view in member.views],
-        "weights": fit.weights.round(5).tolist(),
+        "weights": weights.tolist(),
         "kind": fit.kind,
         "calibration": vars(calibration),
         "what it brought": rows,

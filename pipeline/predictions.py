@@ -83,7 +83,10 @@ def predict_views(
 
 
 def _bring_back(view: View, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(B, K, 2) points of the view's images as points of the window, and whether the view has not cropped them out."""
+    """(B, K, 2) points of the view's images as points of the window, and whether the view has not cropped them out.
+
+    A point outside the window has been cropped by all views alike, and counts in each.
+    """
     home = view.placement.inverse().move(found, permutation)
     whole = View.identity(len(home), view.source)
     return home, view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)

@@ -178,6 +178,8 @@ def find_run(folder: Path | None, runs: Path) -> Run:
     Raises UserError where there is none.
     """
     if folder:
+        if folds := fold_runs(folder):
+            raise UserError(f"{folder} has {len(folds)} folds; give one of them, such as {folds[0].folder}")
         if not (folder / "recipe.yaml").exists():
             raise UserError(f"{folder} is not the folder of a run: it has no recipe.yaml")
         return Run(folder)

@@ -16,12 +16,12 @@ class Options:
     submission: Positional[Path]
     """The submission."""
     truth: Positional[Path]
-    """The labels, in the form of a submission; rows may be in any order."""
+    """The labels, in the form of a submission; rows may be in any order, an empty cell is a missing point."""
 
 
 def score_submission(submission: Path, truth: Path) -> Scores:
     """MSE per coordinate and NME. Raises UserError when the two are not of the same photos and number of points."""
-    names, true_points = read_submission(truth)
+    names, true_points = read_submission(truth, gaps=True)
     return score(read_in_order(submission, names, true_points.shape[1], of=truth), true_points)
 
 

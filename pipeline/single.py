@@ -20,7 +20,7 @@ BLOCK = 8
 SIDE = 1000  # of a picture, at most
 
 
-def predict_photos(ensemble: Ensemble, path: Path, out: Path):
+def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int):
     """Writes a picture of each photo and `points.csv` into the folder `out`. A broken photo is named and left out.
 
     Raises UserError where there is no photo that can be read.
@@ -41,7 +41,7 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path):
             points += list(found)
     if not names:
         raise UserError(f"none of the {len(paths):,} photos of {path} can be read")
-    write_submission(out / "points.csv", names, np.stack(points), decimals=2)
+    write_submission(out / "points.csv", names, np.stack(points), decimals=decimals)
     print(f"pictures    {out}/")
     print(f"points      {out / 'points.csv'}: {points[0].shape[0]} points on each of {len(names):,} photos")
 

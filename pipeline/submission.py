@@ -6,6 +6,7 @@ M0, M1 … are places in the photo's list of asked points. Values are rounded, n
 a bias of half a pixel, which cost 0.42 of a score of 8; see docs/experiments.md.
 """
 
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -36,22 +37,34 @@ def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray):
         table.to_csv(file, float_format="%.3f")
 
 
-def read_submission(path: Path) -> tuple[list[str], np.ndarray]:
-    """The names and the (N, L, 2) points of a submission. Raises UserError where the file is none."""
-    names, points = zip(*_read_in_blocks(path), strict=True)
-    return list(chain.from_iterable(names)), np.concatenate(points)
+def read_submission(path: Path, *, gaps: bool = False) -> tuple[list[str], np.ndarray]:
+    """The names and the (N, L, 2) points of a submission, or of labels with `gaps`: NaN where a cell is empty or "nan".
+
+    Raises UserError where the file is none.
+    """
+    blocks_of_names, points = zip(*_read_in_blocks(path, gaps=gaps), strict=True)
+    names = list(chain.from_iterable(blocks_of_names))
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise UserError(f"{path} is not a submission: it has more than one row of {twice}")
+    return names, np.concatenate(points)
 
 
-def _read_in_blocks(path):
+def _read_in_blocks(path, *, gaps=False):
     """The names and the points of so many rows at a time."""
+    kind = str if gaps else {0: str}
     try:
-        with pd.read_csv(path, index_col=0, dtype={0: str}, keep_default_na=False, chunksize=ROWS) as tables:
+        with pd.read_csv(path, index_col=0, dtype=kind, keep_default_na=False, chunksize=ROWS) as tables:
             for table in tables:
-                values = table.to_numpy(np.float64)
+                values = (table.replace("", "nan") if gaps else table).to_numpy(np.float64)
                 if not values.size or values.shape[1] % 2:
                     count = f"{values.shape[1]} columns of numbers"
                     raise UserError(f"{path} is not a submission: {count}; x and y of each point are expected")
-                yield [str(name) for name in table.index], values.reshape(len(values), -1, 2)
+                names = [str(name) for name in table.index]
+                if not gaps and not np.isfinite(values).all():
+                    wrong = names[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
+                    raise UserError(f"{path} is not a submission: {wrong} has a value that is no number")
+                yield names, values.reshape(len(values), -1, 2)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a submission: {str(error).splitlines()[0]}") from error
 

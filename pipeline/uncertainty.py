@@ -67,6 +67,10 @@ def say_calibration(calibration: Calibration | None):
             within = f"{row['within one']:15.1%} {row['within two']:19.1%}"
             print(f"{row['expected']:16.2f} {row['found']:6.2f} {within}")
         print()
+    else:
+        print(
+            "            calibrated by the mean of the runs' own; how well that holds for what they merge to is unknown"
+        )
 
 
 def _fit(errors, spreads):

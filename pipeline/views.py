@@ -71,6 +71,8 @@ def read_views(path: Path) -> Any:
 
 def _parse_view(entry, size, place):
     given = entry if isinstance(entry, dict) else {"augment": entry}
+    if unknown := sorted(set(given) - {"augment", "weight"}):
+        raise UserError(f"{place} has no {unknown[0]!r}, only augment and weight")
     plain, weight = given.get("augment"), given.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
         raise UserError(f"{place}: the weight {weight!r} is not a number above 0")

@@ -45,18 +45,34 @@ def convex_weights(covariance: np.ndarray, *, shrink: float = 0.0) -> np.ndarray
     """
     flat = covariance.reshape(-1, *covariance.shape[-2:])
     size = flat.shape[-1]
-    found = np.empty((len(flat), size))
-    for row, matrix in enumerate(flat):
-        typical = np.trace(matrix) / size
-        if typical <= 0:
-            found[row] = 1 / size
-            continue
-        shrunk = (1 - shrink) * matrix / typical + (shrink + 1e-9) * np.eye(size)
+    typical = np.trace(flat, axis1=1, axis2=2)[:, None, None] / size
+    shrunk = (1 - shrink) * flat / np.where(typical > 0, typical, 1) + (shrink + 1e-9) * np.eye(size)
+    found, sure = _without_negatives(shrunk)
+    for row in np.flatnonzero(~sure):
         # The least |L' w|^2 with sum(w) = 1 is, up to its scale, the least |L' w|^2 + (sum(w) - 1)^2.
-        root = np.vstack((np.linalg.cholesky(shrunk).T, np.ones(size)))
+        root = np.vstack((np.linalg.cholesky(shrunk[row]).T, np.ones(size)))
         solution = nnls(root, np.append(np.zeros(size), 1.0))[0]
         found[row] = solution / solution.sum()
     return found.reshape(covariance.shape[:-1])
+
+
+def _without_negatives(covariance):
+    """(M, V) weights of many (M, V, V) covariances at once, those that come out negative left out until none does; and
+    whether that was right, (M,): no weight that is 0 would lessen the error by growing (Kuhn and Tucker's condition).
+    """
+    size = covariance.shape[-1]
+    kept = np.ones(covariance.shape[:-1], bool)
+    while True:
+        inner = np.where(kept[:, :, None] & kept[:, None], covariance, np.eye(size))
+        weights = np.linalg.solve(inner, kept[..., None].astype(np.float64))[..., 0]
+        negative = kept & (weights <= 0)
+        if not negative.any():
+            break
+        kept &= ~negative
+    weights /= weights.sum(axis=1, keepdims=True)
+    slopes = (covariance @ weights[..., None])[..., 0]
+    level = (slopes * weights).sum(axis=1, keepdims=True)
+    return weights, (slopes > level * (1 - 1e-9)).all(axis=1)
 
 
 def blend(points: np.ndarray, weights: np.ndarray, *, method: str, power: float = 2.0) -> np.ndarray:

@@ -54,6 +54,14 @@ def test_one_that_was_cut_to_integers_is_found_and_one_that_was_rounded_is_not(
     assert not truncated(points).any()
     assert not truncated(np.stack([points[0], points[1], np.rint(points[2])])).any()
     assert truncated(np.stack([points[0], np.floor(points[1]), points[2]])).tolist() == [False, True, False]
+    floors = np.floor(points)
+    assert truncated(np.stack([points[0], floors[1], floors[2]])).tolist() == [False, True, True]
+    assert truncated(np.stack([points[0], floors[1], np.rint(points[2])])).tolist() == [False, True, False]
+    assert not truncated(floors).any()  # nothing to see it by
+    for number in (0, 2):
+        write_submission(tmp_path / f"whole{number}.csv", NAMES, floors[number], decimals=0)
+    merged_by(monkeypatch, *sorted(tmp_path.glob("whole*.csv")), "--output", tmp_path / "merged.csv")
+    assert "cannot be told" in capsys.readouterr().out
     write_submission(paths[1], NAMES, np.floor(points[1]), decimals=0)
     merged_by(monkeypatch, *paths, "--output", tmp_path / "merged.csv")
     assert "1.csv was cut off" in capsys.readouterr().out
@@ -68,6 +76,12 @@ def test_submissions_of_other_photos_or_numbers_of_points_are_refused(submission
             read_submissions((paths[0], tmp_path / other))
     with pytest.raises(UserError, match="at least two"):
         read_submissions(paths[:1])
+
+
+def test_weights_that_a_merge_does_not_use_are_refused(submissions, monkeypatch):
+    for method in ("median", "rank"):
+        with pytest.raises(UserError, match=f"--merge {method} has no use"):
+            merged_by(monkeypatch, *submissions[0], "--merge", method, "--weights", "1", "2", "3")
 
 
 @pytest.mark.parametrize("weights", [["1", "2"], ["1", "-1", "1"], ["0", "0", "0"], ["nan", "1", "1"]])

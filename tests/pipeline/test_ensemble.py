@@ -3,13 +3,17 @@
 import itertools
 import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import ensemble
 from pipeline.checkpoint import load_checkpoint
+from pipeline.errors import UserError
 from pipeline.recipe import VIEWS, read_recipe
 from pipeline.runs import Run
 from pipeline.submission import read_submission
@@ -87,6 +91,40 @@ def test_runs_are_merged_in_pixels_of_the_photos_and_in_any_order(runs, tmp_path
     predict(folder, "--run", first, second, "--merge", "median", "--output", tmp_path / "median.csv")
     out = predict(folder, "--run", first, second, "--merge", "rank", "--output", tmp_path / "rank.csv")
     assert "rank" in out
+
+
+def test_fitted_weights_are_found_again_whatever_their_decimals(runs, tmp_path):
+    folder, first, second = runs
+    (tmp_path / "three.json").write_text(json.dumps([[], *([{"AffineAugmenter": {"scale": s}}] for s in (0.9, 1.1))]))
+    flags = ("--run", first, second, "--views", tmp_path / "three.json", "--output", tmp_path / "s.csv")
+    assert "photos held out by all" in predict(folder, *flags)
+    assert "photos held out by all" not in predict(folder, *flags)
+
+
+def test_weights_are_fitted_on_a_runs_own_data_where_another_folder_has_a_test_alone(runs, contest, tmp_path):
+    folder, first, _ = runs
+    shutil.copytree(contest / "test", tmp_path / "other/test")
+    flags = ("--run", first, "--data", tmp_path / "other", "--weights", "fit", "--output", tmp_path / "s.csv")
+    assert "on held-out photos" in predict(folder, *flags)
+
+
+def test_runs_are_fitted_on_the_same_photos_whatever_their_order_and_what_each_left_out(monkeypatch):
+    """Two contests with the same photos in other orders, one of which has lost a photo."""
+    numbers = {name: number for number, name in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    runs, members = {}, []
+    for order in ("zyxwvutsrqponmlkjihgfedcba", "bdfhjlnprtvxacegikmoqsuwy"):
+        values = np.array([numbers[name] for name in order], float)[:, None, None] * np.ones((1, 3, 2))
+        pack = SimpleNamespace(names=np.array(list(order)), values=values)
+        data = SimpleNamespace(pack=pack, validation=np.arange(len(order)), groups=values[:, 0, 0].astype(int))
+        members.append(SimpleNamespace(run=SimpleNamespace(held_out_names=lambda: list(numbers))))
+        runs[id(members[-1])] = data
+    monkeypatch.setattr(ensemble, "held_out", lambda member: (runs[id(member)], None))
+    packs, samples, groups = ensemble._held_out_by_all(members)
+    one, other = (pack.values[rows, 0, 0].astype(int).tolist() for pack, rows in zip(packs, samples, strict=True))
+    assert one == other == groups.tolist() == list(range(24, -1, -1))
+    packs[1].values[0] += 1
+    with pytest.raises(UserError, match="other points"):
+        ensemble._held_out_by_all(members)
 
 
 def test_uncertainty_has_a_number_for_each_value_of_the_submission(runs, contest, tmp_path):

@@ -91,6 +91,26 @@ def test_the_score_is_that_of_the_contest_whatever_the_order_of_rows(tmp_path):
     write_submission(tmp_path / "other.csv", names[:4], truth[:4], decimals=4)
     with pytest.raises(UserError, match="of the same photos"):
         score_submission(tmp_path / "other.csv", tmp_path / "truth.csv")
-    (tmp_path / "bad.csv").write_text("file_name,X,Y\na,1,two\n")
-    with pytest.raises(UserError, match="not a submission"):
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file_name,X,Y\na,1,two\n", "not a submission"),
+        ("file_name,X,Y\na,1,2\nb,1,\n", "not a submission"),
+        ("file_name,X,Y\na,1,2\nb,1,nan\n", "b has a value that is no number"),
+        ("file_name,X,Y\na,1,2\na,1,3\n", "more than one row of a"),
+        ("file_name,X\na,1\n", "x and y of each point"),
+    ],
+)
+def test_what_is_no_submission_is_refused_and_not_scored(text, said, tmp_path):
+    (tmp_path / "bad.csv").write_text(text)
+    write_submission(tmp_path / "truth.csv", ["a", "b"], np.zeros((2, 1, 2)), decimals=0)
+    with pytest.raises(UserError, match=said):
         score_submission(tmp_path / "bad.csv", tmp_path / "truth.csv")
+
+
+def test_a_point_that_the_labels_lack_does_not_count(tmp_path):
+    (tmp_path / "truth.csv").write_text("file_name,X0,Y0,X1,Y1\na,1,1,,\nb,1,1,nan,nan\nc,1,1,5,5\n")
+    write_submission(tmp_path / "mine.csv", list("abc"), np.full((3, 2, 2), 3.0), decimals=0)
+    assert score_submission(tmp_path / "mine.csv", tmp_path / "truth.csv").mse == pytest.approx(4)

@@ -16,6 +16,7 @@ import torch
 
 from augment.geometry import linear_part
 from augment.key import Key
+from augment.warp import on_device
 
 NOISE_TILE = 256
 # The tables of ITU-T T.81, annex K.
@@ -45,7 +46,7 @@ class Effect:
     def fired(self) -> np.ndarray:
         """(B,) bool: which images are changed at all."""
         differs = [
-            (array != self.neutral[name]).reshape(len(array), -1).any(axis=1) for name, array in vars(self).items()
+            (array != self.neutral[name]).any(axis=tuple(range(1, array.ndim))) for name, array in vars(self).items()
         ]
         return np.logical_or.reduce(differs)
 
@@ -56,6 +57,10 @@ class Effect:
             for name, array in vars(self).items()
         }
         return replace(self, **kept)
+
+    def at(self, rows: np.ndarray) -> Self:
+        """The effect of the images at `rows`."""
+        return replace(self, **{name: array[rows] for name, array in vars(self).items()})
 
     def through(self, geometry: np.ndarray, size: tuple[int, int]) -> Self:
         """The effect as it looks when the image of `size` that has it is warped by (B, 3, 3) matrices."""
@@ -70,7 +75,7 @@ class Effect:
         raise NotImplementedError
 
     def on_tensor(self, images: torch.Tensor) -> torch.Tensor:
-        """The (B, 3, H, W) float32 images after the effect."""
+        """The (B, 3, H, W) float32 images, all of which it changes, after the effect; they may be the same tensor."""
         raise NotImplementedError
 
 
@@ -175,7 +180,7 @@ class Noise(Effect):
 
     def on_tensor(self, images):
         tile = noise_tile_on(images.device)
-        place = torch.from_numpy(self.place).to(images.device, non_blocking=True)
+        place = on_device(self.place, images.device)
         height, width = (torch.arange(n, device=images.device) for n in images.shape[2:])
         rows, columns = (place[:, :1] + height) % NOISE_TILE, (place[:, 1:] + width) % NOISE_TILE
         noise = tile[rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
@@ -215,8 +220,7 @@ class Jpeg(Effect):
         to_blue, to_red = _uneven_floor(double, 8 / 16, 7 / 16)[:, :, :height, :width].unbind(1)
         green = -0.344136 * to_blue - 0.714136 * to_red
         changed = torch.stack((1.402 * to_red, green, 1.772 * to_blue), dim=1).round() + luma[:, None, :height, :width]
-        fired = torch.from_numpy(self.fired()).to(images.device, non_blocking=True)[:, None, None, None]
-        return torch.where(fired, whole(changed), images)
+        return whole(changed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +241,7 @@ class LowResolution(Effect):
 
     def on_tensor(self, images):
         rows, columns = (
-            to_float32(images, np.stack([_there_and_back(n, _smaller(n, factor)) for factor in self.factor]))
+            _there_and_back(n, to_float32(images, np.array([_smaller(n, factor) for factor in self.factor])))
             for n in images.shape[2:]
         )
         return whole(rows[:, None] @ images @ columns[:, None].transpose(2, 3))
@@ -303,22 +307,16 @@ def _smaller(length, factor):
     return max(1, round(length * factor))
 
 
-@lru_cache(maxsize=256)
 def _there_and_back(length, small):
-    """(length, length): averages over areas down to `small` pixels, then interpolates linearly up again."""
-    if small == length:
-        return np.eye(length)
-    edges = np.arange(length + 1) * small / length
-    overlap = np.minimum(edges[1:], np.arange(1, small + 1)[:, None]) - np.maximum(
-        edges[:-1], np.arange(small)[:, None]
-    )
-    down = overlap.clip(min=0)
-    place = ((np.arange(length) + 0.5) * small / length - 0.5).clip(0, small - 1)
-    low = np.minimum(place.astype(int), max(small - 2, 0))
-    up = np.zeros((length, small))
-    up[np.arange(length), low] = 1 - (place - low)
-    up[np.arange(length), np.minimum(low + 1, small - 1)] += place - low
-    return up @ (down / down.sum(axis=1, keepdims=True))
+    """(B, length, length): averages over areas down to (B,) `small` pixels, then interpolates linearly up again."""
+    place = torch.arange(length, device=small.device)
+    share = small[:, None, None] / length
+    overlap = torch.minimum((place + 1) * share, place[:, None] + 1) - torch.maximum(place * share, place[:, None])
+    overlap = overlap.clamp_(min=0)
+    down = overlap / overlap.sum(dim=2, keepdim=True).clamp(min=1e-6)  # the rows beyond `small` stay empty
+    middle = ((place[:, None] + 0.5) * share - 0.5).clamp_(min=0)
+    up = (1 - (torch.minimum(middle, small[:, None, None] - 1) - place).abs()).clamp_(min=0)
+    return up @ down
 
 
 def _jpeg_steps(quality):
@@ -352,13 +350,13 @@ def _quantise(plane, steps):
 
 def _uneven_floor(plane, even, odd):
     """The floor of a plane after so much is added to its even and odd columns: libjpeg's way not to drift."""
-    added = torch.tensor((even, odd), device=plane.device).repeat((plane.shape[-1] + 1) // 2)[: plane.shape[-1]]
-    return (plane + added).floor_()
+    parity = torch.arange(plane.shape[-1], device=plane.device) % 2
+    return (plane + (even + (odd - even) * parity)).floor_()
 
 
 def to_float32(images: torch.Tensor, array: np.ndarray) -> torch.Tensor:
     """An array as float32 on the device of the images, without waiting for the copy."""
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(images.device, non_blocking=True)
+    return on_device(array, images.device, np.float32)
 
 
 def whole(images: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ def matrices(rows):
     if len(rows) == 2:
         rows = [*rows, (0, 0, 1)]
     entries = [entry for row in rows for entry in row]
-    built = np.empty((max(getattr(entry, "size", 1) for entry in entries), 9))
+    built = np.empty((*np.broadcast_shapes((1,), *map(np.shape, entries)), 9))
     for place, entry in enumerate(entries):
         built[:, place] = entry
     return built.reshape(-1, 3, 3)

@@ -15,7 +15,7 @@ import torch
 from augment.effects import Effect, to_float32, whole
 from augment.geometry import is_affine, transform_points
 from augment.key import Key
-from augment.warp import grid_sample
+from augment.warp import grid_sample, on_device
 
 PATCH = (48, 192)  # height and width of every mask
 WORDS = ("LIVE", "NEWS", "photo", "SALE", "www.", "MOVIE", "2020", "Star", "TODAY", "No. 1", "stock", "(c)")
@@ -62,17 +62,26 @@ class Overlay(Effect):
             image[part] = np.rint(image[part] + (colour.astype(np.float32) - image[part]) * cover[..., None])
 
     def on_tensor(self, images):
-        size = tuple(images.shape[2:])
-        bank = masks_on(images.device)
-        for layer in range(self.mask.shape[1]):
-            mask, matrix = self.mask[:, layer], self.matrix[:, layer]
-            flat = _rectangle_cover(to_float32(images, _inverse_rows(matrix)), size)
-            chosen = bank[torch.from_numpy(np.maximum(mask, 0)).to(images.device, non_blocking=True)]
-            drawn = grid_sample(chosen, matrix, size, padding_mode="zeros")[:, 0].round() / 255
-            kind = to_float32(images, np.stack((mask == RECTANGLE, mask > RECTANGLE)))[:, :, None, None]
-            cover = (kind[0] * flat + kind[1] * drawn)[:, None]
-            images = whole(images + (to_float32(images, self.colour[:, layer])[:, :, None, None] - images) * cover)
+        for mask, matrix, colour in zip(*(array.swapaxes(0, 1) for array in vars(self).values()), strict=True):
+            for chosen, cover_of in ((mask == RECTANGLE, _flat_cover), (mask > RECTANGLE, _drawn_cover)):
+                if chosen.any():
+                    rows = on_device(np.flatnonzero(chosen), images.device)
+                    some = images[rows]
+                    cover = cover_of(mask[chosen], matrix[chosen], tuple(images.shape[2:]), images.device)
+                    paint = to_float32(images, colour[chosen])[:, :, None, None]
+                    images[rows] = whole(some + (paint - some) * cover[:, None])
         return images
+
+
+def _flat_cover(mask, matrix, size, device):
+    """(B, H, W) share of each pixel that rectangles cover."""
+    return _rectangle_cover(on_device(_inverse_rows(matrix), device), size)
+
+
+def _drawn_cover(mask, matrix, size, device):
+    """(B, H, W) share of each pixel that shapes and words cover."""
+    shapes = masks_on(device)[on_device(mask, device)]
+    return grid_sample(shapes, matrix, size, padding_mode="zeros")[:, 0].round() / 255
 
 
 def _inverse_rows(matrix):

@@ -15,7 +15,7 @@ from augment.effects import Blur, Colour, Effect, Jpeg, LowResolution, Noise, To
 from augment.foreign import Foreign
 from augment.geometry import mirror, transform_points
 from augment.overlay import Overlay
-from augment.warp import each_image, grid_sample, warp_image, ways_back
+from augment.warp import each_image, grid_sample, on_device, warp_image, ways_back
 
 EFFECTS = {kind.__name__: kind for kind in (Blur, Colour, Foreign, Jpeg, LowResolution, Noise, Overlay, Tone)}
 
@@ -58,8 +58,12 @@ class View:
 
     @cached_property
     def mirrored(self) -> np.ndarray:
-        """(B,) bool: whether left and right change places."""
-        return np.linalg.det(self.geometry) * self.geometry[:, 2, 2] < 0
+        """(B,) bool: whether left and right change places.
+
+        That is the determinant's sign where the last row makes the frame's points positive, as those of all augmenters
+        do; products and inverses of such matrices do too.
+        """
+        return np.linalg.det(self.geometry) < 0
 
     @property
     def varies(self) -> bool:
@@ -91,9 +95,10 @@ class View:
         Raises ValueError where it cannot: a matrix that squeezes the image flat, a colour map that loses a colour,
         an effect other than colour. `view.placement.inverse()` brings points home whatever the effects.
         """
-        colours = [effect.inverse() for effect in self.effects if isinstance(effect, Colour)]
-        if len(colours) < len(self.effects):
-            lost = next(effect for effect in self.effects if not isinstance(effect, Colour))
+        effects = [effect for effect in self.effects if effect.fired().any()]
+        colours = [effect.inverse() for effect in effects if isinstance(effect, Colour)]
+        if len(colours) < len(effects):
+            lost = next(effect for effect in effects if not isinstance(effect, Colour))
             raise ValueError(f"{type(lost).__name__} cannot be undone; the placement of the view can")
         if not (np.linalg.cond(self.geometry) < 1e10).all():
             raise ValueError("the geometry of this view has no inverse")
@@ -105,7 +110,8 @@ class View:
         On the CPU the result lies in channels-last order.
         """
         assert images.dtype == torch.uint8
-        assert tuple(images.shape[-2:]) == self.source, f"images of {tuple(images.shape)} for a view of {self.source}"
+        expected = (len(self), 3, *self.source)
+        assert tuple(images.shape) == expected, f"images of {tuple(images.shape)} for a view of {expected}"
         return self._warp_with_opencv(images) if images.device.type == "cpu" else self.warp_with_torch(images)
 
     def _warp_with_opencv(self, images):
@@ -121,10 +127,15 @@ class View:
         return each_image(change, images, self.size)
 
     def warp_with_torch(self, images: torch.Tensor) -> torch.Tensor:
-        """`warp` on any device."""
+        """`warp` on any device; an effect computes those images alone that it changes."""
         warped = grid_sample(images.float(), self.geometry, self.size).round_()
         for effect in self.effects:
-            warped = effect.on_tensor(warped)
+            fired = effect.fired()
+            if len(fired) and fired.all():
+                warped = effect.on_tensor(warped)
+            elif fired.any():
+                rows = on_device(np.flatnonzero(fired), warped.device)
+                warped[rows] = effect.at(fired).on_tensor(warped[rows])
         return warped.to(torch.uint8)
 
     def move(self, points: np.ndarray, permutation: np.ndarray | None = None) -> np.ndarray:

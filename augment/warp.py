@@ -13,6 +13,12 @@ import torch
 from augment.geometry import is_affine, translation
 
 
+def on_device(array: np.ndarray, device: torch.device, dtype: type | None = None) -> torch.Tensor:
+    """The array on the device. A GPU is given it from pinned memory, so that nobody waits for the copy."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def each_image(
     change: Callable[[int, np.ndarray, np.ndarray], None], images: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
@@ -89,9 +95,8 @@ def grid_sample(
     TF32, whose 10 bits of mantissa are an error of 0.1 px at 128 px.
     """
     height, width = images.shape[-2:]
-    to_unit_square = np.array([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1], [0, 0, 1]])
-    inverse = (to_unit_square @ np.linalg.inv(geometry)).astype(np.float32)
-    rows = torch.from_numpy(inverse).to(images.device, non_blocking=True)
+    to_unit_square = np.array([[2 / max(width - 1, 1), 0, -1], [0, 2 / max(height - 1, 1), -1], [0, 0, 1]])
+    rows = on_device(to_unit_square @ np.linalg.inv(geometry), images.device, np.float32)
     (a, b, c), (d, e, f), (g, h, i) = rows.permute(1, 2, 0)[..., None, None]
     x = torch.arange(size[1], dtype=torch.float32, device=images.device)
     y = torch.arange(size[0], dtype=torch.float32, device=images.device)[:, None]

@@ -101,6 +101,33 @@ def test_opencv_and_torch_agree_for_chains(view):
     assert difference.mean() < (2 if any(isinstance(effect, Jpeg) for effect in view.effects) else 0.7)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (2, 3)])
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {"jpeg", "random"}))
+def test_opencv_and_torch_agree_on_images_of_hardly_a_pixel(name, size):
+    view, images = drawn_by(ALL[name], 1, size=size), random_images(0, size=size)
+    assert (view.warp(images).int() - view.warp_with_torch(images).int()).abs().max() <= 1
+
+
+def test_a_batch_of_no_images_is_one_of_none():
+    view = drawn_by(Chain(tuple(ALL.values())), batch=0, size=(48, 64))
+    images = random_images(0)[:0]
+    assert view.warp(images).shape == view.warp_with_torch(images).shape == (0, 3, 48, 64)
+    assert view.move(np.empty((0, 5, 2)), np.arange(5)).shape == (0, 5, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_nothing_waits_for_the_gpu(name):
+    images = random_images(0).cuda()
+    drawn_by(ALL[name], 0).warp(images)  # what is made once, such as the tile of noise, is copied once
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        drawn_by(ALL[name], 1).warp(images)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
 @pytest.mark.gpu
 @given(views_of(GEOMETRIC | PHOTOMETRIC))
 def test_cpu_and_gpu_agree(view):

@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 
 from augment import (
     AffineAugmenter,
+    BarsAugmenter,
     BlurAugmenter,
     BrightnessContrastAugmenter,
+    Chain,
+    CropAugmenter,
     GreyAugmenter,
+    JpegAugmenter,
     Key,
     MirrorAugmenter,
     PerspectiveAugmenter,
@@ -182,6 +186,35 @@ def test_a_view_that_does_nothing_does_not_hand_out_the_images_themselves():
     warped = View.identity(4, SIZE).warp(images)
     warped.zero_()
     assert images.float().mean() > 1
+
+
+@given(st.lists(st.sampled_from(["affine", "perspective", "crop", "mirror"]), max_size=4), st.integers(0, 2**32))
+def test_a_view_is_mirrored_as_often_as_it_mirrors_however_far_it_is_tilted(names, seed):
+    """A corner that lies behind the horizon changes nothing about it."""
+    widest = {
+        "affine": AffineAugmenter(rotation=(-180, 180), scale=(0.5, 2), stretch=(0.5, 2), shift_x=(-0.5, 0.5)),
+        "perspective": PerspectiveAugmenter(tilt_x=(-0.45, 0.45), tilt_y=(-0.45, 0.45)),
+        "crop": CropAugmenter(share=(0.1, 1)),
+        "mirror": MirrorAugmenter(probability=1),
+    }
+    view = drawn_by(Chain(tuple(widest[name] for name in names)), seed)
+    assert (view.mirrored == names.count("mirror") % 2).all()
+    assert (view.placement.inverse().mirrored == view.mirrored).all()
+
+
+@pytest.mark.parametrize(
+    "augmenter",
+    [BlurAugmenter(probability=0), BlurAugmenter(sigma=0), JpegAugmenter(quality=100), BarsAugmenter(left=0, right=0)],
+)
+def test_what_does_nothing_can_be_undone(augmenter):
+    view = drawn_by(augmenter)
+    assert torch.equal(view.inverse().warp(view.warp(images_of(0))), images_of(0))
+
+
+def test_images_of_another_number_than_the_view_has_are_refused():
+    for view in (drawn_by(BlurAugmenter(), batch=5), drawn_by(BlurAugmenter(), batch=1)):
+        with pytest.raises(AssertionError, match="images of"):
+            view.warp(images_of(0))
 
 
 def test_mirrored_points_without_a_permutation_are_refused():

@@ -9,6 +9,7 @@ This file has what they share and what combines them; `geometric.py` and `photom
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -41,13 +42,18 @@ class Augmenter:
     def __post_init__(self):
         for parameter in ("probability", *self.parameters()):
             value = getattr(self, parameter)
-            low, high = ends(value)
-            least, most = self.bounds.get(parameter, (-np.inf, np.inf)) if parameter != "probability" else (0, 1)
-            if not low <= high or not np.isfinite((low, high)).all():
-                raise ValueError(f"{type(self).__name__}.{parameter}: {value!r} is not a number or a range [low, high]")
+            name = f"{type(self).__name__}.{parameter}"
+            if parameter == "probability":
+                check_probability(name, value)
+                continue
+            numbers = value if isinstance(value, tuple) else (value, value)
+            if len(numbers) != 2 or not all(map(is_number, numbers)) or not numbers[0] <= numbers[1]:
+                raise ValueError(f"{name}: {value!r} is not a number or a range [low, high]")
+            low, high = numbers
+            least, most = self.bounds.get(parameter, (-np.inf, np.inf))
             if not least <= low <= high <= most:
                 allowed = f"between {least:g} and {most:g}" if most < np.inf else f"at least {least:g}"
-                raise ValueError(f"{type(self).__name__}.{parameter}: {value!r} is not {allowed}")
+                raise ValueError(f"{name}: {value!r} is not {allowed}")
 
     @classmethod
     def parameters(cls) -> list[str]:
@@ -95,12 +101,13 @@ class RandomAugmenter:
         weights = self.weights or (1.0,) * len(self.augmenters)
         if not self.augmenters:
             raise ValueError("RandomAugmenter.augmenters: at least one is needed")
-        if len(weights) != len(self.augmenters) or min(weights) < 0 or sum(weights) <= 0:
+        if len(weights) != len(self.augmenters) or not all(map(is_number, weights)) or min(weights) < 0:
             raise ValueError(
-                f"RandomAugmenter.weights: {list(weights)} are not {len(self.augmenters)} weights of at least 0"
+                f"RandomAugmenter.weights: {list(weights)} are not {len(self.augmenters)} numbers of at least 0"
             )
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"RandomAugmenter.probability: {self.probability!r} is not between 0 and 1")
+        if sum(weights) <= 0:
+            raise ValueError("RandomAugmenter.weights: at least one has to be above 0")
+        check_probability("RandomAugmenter.probability", self.probability)
 
     def draw(self, key: Key, size: tuple[int, int]) -> View:
         numbers = key.uniform(2).T
@@ -111,6 +118,17 @@ class RandomAugmenter:
         for place, augmenter in enumerate(self.augmenters):
             view = view.then(augmenter.draw(key.child(place), size).only(choice == place))
         return view
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
+
+
+def check_probability(name: str, value: object):
+    """Raises ValueError, naming it, for what is no number from 0 to 1."""
+    if not (is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
+        raise ValueError(f"{name}: {value!r} is not a number between 0 and 1")
 
 
 def ends(value: Range) -> tuple[float, float]:

@@ -7,31 +7,42 @@ from typing import Any
 import numpy as np
 
 from augment import foreign
+from augment.augmenters import check_probability
 from augment.foreign import Foreign
 from augment.key import Key
 from augment.view import View
+
+PLACE = "AlbumentationsAugmenter.transforms"
 
 
 @dataclass(frozen=True, eq=False)
 class AlbumentationsAugmenter:
     """Any transform or `Compose` of albumentations 2.0.8 with a matrix or without influence on points.
 
-    Raises ValueError at once, with the reason, for one that has neither.
+    With a `seed` it always draws the same. Raises ValueError at once, with the reason, for one that has neither.
     """
 
     transform: Any
     probability: float = 1.0
+    seed: int | None = None
     parts: list[tuple[Any, bool]] = field(init=False)
 
     def __post_init__(self):
+        check_probability("AlbumentationsAugmenter.probability", self.probability)
+        if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
+            raise ValueError(f"AlbumentationsAugmenter.seed: {self.seed!r} is not a whole number of at least 0")
         object.__setattr__(self, "parts", foreign.parts_of(self.transform))
 
     @classmethod
-    def parse(cls, transforms: list, probability: float = 1.0) -> "AlbumentationsAugmenter":
+    def parse(
+        cls, transforms: list | None = None, probability: float = 1.0, seed: int | None = None
+    ) -> "AlbumentationsAugmenter":
         """From plain data: a list of {class: {argument: value}}; composites have a list of these as `transforms`."""
-        return cls(foreign.albumentations().Compose([_parse(entry) for entry in transforms]), probability)
+        return cls(foreign.albumentations().Compose(_parse_all(transforms)), probability, seed)
 
     def draw(self, key: Key, size: tuple[int, int]) -> View:
+        if self.seed is not None:
+            key = Key(self.seed, 0, np.zeros(len(key.samples), np.int64))
         view = View.identity(len(key.samples), size)
         for place, (transform, moves) in enumerate(self.parts):
             seeds = foreign.seeds(key.child(place))
@@ -48,21 +59,32 @@ class AlbumentationsAugmenter:
         return view if self.probability == 1 else view.only(key.uniform(1)[:, 0] < self.probability)
 
 
+def _parse_all(entries):
+    if not isinstance(entries, list):
+        raise ValueError(f"{PLACE}: found {entries!r}, allowed is a list of {{class: {{argument: value}}}}")
+    return [_parse(entry) for entry in entries]
+
+
 def _parse(entry):
     package = foreign.albumentations()
-    if not (isinstance(entry, dict) and len(entry) == 1):
-        raise ValueError(f"AlbumentationsAugmenter.transforms: {entry!r} is not {{class: {{argument: value}}}}")
-    ((name, arguments),) = entry.items()
+    ((name, arguments),) = entry.items() if isinstance(entry, dict) and len(entry) == 1 else [(None, None)]
+    if not isinstance(name, str) or not isinstance(arguments, dict | None):
+        raise ValueError(f"{PLACE}: {entry!r} is not {{class: {{argument: value}}}}")
     kind = getattr(package, name, None)
     if not (isinstance(kind, type) and issubclass(kind, package.BasicTransform | package.BaseCompose)):
-        raise ValueError(f"AlbumentationsAugmenter.transforms: albumentations {package.__version__} has no {name!r}")
+        raise ValueError(f"{PLACE}: albumentations {package.__version__} has no {name!r}")
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in (arguments or {}).items()}
     if "transforms" in arguments:
-        arguments["transforms"] = [_parse(child) for child in arguments["transforms"]]
+        arguments["transforms"] = _parse_all(entry[name]["transforms"])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Argument")  # what it does not know or take it only warns of
         try:
             return kind(**arguments)
-        except (TypeError, ValueError, UserWarning) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"AlbumentationsAugmenter.transforms: {name}: {reason}") from error
+        except (TypeError, ValueError, NotImplementedError, UserWarning) as error:
+            raise ValueError(f"{PLACE}: {name}: {_reason(error)}") from error
+
+
+def _reason(error):
+    """One line of what it says; pydantic has its field and its reason on the second and third."""
+    first, *others = str(error).splitlines()
+    return f"{others[0]}: {others[1].split('[type=')[0].strip()}" if len(others) > 1 else first

@@ -5,6 +5,7 @@ moves some, and becomes the matrix that does so: the image then goes through the
 resampling and border. What moves points by no matrix (elastic, thin-plate, grid …) has no exact inverse and is refused.
 """
 
+import copy
 import json
 import os
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_RESIDUAL = 1e-2  # pixels; their keypoints are float32
 NUM_PROBES = 20
+PROBE_SIZE = (480, 640)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,24 +61,20 @@ def albumentations() -> Any:
 def parts_of(transform: Any) -> list[tuple[Any, bool]]:
     """The transforms of a sequence, each with whether it moves points.
 
-    Raises ValueError for one that is half of each, or that moves points by no matrix.
+    Raises ValueError for one that is half of each, moves points by no matrix, or does not replay.
     """
     package = albumentations()
     if isinstance(transform, package.Compose | package.Sequential) and transform.p == 1:
         return [part for child in transform.transforms for part in parts_of(child)]
-    moves = {_moves_points(leaf) for leaf in _leaves(transform)}
-    name = type(transform).__name__
-    if len(moves) > 1:
+    leaves = [_surely(leaf) for leaf in _leaves(transform) if type(leaf) is not package.NoOp]
+    moves = [_moves_points(leaf) for leaf in leaves]
+    if len(set(moves)) > 1:
+        name = type(transform).__name__
         raise ValueError(f"albumentations {name} draws among what moves points and what does not; give each its own")
-    if True in moves:
-        for seed in range(NUM_PROBES):
-            probe(transform, seed, (96, 128))
-    else:
-        plain = np.full((96, 128, 3), 128, np.uint8)
-        changed = package.Compose([transform])(image=plain)["image"]
-        if getattr(changed, "dtype", None) != plain.dtype or changed.shape != plain.shape:
-            raise ValueError(f"albumentations {name} does not give uint8 pixels of the same size; leave it out")
-    return [(transform, True in moves)]
+    for leaf, moving in zip(leaves, moves, strict=True):
+        if not moving:
+            _check_pixels(leaf)
+    return [(transform, any(moves))]
 
 
 def probe(transform: Any, seed: int, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
@@ -85,6 +83,7 @@ def probe(transform: Any, seed: int, size: tuple[int, int]) -> tuple[np.ndarray,
     Raises ValueError where no matrix does.
     """
     package = albumentations()
+    name = f"albumentations {type(transform).__name__}"
     height, width = size
     grid = np.stack(np.meshgrid(np.linspace(0, width - 1, 5), np.linspace(0, height - 1, 5)), axis=-1).reshape(-1, 2)
     params = package.KeypointParams(format="xy", remove_invisible=False)
@@ -92,17 +91,19 @@ def probe(transform: Any, seed: int, size: tuple[int, int]) -> tuple[np.ndarray,
     composed.set_random_seed(seed)
     try:
         result = composed(image=np.zeros((*size, 3), np.uint8), keypoints=grid)
-    except (ValueError, TypeError, RuntimeError, cv2.error) as error:
-        raise ValueError(f"albumentations {type(transform).__name__} fails on a plain image: {error}") from error
+    except _failures() as error:
+        raise ValueError(f"{name} fails on a plain image of {height} x {width} pixels: {error}") from error
     moved = np.asarray(result["keypoints"], np.float64)
+    if moved.shape != grid.shape or not np.isfinite(moved).all():
+        raise ValueError(f"{name} moves points by no matrix: it loses some")
     solution = np.linalg.lstsq(np.column_stack((grid, np.ones(len(grid)))), moved, rcond=None)[0]
     matrix = matrices([tuple(solution[:, 0]), tuple(solution[:, 1])])[0]
     if _residual(matrix, grid, moved) > MAX_RESIDUAL:
         found = cv2.findHomography(grid, moved)[0]
-        matrix = matrix if found is None else found
+        matrix = matrix if found is None else found * np.sign(found[2] @ (width / 2, height / 2, 1))
         if (residual := _residual(matrix, grid, moved)) > MAX_RESIDUAL:
             raise ValueError(
-                f"albumentations {type(transform).__name__} moves points by no matrix ({residual:.2f} px from the "
+                f"{name} moves points by no matrix ({residual:.2f} px from the "
                 "nearest one), so it has no exact inverse; use it on nothing that has points"
             )
     return matrix, result["image"].shape[:2]
@@ -131,7 +132,35 @@ def _leaves(transform):
     return [transform] if children is None else [leaf for child in children for leaf in _leaves(child)]
 
 
+def _surely(leaf):
+    """The same transform with probability 1: what it does now and then is looked at too."""
+    sure = copy.deepcopy(leaf)
+    sure.p = 1
+    return sure
+
+
 def _moves_points(leaf):
     package = albumentations()
     dropouts = package.CoarseDropout.__mro__[1]  # they cover pixels; the points stay where they are
-    return isinstance(leaf, package.DualTransform) and not isinstance(leaf, dropouts | package.PixelDropout)
+    if not isinstance(leaf, package.DualTransform) or isinstance(leaf, dropouts | package.PixelDropout):
+        return False
+    found = [probe(leaf, seed, PROBE_SIZE) for seed in range(NUM_PROBES)]
+    return any(size != PROBE_SIZE or not np.allclose(matrix, np.eye(3), atol=1e-4) for matrix, size in found)
+
+
+def _check_pixels(leaf):
+    """Raises ValueError for what cannot be replayed from its description, or gives something else than pixels."""
+    name = f"albumentations {type(leaf).__name__}"
+    plain = np.full((*PROBE_SIZE, 3), 128, np.uint8)
+    try:
+        changed = _from_json(to_json(leaf))(image=plain)["image"]
+    except _failures() as error:
+        raise ValueError(f"{name} cannot be replayed from its description: {error}") from error
+    if getattr(changed, "dtype", None) != plain.dtype or changed.shape != plain.shape:
+        raise ValueError(f"{name} does not give uint8 pixels of the same size; leave it out")
+
+
+def _failures():
+    """What a transform may raise."""
+    too_large = albumentations().augmentations.crops.transforms.CropSizeError
+    return ValueError, TypeError, RuntimeError, LookupError, AttributeError, cv2.error, too_large

@@ -48,54 +48,45 @@ def parse_augmenters(entries: Any) -> Chain:
     """A chain from plain data. Raises ValueError with the entry's place, the field, what was found and is allowed."""
     if not isinstance(entries, list):
         raise ValueError(f"found {entries!r}, allowed is a list of {{name: {{parameter: value}}}}")
-    return Chain(tuple(_parse_entry(place, entry) for place, entry in enumerate(entries)))
+    augmenters = []
+    for place, entry in enumerate(entries):
+        try:
+            augmenters.append(_parse_entry(entry))
+        except ValueError as error:
+            raise ValueError(f"entry {place}: {error}") from error
+    return Chain(tuple(augmenters))
 
 
-def _parse_entry(place, entry) -> Draws:
+def _parse_entry(entry) -> Draws:
     if not (isinstance(entry, dict) and len(entry) == 1):
-        raise ValueError(f"entry {place} is {entry!r}, allowed is {{name: {{parameter: value}}}}")
+        raise ValueError(f"{entry!r}, allowed is {{name: {{parameter: value}}}}")
     ((name, values),) = entry.items()
-    values = values or {}
+    values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ValueError(f"entry {place}, {name}: found {values!r}, allowed is {{parameter: value}}")
+        raise ValueError(f"{name}: found {values!r}, allowed is {{parameter: value}}")
     if name == "RandomAugmenter":
-        known = _known(name, values, ("augmenters", "weights", "probability"))
-        return _parse_random(**known | _parse_probability(name, known))
+        return _parse_random(**_known(name, values, ("augmenters", "weights", "probability")))
     if name == "AlbumentationsAugmenter":
-        known = _known(name, values, ("transforms", "probability"))
-        if not isinstance(known.get("transforms"), list):
-            raise ValueError(f"{name}.transforms: a list of {{class: {{argument: value}}}} is needed")
-        return AlbumentationsAugmenter.parse(**known | _parse_probability(name, known))
+        return AlbumentationsAugmenter.parse(**_known(name, values, ("transforms", "probability", "seed")))
     if name not in AUGMENTERS:
         known = ", ".join([*AUGMENTERS, "RandomAugmenter", "AlbumentationsAugmenter"])
-        raise ValueError(f"entry {place}: {name!r} is none of {known}")
+        raise ValueError(f"{name!r} is none of {known}")
     kind = AUGMENTERS[name]
-    known = _known(name, values, ("probability", *kind.parameters()))
-    return kind(**{parameter: _parse_range(name, parameter, value) for parameter, value in known.items()})
+    given = _known(name, values, ("probability", *kind.parameters()))
+    fields: dict[str, Any] = {
+        field: tuple(value) if isinstance(value, list) else value for field, value in given.items()
+    }
+    return kind(**fields)
 
 
-def _parse_random(augmenters=None, weights=(), probability=1.0):
+def _parse_random(augmenters=None, weights=None, probability=1.0):
+    if weights is not None and not isinstance(weights, list):
+        raise ValueError(f"RandomAugmenter.weights: {weights!r} is not a list of numbers")
     try:
-        numbers = tuple(float(weight) for weight in weights)
-    except (TypeError, ValueError):
-        raise ValueError(f"RandomAugmenter.weights: {weights!r} is not a list of numbers") from None
-    return RandomAugmenter(
-        augmenters=parse_augmenters(augmenters or []).augmenters, weights=numbers, probability=probability
-    )
-
-
-def _parse_probability(name, values):
-    probability = _parse_range(name, "probability", values.get("probability", 1.0))
-    if not 0 <= probability <= 1:
-        raise ValueError(f"{name}.probability: {probability!r} is not between 0 and 1")
-    return {"probability": probability}
-
-
-def _parse_range(name, parameter, value):
-    numbers = value if isinstance(value, list) and len(value) == 2 and parameter != "probability" else [value]
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-        raise ValueError(f"{name}.{parameter}: {value!r} is not a number or a range [low, high]")
-    return tuple(numbers) if isinstance(value, list) else value
+        chain = parse_augmenters([] if augmenters is None else augmenters)
+    except ValueError as error:
+        raise ValueError(f"RandomAugmenter.augmenters: {error}") from error
+    return RandomAugmenter(augmenters=chain.augmenters, weights=tuple(weights or ()), probability=probability)
 
 
 def _known(name, values, allowed):

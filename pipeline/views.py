@@ -85,5 +85,7 @@ def _parse_view(entry, size, place):
     if drawn.size != (size, size):
         raise UserError(f"{place} changes the size of the image")
     if drawn.varies:
-        raise UserError(f"{place} is random; give each parameter a constant, and the probability 1")
+        raise UserError(
+            f"{place} is random; give each parameter a constant, the probability 1, and albumentations a seed"
+        )
     return FixedView(plain, chain, float(weight))

@@ -102,6 +102,52 @@ def test_what_has_no_matrix_is_refused_at_construction_with_the_reason(transform
         AlbumentationsAugmenter(transform)
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        A.ElasticTransform(p=0.001),
+        A.Compose([A.Affine(p=1), A.ElasticTransform(p=0.001)]),
+        A.OneOf([A.HorizontalFlip(p=1), A.SomeOf([A.Affine(p=1), A.GridDistortion(p=0.001)], n=1, p=0.01)], p=0.01),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_what_is_rarely_done_is_refused_too(transform):
+    with pytest.raises(ValueError, match="moves points by no matrix"):
+        AlbumentationsAugmenter(transform)
+
+
+def test_what_changes_pixels_though_it_could_move_points_is_kept():
+    """Albumentations calls them dual; they leave points where they are."""
+    images = images_of(1)
+    view = drawn_by(AlbumentationsAugmenter(A.Morphological(p=1, scale=(3, 5))))
+    assert (view.geometry == np.eye(3)).all()
+    assert not torch.equal(view.warp(images), images)
+
+
+def test_doing_nothing_goes_with_both_kinds():
+    for other in (A.CLAHE(p=1), A.HorizontalFlip(p=1)):
+        drawn_by(AlbumentationsAugmenter(A.OneOf([A.NoOp(), other], p=1)))
+
+
+def test_what_cannot_be_written_down_is_refused():
+    with pytest.raises(ValueError, match="Lambda cannot be replayed"):
+        AlbumentationsAugmenter(A.Lambda(image=lambda pixels, **_: 255 - pixels, p=1))
+
+
+def test_a_crop_larger_than_the_image_says_so():
+    augmenter = AlbumentationsAugmenter(A.RandomCrop(100, 100))
+    with pytest.raises(ValueError, match="RandomCrop fails on a plain image of 48 x 64 pixels"):
+        drawn_by(augmenter)
+
+
+@pytest.mark.parametrize("transform", [A.GaussNoise(p=1), A.Affine(rotate=(-40, 40), p=1)])
+def test_with_a_seed_it_is_one_fixed_view(transform):
+    assert drawn_by(AlbumentationsAugmenter(transform)).varies
+    assert not drawn_by(AlbumentationsAugmenter(transform, seed=3)).varies
+    other = drawn_by(AlbumentationsAugmenter(transform, seed=4))
+    assert other.to_json() != drawn_by(AlbumentationsAugmenter(transform, seed=3)).to_json()
+
+
 @pytest.mark.parametrize("transform", [A.Normalize(), A.ToFloat()], ids=lambda t: type(t).__name__)
 def test_what_does_not_give_pixels_is_refused(transform):
     with pytest.raises(ValueError, match="uint8 pixels"):
@@ -134,6 +180,11 @@ def test_a_recipe_can_name_them():
         ([{"CLAHE": {"limit": "x"}}], "CLAHE"),
         (["CLAHE"], "'CLAHE' is not"),
         ([{"os": {}}], "no 'os'"),
+        ([{1: {}}], "is not {class"),
+        ([{"CLAHE": 3}], "is not {class"),
+        ([{"OneOf": {"transforms": 3}}], "found 3, allowed is a list"),
+        ([{"Blur": {"blur_limit": [3, 4, 5]}}], "Blur: blur_limit.*at most 2 items"),
+        ([{"ImageOnlyTransform": {}}], "ImageOnlyTransform"),
     ],
 )
 def test_a_recipe_that_names_what_is_not_there_is_refused(transforms, named):

@@ -125,9 +125,26 @@ def test_every_augmenter_can_be_named_and_has_a_constant_for_each_parameter(name
         ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "probability": "1"}}], "RandomAugmenter.probability"),
         ([{"AlbumentationsAugmenter": {}}], "AlbumentationsAugmenter.transforms"),
         ([{"AlbumentationsAugmenter": {"transforms": [], "probability": 5}}], "AlbumentationsAugmenter.probability"),
-        ([{"AffineAugmenter": 3}], "entry 0, AffineAugmenter"),
+        ([{"AffineAugmenter": 3}], "entry 0: AffineAugmenter"),
+        ([{"Augmenter": {}}, {"MirrorAugmenter": False}], "entry 1: MirrorAugmenter: found False"),
+        ([{"Augmenter": {}}, {"BarsAugmenter": {"left": 2}}], "entry 1: BarsAugmenter.left"),
+        (
+            [{"Augmenter": {}}, {"RandomAugmenter": {"augmenters": [{"BarsAugmenter": {"left": 2}}]}}],
+            "entry 1: RandomAugmenter.augmenters: entry 0: BarsAugmenter.left",
+        ),
+        ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "weights": [float("inf")]}}], "weights"),
+        ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "weights": [True]}}], "weights"),
+        ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "weights": "1"}}], "weights: '1' is not a list"),
+        ([{"RandomAugmenter": {"augmenters": [{"Augmenter": {}}], "weights": [0]}}], "one has to be above 0"),
+        ([{"MirrorAugmenter": {"probability": [0.2, 0.8]}}], "MirrorAugmenter.probability"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_field(entries, named):
     with pytest.raises(ValueError, match=named):
         parse_augmenters(entries)
+
+
+@pytest.mark.parametrize("value", [[-10, 10], "10", None, (1, 2, 3), (3, 1), float("inf"), True])
+def test_a_constructor_refuses_what_is_no_range(value):
+    with pytest.raises(ValueError, match=r"AffineAugmenter\.rotation.*not a number or a range"):
+        AffineAugmenter(rotation=value)

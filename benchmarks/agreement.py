@@ -64,7 +64,7 @@ def torchvisions(function, **arguments) -> Move:
 
 
 def albumentations(transform) -> Move:
-    composed = A.Compose([transform], keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
+    composed = A.Compose([transform], keypoint_params=A.KeypointParams(format="xy", remove_invisible=False), seed=0)
 
     def move(image, point):
         result = composed(image=image, keypoints=point[None])
@@ -193,7 +193,8 @@ def main():
         print(f"{name:32}" + "".join(f"{'({:.2f}, {:.2f})'.format(*row[column]):>18}" for column in columns))
     share = detail()
     print(f"{'detail after three turns':32}" + "".join(f"{share[column]:18.2f}" for column in columns))
-    write_result("agreement", {"pixels between image and point (x, y)": table, "detail after three turns": share})
+    result = {"pixels between image and point (x, y)": table, "detail after three turns": share}
+    write_result("agreement", result, peers=("albumentations", "kornia"))
 
 
 if __name__ == "__main__":

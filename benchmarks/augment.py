@@ -88,24 +88,59 @@ def ours(pixels, points, recipe, device="cpu") -> Augment:
 
 
 def opencv_loop(pixels, points, recipe) -> Augment:
-    """What one would write by hand: a warp, a table of brightness, a blur, a matrix product."""
+    """What one would write by hand: a warp, a table of brightness, a blur, a matrix product; and each of the rest."""
     rng = np.random.default_rng(0)
     side = pixels.shape[1]
     levels = np.arange(256) - 127.5
+    corners = np.array([(0, 0), (side, 0), (side, side), (0, side)], np.float32)
 
     def augment(number):
         images, moved = np.empty_like(pixels), np.empty_like(points)
         for i in range(BATCH):
             matrix = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, rng.uniform(-20, 20), rng.uniform(0.9, 1.1))
             matrix[:, 2] += rng.uniform(-0.05, 0.05, 2) * side
-            warped = cv2.warpAffine(pixels[i], matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
-            table = levels * rng.uniform(0.8, 1.25) + 127.5 + rng.uniform(-25, 25)
-            bright = cv2.LUT(warped, np.clip(table, 0, 255).astype(np.uint8))
-            images[i] = cv2.GaussianBlur(bright, (0, 0), rng.uniform(0.5, 1.5))
+            image = cv2.warpAffine(pixels[i], matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
             moved[i] = points[i] @ matrix[:, :2].T + matrix[:, 2]
+            if recipe == "full" and rng.random() < 0.5:
+                image = cv2.flip(image, 1)
+                moved[i] = ((side - 1, 0) + moved[i] * (-1, 1))[PARTNERS]
+            if recipe == "full" and rng.random() < 0.3:
+                tilted = corners + rng.uniform(-0.05, 0.05, corners.shape).astype(np.float32) * side
+                tilt = cv2.getPerspectiveTransform(corners, tilted)
+                image = cv2.warpPerspective(image, tilt, (side, side), borderMode=cv2.BORDER_REPLICATE)
+                moved[i] = cv2.perspectiveTransform(moved[i][None], tilt)[0]
+            table = levels * rng.uniform(0.8, 1.25) + 127.5 + rng.uniform(-25, 25)
+            image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8))
+            images[i] = more_by_hand(image, rng) if recipe == "full" else blurred(image, rng)
         return images, moved
 
     return augment
+
+
+def blurred(image, rng):
+    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
+
+
+def more_by_hand(image, rng):
+    if rng.random() < 0.5:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+        hue = ((np.arange(256) + rng.uniform(-10, 10) * 256 / 360) % 256).astype(np.uint8)
+        saturation = np.clip(np.arange(256) * rng.uniform(0.6, 1.4), 0, 255).astype(np.uint8)
+        tables = np.stack((hue, saturation, np.arange(256, dtype=np.uint8)), axis=1)
+        image = cv2.cvtColor(cv2.LUT(hsv, tables[None]), cv2.COLOR_HSV2RGB_FULL)
+    if rng.random() < 0.1:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < 0.25:
+        image = blurred(image, rng)
+    if rng.random() < 0.2:
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(2, 10))
+        image = cv2.add(image, noise, dtype=cv2.CV_8U)
+    if rng.random() < 0.2:
+        stored = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(30, 80))))[1]
+        seen = cv2.imdecode(stored, cv2.IMREAD_COLOR)
+        assert seen is not None
+        image = seen[..., ::-1]
+    return image
 
 
 def albumentations(pixels, points, recipe) -> Augment:
@@ -207,8 +242,7 @@ def measure(size: int, recipe: str) -> dict[str, list[float]]:
     """Rates of each library, round by round, all in this process on one thread."""
     one_thread()
     pixels, points = photos(size)
-    names = [name for name in LIBRARIES if recipe == "basic" or name != "plain OpenCV loop"]
-    augments = {name: LIBRARIES[name](pixels, points, recipe) for name in names}
+    augments = {name: library(pixels, points, recipe) for name, library in LIBRARIES.items()}
     for augment in augments.values():
         augment(0)
     rounds = [{name: rate(augment) for name, augment in augments.items()} for _ in range(ROUNDS)]
@@ -266,7 +300,7 @@ def on_gpu(size: int, recipe: str) -> dict[str, float]:
 
 def main():
     results: dict[str, dict] = {}
-    cores = os.cpu_count() or 1
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     print(f"{'photos a second, one thread':34}{'rate':>9}{'ours is':>10}   all cores: {'rate':>8}{'ours is':>10}")
     for size in SIZES:
         for recipe in ("basic", "full"):
@@ -290,7 +324,8 @@ def main():
             share = drawing_share(size, recipe)
             print(f"{f'{size} px, {recipe}: drawing':34}{share:9.1%} of applying")
             results[f"{size} px, {recipe}"] = table | {"drawing over applying": share}
-    write_result("augment", results)
+    torch.set_num_threads(threads)
+    write_result("augment", results, peers=("albumentations", "kornia"))
     if torch.cuda.is_available():
         gpu = {f"{size} px, {recipe}": on_gpu(size, recipe) for size in SIZES for recipe in ("basic", "full")}
         print(gpu)

@@ -1,5 +1,6 @@
 """Result files: what was measured, when, on what machine, with which versions, by which command."""
 
+import importlib.metadata
 import json
 import platform
 import time
@@ -13,10 +14,11 @@ from pipeline.runs import environment
 FOLDER = Path(__file__).parent / "results"
 
 
-def write_result(name: str, result: dict[str, Any], *, gpu: bool = False) -> Path:
-    """Writes `results/<name>_<device>.json` and says so."""
+def write_result(name: str, result: dict[str, Any], *, gpu: bool = False, peers: tuple[str, ...] = ()) -> Path:
+    """Writes `results/<name>_<device>.json`, with the versions of the peers' packages too, and says so."""
     device = torch.cuda.get_device_name() if gpu else processor()
     about = environment(f"{device}, {torch.get_num_threads()} threads")
+    about["packages"] |= {peer: importlib.metadata.version(peer) for peer in peers}
     script, *flags = about["command"]
     flags = [Path(word).name if Path(word).is_absolute() else word for word in flags]
     command = " ".join(["python -m", f"benchmarks.{Path(script).stem}", *flags])

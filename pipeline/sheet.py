@@ -16,8 +16,20 @@ import torch
 from annotated_types import Ge
 from tyro.conf import arg
 
-from augment import Augmenter, Chain, Draws, Key, RandomAugmenter, View, Window, parse_augmenters, transform_points
+from augment import (
+    AlbumentationsAugmenter,
+    Augmenter,
+    Chain,
+    Draws,
+    Key,
+    MirrorAugmenter,
+    RandomAugmenter,
+    View,
+    Window,
+    transform_points,
+)
 from augment.augmenters import ends
+from pipeline.batches import parse_chain
 from pipeline.data import TrainingData, load_training_data
 from pipeline.errors import UserError, run_script
 from pipeline.flags import parse_flags
@@ -78,9 +90,10 @@ class Photos:
 
     def brought_back(self, view: View) -> np.ndarray:
         """A tile of what comes home of the photo and of its points, through the inverse."""
-        home = view.then(view.placement.inverse())
-        image = view.placement.inverse().warp(self.window.then(view).warp(self.squares))[0].permute(1, 2, 0).numpy()
-        return tile(np.ascontiguousarray(image), [(home.move(self.points, self.permutation)[0], TRUTH)], "brought back")
+        home = view.placement.inverse()
+        image = home.warp(self.window.then(view).warp(self.squares))[0].permute(1, 2, 0).numpy()
+        points = home.move(view.move(self.points, self.permutation), self.permutation)
+        return tile(np.ascontiguousarray(image), [(points[0], TRUTH)], "brought back")
 
 
 def some_photos(recipe: Recipe, seed: int) -> Photos:
@@ -96,6 +109,8 @@ def augmenters_sheet(chain: Chain, photos: Photos) -> np.ndarray:
     for number, settings in enumerate(row for augmenter in chain.augmenters for row in settings_of(augmenter)):
         tiles = []
         for caption, augmenter in settings:
+            if photos.permutation is None and isinstance(augmenter, MirrorAugmenter):
+                caption = "Mirror: off, no permutation"
             view = photos[number].draw(augmenter, seed=number)
             tiles += [photos[number].seen_by(view, caption), photos[number].brought_back(view)]
         rows.append(np.hstack(tiles))
@@ -113,11 +128,18 @@ def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
 
 
 def settings_of(augmenter) -> Iterator[list[tuple[str, Draws]]]:
-    """For each parameter that has a range, three settings with their captions; others are at their middle."""
+    """For each parameter that has a range, three settings with their captions; others are at their middle. Of what
+    albumentations draws, three draws.
+    """
     name = type(augmenter).__name__.removesuffix("Augmenter")
     if isinstance(augmenter, RandomAugmenter):
         for child in augmenter.augmenters:
             yield from settings_of(child)
+        return
+    if isinstance(augmenter, AlbumentationsAugmenter):
+        name = ", ".join(type(transform).__name__ for transform, _ in augmenter.parts)
+        sure = replace(augmenter, probability=1.0)
+        yield [(name, sure)] * 3 if sure.seed is not None else [(name, replace(sure, seed=seed)) for seed in range(3)]
         return
     if not isinstance(augmenter, Augmenter):
         yield [(name, augmenter)] * 3
@@ -140,12 +162,14 @@ def _middle(augmenter, parameter, low, high):
 def main():
     options = parse_flags(Options, __doc__)
     recipe = read_recipe(options.config)
-    try:
-        chain = parse_augmenters(recipe.augmentation.augment)
-    except ValueError as error:
-        raise UserError(f"{options.config}: augment: {error}") from error
     place = replace(recipe.run, data=options.data, cache=options.cache)
     recipe = replace(recipe, run=place, photos=replace(recipe.photos, size=options.size))
+    try:
+        chain = parse_chain(recipe)
+    except UserError as error:
+        raise UserError(f"{options.config}: {error}") from error
+    if not chain.augmenters:
+        raise UserError(f"{options.config}: augment is empty; there is nothing to show")
     photos = some_photos(recipe, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, picture in (

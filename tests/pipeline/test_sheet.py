@@ -1,11 +1,23 @@
 """Contact sheets show each parameter at its ends and middle, and bring images and points back beside it."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from augment import AffineAugmenter, BlurAugmenter, Chain, GreyAugmenter, MirrorAugmenter, RandomAugmenter, Window
+from augment import (
+    AffineAugmenter,
+    AlbumentationsAugmenter,
+    BlurAugmenter,
+    Chain,
+    GreyAugmenter,
+    MirrorAugmenter,
+    RandomAugmenter,
+    Window,
+)
+from pipeline.errors import UserError
 from pipeline.pictures import TILE
 from pipeline.sheet import NUM_DRAWS, NUM_PHOTOS, Photos, augmenters_sheet, draws_sheet, settings_of
 from tests.partners import PARTNERS
@@ -44,6 +56,37 @@ def test_what_is_brought_back_is_what_was_there(photos):
         assert np.abs(photos[0].seen_by(view, "") - still.astype(int)).mean() > 4
         inner = np.s_[TILE // 4 : 3 * TILE // 4, TILE // 4 : 3 * TILE // 4]
         assert np.abs(photos[0].brought_back(view)[inner] - still[inner].astype(int)).mean() < 4
+
+
+def test_points_that_are_brought_back_have_gone_there_and_back(photos):
+    """Partners that are wrong one way are wrong on the way home too: the points are drawn on others' places."""
+    wrong = replace(photos[0], permutation=np.roll(PARTNERS, 1))
+    view = photos[0].draw(MirrorAugmenter(probability=1.0), seed=0)
+    assert (photos[0].brought_back(view) != wrong.brought_back(view)).any()
+
+
+def test_albumentations_has_a_row_of_three_draws_under_its_name(photos):
+    A = pytest.importorskip("albumentations")
+    augmenter = AlbumentationsAugmenter(
+        A.Compose([A.Affine(rotate=(-40, 40), p=1), A.GaussNoise(p=1)]), probability=0.1
+    )
+    ((one, two, three),) = settings_of(augmenter)
+    assert {caption for caption, _ in (one, two, three)} == {"Affine, GaussNoise"}
+    views = [photos[0].draw(setting, seed=0).to_json() for _, setting in (one, two, three)]
+    assert len(set(views)) == 3
+    assert [caption for caption, _ in next(settings_of(replace(augmenter, seed=5)))] == ["Affine, GaussNoise"] * 3
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"), [("[]", "augment is empty"), ("[{CropAugmenter: {share: 2}}]", "entry 0: CropAugmenter.share")]
+)
+def test_a_recipe_with_nothing_to_show_or_a_fault_is_refused(augment, said, contest, tmp_path, monkeypatch):
+    from pipeline import sheet
+
+    (tmp_path / "r.yaml").write_text(f"augment: {augment}\n")
+    monkeypatch.setattr("sys.argv", ["sheet", "-d", str(contest), "--config", str(tmp_path / "r.yaml")])
+    with pytest.raises(UserError, match=f"r.yaml: .*{said}"):
+        sheet.main()
 
 
 def test_the_sheets_have_a_row_for_each_parameter_and_each_photo(photos):

@@ -108,13 +108,14 @@ Choice = Callable[[np.ndarray], tuple[str, np.ndarray]]
 
 
 def _choose(sums, *, prune):
-    """The weights that pay, of the parts that are worth their time, where that is surely better than equal weights of
-    all: each step may look sure and the whole be wrong, so the whole is judged, on folds that had no part in it.
+    """The weights that pay, of the parts that are worth their time, where that surely costs less than MIN_GAIN against
+    equal weights of all: each step may look sure and the whole be wrong, so the whole is judged, on folds that had no
+    part in it.
     """
     equal = partial(_of_all_parts, kind="equal weights")
     choices: list[Choice] = [_pruned_choice, _choice] if prune else [_choice]
     errors = _judged(sums, equal)
-    better = (choice for choice in choices if _sure_gain(errors, _judged(sums, choice)) > 0)
+    better = (choice for choice in choices if _sure_gain(errors, _judged(sums, choice)) > -MIN_GAIN)
     return next(better, equal)(sums)
 
 

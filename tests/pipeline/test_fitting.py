@@ -67,6 +67,12 @@ def test_noise_is_not_mistaken_for_skill():
     assert np.mean(judged) > 0.99
 
 
+def test_of_copies_of_one_view_one_is_left():
+    errors = np.repeat(errors_of([1.0]), 4, axis=0)
+    fit = fit_weights(errors, everything(errors), np.arange(300), prune=True)
+    assert sorted(fit.weights) == [0, 0, 0, 1]
+
+
 def test_few_photos_choose_nothing_that_is_worse_on_other_photos():
     """Each step of a choice may look sure where few photos are held out; the choice as a whole has to be as well."""
     changes = []

@@ -10,10 +10,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import ensemble
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
+from pipeline.members import Member
 from pipeline.recipe import VIEWS, read_recipe
 from pipeline.runs import Run
 from pipeline.submission import read_submission
@@ -106,6 +109,30 @@ def test_weights_are_fitted_on_a_runs_own_data_where_another_folder_has_a_test_a
     shutil.copytree(contest / "test", tmp_path / "other/test")
     flags = ("--run", first, "--data", tmp_path / "other", "--weights", "fit", "--output", tmp_path / "s.csv")
     assert "on held-out photos" in predict(folder, *flags)
+
+
+@given(seed=st.integers(0, 999), length=st.integers(1, 9), each_point=st.booleans())
+def test_the_points_that_are_asked_are_those_of_all_points_in_that_order(seed, length, each_point):
+    rng = np.random.default_rng(seed)
+    found, counts = rng.uniform(0, 99, (3, 5, 7, 2)), rng.random((3, 5, 7)) < 0.8
+    used = np.array([True, False, True])
+
+    def predict_views(*_, **__):
+        return ((rows, found[used][:, rows], counts[used][:, rows]) for rows in (slice(0, 2), slice(2, 5)))
+
+    member = SimpleNamespace(
+        network=SimpleNamespace(mean_shape=np.zeros((7, 2))),
+        views=["a", "b", "c"],
+        used=used,
+        weights=rng.uniform(0.1, 1, (3, 7) if each_point else 3),
+        permutation=None,
+        predict_views=predict_views,
+    )
+    asked = rng.integers(0, 7, (5, length))
+    every, spreads = Member.predict(member, None, np.arange(5), batch_size=2)
+    some, some_spreads = Member.predict(member, None, np.arange(5), asked, batch_size=2)
+    np.testing.assert_array_equal(some, np.take_along_axis(every, asked[..., None], axis=1))
+    np.testing.assert_array_equal(some_spreads, np.take_along_axis(spreads, asked, axis=1))
 
 
 def test_runs_are_fitted_on_the_same_photos_whatever_their_order_and_what_each_left_out(monkeypatch):

@@ -71,10 +71,10 @@ def transform_points(matrix, points):
     points = np.asarray(points, np.float64)
     moved = np.empty(np.broadcast_shapes(points.shape, (len(matrix), 1, 2)))
     if moved.size:  # OpenCV refuses to transform no points
-        affine = np.broadcast_to(matrix[:, :2], (len(moved), 2, 3))
-        for rows, here, there in zip(affine, np.broadcast_to(points, moved.shape), moved, strict=True):
-            cv2.transform(here[None], rows, dst=there[None])
-    if not is_affine(matrix):
-        a, b, c = matrix[:, 2].T[..., None]
-        moved /= (a * points[..., 0] + b * points[..., 1] + c)[..., None]
+        rows = np.broadcast_to(matrix, (len(moved), 3, 3))
+        affine = (rows[:, 2] == LAST_ROW).all(axis=1).tolist()
+        for row, plain, here, there in zip(rows, affine, np.broadcast_to(points, moved.shape), moved, strict=True):
+            cv2.transform(here[None], row[:2], dst=there[None])
+            if not plain:
+                there /= here @ row[2, :2, None] + row[2, 2]
     return moved

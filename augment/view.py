@@ -148,7 +148,8 @@ class View:
         if self.mirrored.any():
             if permutation is None:
                 raise ValueError("a mirrored view moves points only with the left/right permutation of their numbers")
-            moved[self.mirrored] = moved[self.mirrored][:, permutation]
+            for row in np.flatnonzero(np.broadcast_to(self.mirrored, len(moved))):
+                moved[row] = moved[row][permutation]
         return moved
 
     def inside(self, points: np.ndarray) -> np.ndarray:

@@ -129,6 +129,7 @@ def test_doing_nothing_goes_with_both_kinds():
         drawn_by(AlbumentationsAugmenter(A.OneOf([A.NoOp(), other], p=1)))
 
 
+@pytest.mark.filterwarnings("ignore:Using lambda")
 def test_what_cannot_be_written_down_is_refused():
     with pytest.raises(ValueError, match="Lambda cannot be replayed"):
         AlbumentationsAugmenter(A.Lambda(image=lambda pixels, **_: 255 - pixels, p=1))

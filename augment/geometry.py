@@ -14,7 +14,8 @@ def matrices(rows):
     if len(rows) == 2:
         rows = [*rows, (0, 0, 1)]
     entries = [entry for row in rows for entry in row]
-    built = np.empty((*np.broadcast_shapes((1,), *map(np.shape, entries)), 9))
+    sizes = {entry.size for entry in entries if getattr(entry, "ndim", 0)}
+    built = np.empty((0 if 0 in sizes else max(sizes, default=1), 9))
     for place, entry in enumerate(entries):
         built[:, place] = entry
     return built.reshape(-1, 3, 3)

@@ -31,7 +31,7 @@ from pipeline.pack import Pack, Squares
 from pipeline.pictures import gallery, write_picture
 from pipeline.predictions import mean_shape_points
 from pipeline.runs import Run, find_runs, folder_of
-from pipeline.uncertainty import Calibration, calibrate, mean_calibration
+from pipeline.uncertainty import Calibration, calibrate, calibration_of_merge, mean_calibration
 
 NUM_SHOWN = 12
 
@@ -83,13 +83,14 @@ class Ensemble:
             points[place, rows], variances[place, rows] = member.predict(
                 pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
             )
-        merged, deviations = np.empty(points.shape[1:]), np.empty(points.shape[1:-1])
+        merged = np.empty(points.shape[1:])
+        within, between = np.empty(points.shape[1:-1]), np.empty(points.shape[1:-1])
         for block in blocks(len(table.names)):
             weights = self.weights if self.weights.ndim == 1 else self.weights[:, table.values[block]]
             merged[block] = self._merge(points[:, block], weights)
-            deviations[block] = self._deviations(points[:, block], variances[:, block], weights)
-        deviations[~there] = np.nan
-        return Prediction(table.names, merged, deviations, packs, rows)
+            within[block], between[block] = variances_of(points[:, block], variances[:, block], weights)
+        within[~there] = np.nan
+        return Prediction(table.names, merged, self._deviations(within, between), packs, rows)
 
     def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
         """(N, K, 2) all points of the photos at `samples` of the runs' packs."""
@@ -118,15 +119,21 @@ class Ensemble:
     def _merge(self, points, weights):
         return blend(points, weights, method=self.method, power=self.power)
 
-    def _deviations(self, points, variances, weights):
-        variance = total_variance(points, variances, weights)
-        return self.calibration.deviation(variance) if self.calibration else np.sqrt(variance)
+    def _deviations(self, within, between):
+        calibration = self.calibration
+        if calibration and not calibration.table:
+            calibration = calibration_of_merge(calibration, float(np.nanmean(within)), float(np.nanmean(between)))
+        variance = within + between
+        return calibration.deviation(variance) if calibration else np.sqrt(variance)
 
 
-def total_variance(points: np.ndarray, variances: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, L) variance of a coordinate over views and runs, from (R, N, L, 2) points and their (R, N, L) variances."""
-    around = variances[..., None] + (points - merge(points, weights)) ** 2
-    return merge(around, weights).mean(axis=-1)
+def variances_of(points: np.ndarray, variances: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, L) variances of a coordinate within runs and between them, from (R, N, L, 2) points and their (R, N, L)
+    variances over views.
+    """
+    around = np.stack((variances, ((points - merge(points, weights)) ** 2).mean(axis=-1)), axis=-1)
+    within, between = np.moveaxis(merge(around, weights), -1, 0)
+    return within, between
 
 
 def load_ensemble(
@@ -202,7 +209,7 @@ def _fitted(ensemble, key, path, batch_size):
     errors = points - truth
     fit = fit_weights(errors, np.ones(errors.shape[:3], bool), groups, prune=False)
     weights = fit.weights.round(5)  # as they are saved
-    spreads = np.sqrt(total_variance(points, variances, weights))
+    spreads = np.sqrt(np.add(*variances_of(points, variances, weights)))
     calibration = calibrate(fit.judged["chosen"], spreads, groups)
     rows = [
         score_row(member.run.folder.name, one + truth, truth, groups, each)

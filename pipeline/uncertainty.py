@@ -57,6 +57,18 @@ def mean_calibration(calibrations: list[Calibration | None]) -> Calibration | No
     )
 
 
+def calibration_of_merge(runs: Calibration, within: float, between: float) -> Calibration:
+    """The calibration of what runs merge to, from theirs: they held out no photo in common to see it on.
+
+    within: mean variance over the views of a run. between: mean variance of the runs about their merge. The error of a
+    mean of runs is the mean of their errors less their variance (Krogh and Vedelsby, 1995); both numbers are scaled so
+    that this is what is expected on the whole, while the points among which runs differ stay the doubtful ones.
+    """
+    single = runs.floor + runs.factor * within
+    scale = max(single - between, 0.1 * single) / (single + runs.factor * between)
+    return Calibration(scale * runs.floor, scale * runs.factor, [])
+
+
 def say_calibration(calibration: Calibration | None):
     """How well deviations tell errors: a table of held-out points, a fifth a row, the surest first."""
     if calibration is None:
@@ -68,9 +80,7 @@ def say_calibration(calibration: Calibration | None):
             print(f"{row['expected']:16.2f} {row['found']:6.2f} {within}")
         print()
     else:
-        print(
-            "            calibrated by the mean of the runs' own; how well that holds for what they merge to is unknown"
-        )
+        print("            from the runs' own calibrations: they held out no photo in common to judge their merge by")
 
 
 def _fit(errors, spreads):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from augment.merge import merge
+from pipeline.ensemble import variances_of
 from pipeline.fitting import fit_weights
 from pipeline.split import split_into_folds
-from pipeline.uncertainty import calibrate
+from pipeline.uncertainty import calibrate, calibration_of_merge, mean_calibration
 
 
 def errors_of(deviations, *, photos=300, points=6, common=1.0, seed=0):
@@ -130,6 +131,22 @@ def test_the_spread_of_one_view_says_nothing():
     found = calibrate(errors, np.zeros((50, 6)), np.arange(50))
     assert found.floor == pytest.approx((errors**2).mean())
     assert found.factor == 1
+
+
+def test_what_runs_that_share_no_photo_merge_to_is_expected_to_err_as_much_as_it_does():
+    """Five runs with an error that they share, an error of their own, and views that differ by a part of it."""
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(0, 2, (400, 20, 2)), rng.normal(0, 1.5, (5, 400, 20, 2))
+    spreads = rng.uniform(0.2, 0.6, (5, 400, 20))
+    runs = [calibrate(shared + one, spread, np.arange(400)) for one, spread in zip(own, spreads, strict=True)]
+    points = shared + own
+    within, between = variances_of(points, spreads**2, np.full(5, 0.2))
+    found = np.sqrt((points.mean(axis=0) ** 2).mean())
+    of_runs = mean_calibration(runs)
+    of_merge = calibration_of_merge(of_runs, within.mean(), between.mean())
+    expected = np.sqrt((of_merge.deviation(within + between) ** 2).mean())
+    assert expected == pytest.approx(found, rel=0.03)
+    assert np.sqrt((of_runs.deviation(within + between) ** 2).mean()) > 1.1 * found
 
 
 def test_uncertainty_is_that_of_the_errors():

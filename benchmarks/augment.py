@@ -29,8 +29,8 @@ from demo.photo import draw_photo
 
 BATCH = 64
 SIZES = (128, 224)
-ROUNDS = 9
-SECONDS = 0.6
+ROUNDS = 21
+SECONDS = 0.2
 PARTNERS = np.arange(971)
 BASIC = [
     {

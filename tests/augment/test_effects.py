@@ -83,7 +83,7 @@ def test_gamma_keeps_the_ends_and_moves_the_middle():
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.7])
 def test_blur_is_opencvs(sigma):
-    expected = cv2.GaussianBlur(photo(), (2 * int(np.ceil(3 * sigma)) + 1,) * 2, sigma, borderType=cv2.BORDER_REPLICATE)
+    expected = cv2.GaussianBlur(photo(), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     assert np.abs(changed(BlurAugmenter(sigma=sigma)).astype(int) - expected).max() <= 1
 
 

@@ -6,7 +6,8 @@ Every builder takes numbers or arrays of shape (B,) and returns (B, 3, 3) float6
 import cv2
 import numpy as np
 
-LAST_ROW = np.array([0.0, 0.0, 1.0])  # of a matrix that is affine
+IDENTITY = np.eye(3)
+LAST_ROW = IDENTITY[2]  # of a matrix that is affine
 
 
 def matrices(rows):

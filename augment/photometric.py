@@ -17,6 +17,7 @@ UNIT = (0, 1)
 COLOURS = dict.fromkeys(("red", "green", "blue"), (0, 255))
 POSITIVE = (1e-3, np.inf)
 LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
+GREY = np.pad(LUMA, ((0, 0), (0, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class GreyAugmenter(Augmenter):
     """Makes a black-and-white photo."""
 
     def view(self, key, size, drawn):
-        return _view(key, size, Colour(np.tile(np.pad(LUMA, ((0, 0), (0, 1))), (len(key.samples), 1, 1))))
+        return _view(key, size, Colour(np.repeat(GREY[None], len(key.samples), axis=0)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 
 from augment.effects import Blur, Colour, Effect, Jpeg, LowResolution, Noise, Tone
 from augment.foreign import Foreign
-from augment.geometry import mirror, transform_points
+from augment.geometry import IDENTITY, mirror, transform_points
 from augment.overlay import Overlay
 from augment.warp import each_image, grid_sample, on_device, warp_image, ways_back
 
@@ -36,7 +36,7 @@ class View:
 
     @classmethod
     def identity(cls, batch: int, size: tuple[int, int]) -> "View":
-        return cls.of(np.tile(np.eye(3), (batch, 1, 1)), size)
+        return cls.of(np.repeat(IDENTITY[None], batch, axis=0), size)
 
     @classmethod
     def of(cls, geometry: np.ndarray, source: tuple[int, int], size: tuple[int, int] | None = None) -> "View":
@@ -75,7 +75,7 @@ class View:
         """The view of the images where the (B,) mask is true; the others stay as they are."""
         if self.size != self.source and not chosen.all():
             raise ValueError("what changes the size of the image does so to all images or to none")
-        geometry = np.where(chosen[:, None, None], self.geometry, np.eye(3))
+        geometry = np.where(chosen[:, None, None], self.geometry, IDENTITY)
         return View(geometry, self.source, self.size, tuple(effect.only(chosen) for effect in self.effects))
 
     def unmirrored(self) -> "View":
@@ -86,6 +86,8 @@ class View:
     def then(self, following: "View") -> "View":
         """The view that does this one and then `following`, in one warp."""
         assert self.size == following.source, f"a view of {following.source} cannot follow one that gives {self.size}"
+        if following.size == self.size and len(following) == len(self) and (following.geometry == IDENTITY).all():
+            return View(self.geometry, self.source, self.size, _joined(self.effects, following.effects))
         seen = tuple(effect.through(following.geometry, self.size) for effect in self.effects)
         return View(following.geometry @ self.geometry, self.source, following.size, _joined(seen, following.effects))
 

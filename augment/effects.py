@@ -249,7 +249,7 @@ class LowResolution(Effect):
 
 @lru_cache(maxsize=8)
 def noise_tile_on(device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(noise_tile()).to(device)
+    return on_device(noise_tile(), device)
 
 
 @lru_cache(maxsize=1)

@@ -127,7 +127,7 @@ def rectangles(left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.
 @lru_cache(maxsize=8)
 def masks_on(device: torch.device) -> torch.Tensor:
     """(M, 1, *PATCH) float32."""
-    return torch.from_numpy(masks()).to(device)[:, None].float()
+    return on_device(masks(), device)[:, None].float()
 
 
 @lru_cache(maxsize=1)

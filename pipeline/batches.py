@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from augment import Chain, Key, View, parse_augmenters, transform_points
+from augment.warp import on_device
 from pipeline.errors import UserError
 from pipeline.pack import Pack
 from pipeline.recipe import Recipe
@@ -68,9 +69,9 @@ def make_batch(
     scale = np.abs(np.linalg.det((view.geometry @ fits)[:, :2, :2])) ** -0.5
     return Batch(
         pack.window.then(view).warp(to_device(pack.squares[samples], device)),
-        torch.from_numpy(points.astype(np.float32)).to(device, non_blocking=True),
-        torch.from_numpy(view.inside(points)).to(device, non_blocking=True),
-        torch.from_numpy(scale.astype(np.float32)).to(device, non_blocking=True),
+        on_device(points, device, np.float32),
+        on_device(view.inside(points), device),
+        on_device(scale, device, np.float32),
         samples,
     )
 
@@ -97,8 +98,7 @@ def training_batches(
 
 def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
     """(B, S, S, 3) uint8 pixels as a (B, 3, S, S) channels-last tensor on `device`, without waiting for the copy."""
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    return images if device.type == "cpu" else images.pin_memory().to(device, non_blocking=True)
+    return on_device(pixels, device).permute(0, 3, 1, 2)
 
 
 def in_background(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from augment import Chain, Key
+from augment.warp import on_device
 from models import LandmarkNet
 from pipeline import loss
 from pipeline.batches import Batch, epoch_order, training_batches
@@ -97,7 +98,7 @@ class Training:
         ranks = losses
         if options.trim_at_random:
             key = Key(self.recipe.run.seed, self.progress.epoch, batch.samples).child(RANDOM_TRIM)
-            ranks = torch.from_numpy(key.uniform(1)[:, 0]).to(losses.device)
+            ranks = on_device(key.uniform(1)[:, 0], losses.device)
         return loss.kept(ranks, top_percent=options.top_perc_train, without_top_percent=options.without_top_perc_train)
 
     def read(self, report: Report):

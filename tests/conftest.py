@@ -36,3 +36,35 @@ def faces68() -> Path:
     if not folder.is_dir():
         pytest.skip("no real photos beside the project")
     return folder
+
+
+@pytest.fixture
+def drawn_gpu(monkeypatch):
+    """A CUDA device whose tensors have no values, as torch's compiler traces with; it needs no GPU.
+
+    To mix devices, to look at a value or to copy from memory that is not pinned is an error there.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from augment.effects import noise_tile_on
+    from augment.overlay import masks_on
+
+    copy, pinned = torch.Tensor.to, []
+
+    def pin(tensor):
+        pinned.append(tensor)
+        return tensor
+
+    def to(tensor, *args, **kwargs):
+        copied = copy(tensor, *args, **kwargs)
+        waits = not (kwargs.get("non_blocking") and any(tensor is one for one in pinned))
+        assert copied.device == tensor.device or not waits, "a copy that waits"
+        return copied
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.backends.cudnn.flags(enabled=False):
+        yield torch.device("cuda")
+    for made_once in (noise_tile_on, masks_on):
+        made_once.cache_clear()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from augment import parse_augmenters
+from augment import Key, parse_augmenters
 from pipeline import training as module
 from pipeline.batches import epoch_order, in_background, make_batch
 from pipeline.checkpoint import load_checkpoint
@@ -184,8 +184,6 @@ def test_an_epoch_sees_every_photo_at_most_once_and_another_epoch_in_another_ord
 
 
 def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(contest, tmp_path):
-    from augment import Key
-
     recipe = recipe_of(contest, tmp_path)
     data = load_training_data(recipe)
     samples = np.array([5, 3, 70])
@@ -199,6 +197,16 @@ def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(contest,
         np.testing.assert_allclose(batch.points[i], points[:, :2], atol=1e-3)
         one_pixel = np.sqrt(abs(np.linalg.det(np.linalg.inv(through)[:2, :2])))
         assert batch.scale[i].item() == pytest.approx(one_pixel, rel=1e-5)
+
+
+def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, request):
+    recipe = recipe_of(contest, tmp_path)
+    data = load_training_data(recipe)
+    view = parse_augmenters(recipe.augmentation.augment).draw(Key(0, 0, np.arange(3)), (32, 32))
+    device = request.getfixturevalue("drawn_gpu")
+    batch = make_batch(data.pack, np.array([5, 3, 70]), view, data.permutation, device)
+    tensors = (batch.images, batch.points, batch.inside, batch.scale)
+    assert [(tensor.device.type, len(tensor)) for tensor in tensors] == [("cuda", 3)] * 4
 
 
 def test_the_background_keeps_the_order_and_passes_errors_on():

@@ -150,8 +150,8 @@ class Blur(Effect):
     def on_image(self, image, row):
         (xx, xy), (_, yy) = self.covariance[row].tolist()
         if abs(xy) < 1e-3:  # sepFilter2D is exact to rounding, where GaussianBlur is not
-            across = cv2.getGaussianKernel(*_axis(xx))
-            down = across if xx == yy else cv2.getGaussianKernel(*_axis(yy))
+            across = cv2.getGaussianKernel(*kernel_size_and_sigma(xx))
+            down = across if xx == yy else cv2.getGaussianKernel(*kernel_size_and_sigma(yy))
             cv2.sepFilter2D(image, -1, across, down, image, borderType=cv2.BORDER_REPLICATE)
         else:
             cv2.filter2D(image, -1, _kernel(self.covariance[row]), image, borderType=cv2.BORDER_REPLICATE)
@@ -272,8 +272,8 @@ def _unrolled_tile(height, width):
     return np.pad(noise_tile(), ((0, height), (0, width), (0, 0)), mode="wrap")
 
 
-def _axis(variance):
-    """Size and sigma of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
+def kernel_size_and_sigma(variance: float) -> tuple[int, float]:
+    """Of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
     sigma = math.sqrt(max(variance, 1e-4))
     return round(6 * sigma + 1) | 1, sigma
 
@@ -284,10 +284,10 @@ def _kernel(covariance):
     A thin line is thickened to a tenth of a squared pixel, so that the pixels it passes between see it.
     """
     if abs(covariance[0, 1]) < 1e-3:
-        across, down = (cv2.getGaussianKernel(*_axis(variance)) for variance in covariance.diagonal())
+        across, down = (cv2.getGaussianKernel(*kernel_size_and_sigma(variance)) for variance in covariance.diagonal())
         return (down @ across.T).astype(np.float32)
     thickened = covariance + 0.1 * np.eye(2)
-    x, y = (np.arange(size) - size // 2 for size, _ in map(_axis, thickened.diagonal()))
+    x, y = (np.arange(size) - size // 2 for size, _ in map(kernel_size_and_sigma, thickened.diagonal()))
     a, b, c = np.linalg.inv(thickened)[(0, 0, 1), (0, 1, 1)]
     weights = np.exp(-0.5 * (a * x**2 + 2 * b * x * y[:, None] + c * y[:, None] ** 2))
     return (weights / weights.sum()).astype(np.float32)

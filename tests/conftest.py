@@ -42,29 +42,33 @@ def faces68() -> Path:
 def drawn_gpu(monkeypatch):
     """A CUDA device whose tensors have no values, as torch's compiler traces with; it needs no GPU.
 
-    To mix devices, to look at a value or to copy from memory that is not pinned is an error there.
+    What would wait on a GPU is an error there: looking at a value, an operation on both devices such as an index that
+    lies on the CPU, and every copy from one to the other but one from pinned memory.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
 
     from augment.effects import noise_tile_on
     from augment.overlay import masks_on
 
-    copy, pinned = torch.Tensor.to, []
+    pinned = []
 
-    def pin(tensor):
-        pinned.append(tensor)
-        return tensor
+    class NothingWaits(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            kwargs = kwargs or {}
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+            assert len({tensor.device.type for tensor in tensors}) <= 1, f"{function} on two devices"
+            result = function(*args, **kwargs)
+            if function is torch.ops.aten._to_copy.default and result.device != args[0].device:
+                in_time = kwargs.get("non_blocking") and any(args[0] is tensor for tensor in pinned)
+                assert in_time, "a copy that waits"
+            return result
 
-    def to(tensor, *args, **kwargs):
-        copied = copy(tensor, *args, **kwargs)
-        waits = not (kwargs.get("non_blocking") and any(tensor is one for one in pinned))
-        assert copied.device == tensor.device or not waits, "a copy that waits"
-        return copied
-
-    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    monkeypatch.setattr(torch.Tensor, "to", to)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.backends.cudnn.flags(enabled=False):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    without_cudnn = torch.backends.cudnn.flags(enabled=False)  # its operations cannot be traced so
+    with FakeTensorMode(allow_non_fake_inputs=True), NothingWaits(), without_cudnn:
         yield torch.device("cuda")
     for made_once in (noise_tile_on, masks_on):
         made_once.cache_clear()

@@ -22,7 +22,7 @@ from augment import (
     OccluderAugmenter,
     TextAugmenter,
 )
-from augment.effects import noise_tile
+from augment.effects import kernel_size_and_sigma, noise_tile
 from tests.augment.strategies import drawn_by
 
 SIZE = (96, 128)
@@ -85,6 +85,13 @@ def test_gamma_keeps_the_ends_and_moves_the_middle():
 def test_blur_is_opencvs(sigma):
     expected = cv2.GaussianBlur(photo(), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     assert np.abs(changed(BlurAugmenter(sigma=sigma)).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.69, 2.0, 2.34, 2.71])
+def test_a_blur_has_as_many_taps_as_opencvs_for_bytes(sigma):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    taps, _ = kernel_size_and_sigma(sigma**2)
+    np.testing.assert_array_equal(cv2.GaussianBlur(noise, (taps, taps), sigma), cv2.GaussianBlur(noise, (0, 0), sigma))
 
 
 def spread_of(pixels):

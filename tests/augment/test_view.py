@@ -172,6 +172,12 @@ def test_a_chain_is_one_warp(one, two):
     assert all(a.merged(b) is None for a, b in zip(view.effects, view.effects[1:], strict=False))
 
 
+def test_a_smaller_frame_without_a_move_is_a_crop():
+    """A matrix of nothing may still change the size."""
+    cropped = View.identity(4, SIZE).then(View.of(np.tile(np.eye(3), (4, 1, 1)), SIZE, (20, 30)))
+    assert torch.equal(cropped.warp(images_of(7)), images_of(7)[:, :, :20, :30])
+
+
 @given(any_views)
 def test_only_some_images_are_changed(view):
     chosen = np.array([True, False, True, False])

@@ -20,7 +20,7 @@ def write_result(name: str, result: dict[str, Any], *, gpu: bool = False, peers:
     about = environment(f"{device}, {torch.get_num_threads()} threads")
     about["packages"] |= {peer: importlib.metadata.version(peer) for peer in peers}
     script, *flags = about["command"]
-    flags = [Path(word).name if Path(word).is_absolute() else word for word in flags]
+    flags = [Path(word).name if Path(word).is_absolute() or word.startswith("..") else word for word in flags]
     command = " ".join(["python -m", f"benchmarks.{Path(script).stem}", *flags])
     made = {
         "date": time.strftime("%Y-%m-%d"),

@@ -39,7 +39,7 @@ def faces68() -> Path:
 
 
 @pytest.fixture
-def drawn_gpu(monkeypatch):
+def gpu_without_values(monkeypatch):
     """A CUDA device whose tensors have no values, as torch's compiler traces with; it needs no GPU.
 
     What would wait on a GPU is an error there: looking at a value, an operation on both devices such as an index that

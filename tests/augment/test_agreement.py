@@ -116,8 +116,8 @@ def test_a_batch_of_no_images_is_one_of_none():
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_what_a_gpu_is_asked_stays_on_it_and_needs_no_value(name, drawn_gpu):
-    images = torch.empty((4, 3, 48, 64), dtype=torch.uint8, device=drawn_gpu)
+def test_what_a_gpu_is_asked_stays_on_it_and_needs_no_value(name, gpu_without_values):
+    images = torch.empty((4, 3, 48, 64), dtype=torch.uint8, device=gpu_without_values)
     warped = drawn_by(ALL[name], 0).warp(images)
     assert (warped.device.type, warped.dtype, warped.shape) == ("cuda", torch.uint8, images.shape)
 

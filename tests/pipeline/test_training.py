@@ -203,7 +203,7 @@ def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, req
     recipe = recipe_of(contest, tmp_path)
     data = load_training_data(recipe)
     view = parse_augmenters(recipe.augmentation.augment).draw(Key(0, 0, np.arange(3)), (32, 32))
-    device = request.getfixturevalue("drawn_gpu")
+    device = request.getfixturevalue("gpu_without_values")  # after the data, which need their values
     batch = make_batch(data.pack, np.array([5, 3, 70]), view, data.permutation, device)
     tensors = (batch.images, batch.points, batch.inside, batch.scale)
     assert [(tensor.device.type, len(tensor)) for tensor in tensors] == [("cuda", 3)] * 4

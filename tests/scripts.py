@@ -1,12 +1,24 @@
-"""The scripts as a user runs them, in a folder that is not the repository, with a network that is quick to train."""
+"""The scripts as a user calls them, in a folder that is not the repository, with a network that is quick to train.
 
+`call` runs a script inside this process, since each new one spends seconds on importing torch. `call_process` is for
+what only a process of its own shows.
+"""
+
+import io
 import os
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
+
+import hack_train
+import predict
+from pipeline.errors import run_script
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--model", "mobilenet_v3_small", "--weights", "none", "--size", "48", "-b", "16", "--train-share", "0.8"]
+SCRIPTS = {"hack_train.py": hack_train.main, "predict.py": predict.main}
 
 
 def command(script, folder, *flags):
@@ -15,7 +27,20 @@ def command(script, folder, *flags):
 
 
 def call(script, folder, *flags):
-    """Runs a script in `folder`, which is not the repository. Returns (exit status, stdout, stderr)."""
+    """Runs a script in `folder`, inside this process. Returns (exit status, stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    arguments = mock.patch.object(sys, "argv", command(script, folder, *flags)[1:])
+    status = 0
+    with chdir(folder), arguments, redirect_stdout(out), redirect_stderr(err):
+        try:
+            run_script(SCRIPTS[script])
+        except SystemExit as stop:
+            status = stop.code or 0
+    return status, out.getvalue(), err.getvalue()
+
+
+def call_process(script, folder, *flags):
+    """Runs a script in `folder` as a process of its own. Returns (exit status, stdout, stderr)."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         command(script, folder, *flags), cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -17,11 +17,13 @@ import torch
 from pipeline.checkpoint import load_checkpoint
 from pipeline.runs import Run
 from pipeline.score import score_submission
-from tests.scripts import ROOT, SMALL, call, command, train
+from tests.scripts import ROOT, SMALL, call, call_process, command, train
 
 
 def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
-    run, out = train(tmp_path, contest, "-e", "2")
+    status, out, err = call_process("hack_train.py", tmp_path, "-n", "x", "-d", contest, *SMALL, "-e", "2")
+    assert status == 0, err
+    (run,) = (tmp_path / "runs").iterdir()
     assert str(run) in out
     expected = {"recipe.yaml", "environment.json", "data.json", "validation.txt", "permutation.json", "metrics.csv"}
     assert {path.name for path in run.iterdir()} == expected | {"best.pt", "last.pt", "events", "pictures", ".lock"}
@@ -29,7 +31,8 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
     assert len((run / "validation.txt").read_text().split()) == 16
     assert len(pd.read_csv(run / "metrics.csv")) == 2
 
-    status, out, err = call("predict.py", tmp_path)  # nothing else: the newest run, its best weights, its data
+    # Nothing else: the newest run, its best weights, its data.
+    status, out, err = call_process("predict.py", tmp_path)
     assert status == 0, err
     assert str(run / "submission.csv") in out
     table = pd.read_csv(run / "submission.csv")
@@ -52,28 +55,47 @@ def test_the_submission_does_not_depend_on_the_batch_and_decimals_only_round(con
     assert (values["whole"] - values["many"]).abs().max(axis=None) <= 0.51
 
 
-def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_path):
-    """SIGKILL while it imports, packs, starts, steps, and writes; each time it is resumed, the last time to its end."""
-    flags = ["-e", "4", "--checkpoint-minutes", "1e-6"]
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    begun = time.time()
-    whole, _ = train(tmp_path / "whole", contest, *flags)
-    duration = time.time() - begun
-    first = ["-n", "x", "-d", contest, *SMALL, *flags]
+KILLED_AT = [
+    "cache/*.building",
+    "runs/*/data.json",
+    "runs/*/recipe.yaml",
+    "runs/*/.last.pt.partial",
+    "runs/*/metrics.csv",
+]
+
+
+def kill_at(pattern, folder, *flags):
+    """Starts a training, and kills it as soon as it has written a file of this pattern."""
+    begun = time.time_ns()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for share in (0.1, 0.4, 0.6, 0.75, 0.85):
-        runs = list((tmp_path / "killed/runs").glob("*/recipe.yaml"))
-        again = ["--resume", runs[0].parent] if runs else first
-        process = subprocess.Popen(
-            command("hack_train.py", tmp_path / "killed", *again),
-            cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(share * duration)
+    arguments = command("hack_train.py", folder, *flags)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(arguments, cwd=folder, env=environment, **quiet) as process:
+        while process.poll() is None and not any(_written_since(path, begun) for path in folder.glob(pattern)):
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    (killed,) = {path.parent for path in (tmp_path / "killed/runs").glob("*/recipe.yaml")}
-    status, out, err = call("hack_train.py", tmp_path / "killed", "--resume", killed)
+
+
+def _written_since(path, begun):
+    try:
+        return path.stat().st_mtime_ns >= begun
+    except FileNotFoundError:
+        return False
+
+
+def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_path):
+    """SIGKILL while it packs, starts, steps, and writes; each time it is resumed, the last time to its end."""
+    flags = ["-e", "6", "--checkpoint-minutes", "1e-6"]
+    (tmp_path / "whole").mkdir()
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    whole, _ = train(tmp_path / "whole", contest, *flags)
+    for pattern in KILLED_AT:
+        resumable = [path.parent for path in (folder / "runs").glob("*/recipe.yaml")]
+        again = ["--resume", resumable[0]] if resumable else ["-n", "x", "-d", contest, *SMALL, *flags]
+        kill_at(pattern, folder, *again)
+    (killed,) = {path.parent for path in (folder / "runs").glob("*/recipe.yaml")}
+    status, out, err = call("hack_train.py", folder, "--resume", killed)
     assert status == 0, err
     assert "goes on      from" in out
     for name in ("best.pt", "last.pt"):

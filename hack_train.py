@@ -9,6 +9,7 @@ from pipeline.errors import run_script
 from pipeline.recipe import Recipe, parse_command
 
 if TYPE_CHECKING:
+    from pipeline.console import Console
     from pipeline.metrics import Scores
     from pipeline.runs import Run
 
@@ -19,24 +20,26 @@ def main():
     command = parse_command(sys.argv[1:])
 
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
+    from pipeline.console import recorded_console
     from pipeline.runs import find_run, fold_runs
 
     place = command.recipe.run
     recipe = replace(command.recipe, run=replace(place, data=place.data.resolve(), cache=place.cache.resolve()))
-    if command.folds or (command.resume and fold_runs(command.resume)):
-        train_folds(recipe, command.folds, command.resume)
-    else:
-        train_run(recipe, find_run(command.resume, recipe.run.runs) if command.resume else None)
+    with recorded_console() as console:
+        if command.folds or (command.resume and fold_runs(command.resume)):
+            train_folds(recipe, console, command.folds, command.resume)
+        else:
+            train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
 
 
-def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None):
+def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder: Path | None = None):
     """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
     from pipeline.batches import parse_chain
     from pipeline.checkpoint import load_checkpoint
     from pipeline.contest import find_contest
     from pipeline.data import load_training_data, mean_shape_score
     from pipeline.device import choose_device, choose_precision, describe, say_busy
-    from pipeline.files import check_folder
+    from pipeline.files import check_folder, check_usable
     from pipeline.report import Report
     from pipeline.runs import create_run
     from pipeline.start import make_network, read_start
@@ -45,7 +48,11 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     from pipeline.window import describe_window
 
     root = find_contest(recipe.run.data)
-    check_folder("--runs", recipe.run.runs)
+    if earlier:
+        check_usable(earlier.folder)
+        earlier.check_recipe(recipe)
+    else:
+        check_folder("--runs", recipe.run.runs)
     device = choose_device(gpu=recipe.run.gpu)
     precision = choose_precision(recipe.network.precision, device)
     chain = parse_chain(recipe)
@@ -60,7 +67,8 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     floor = mean_shape_score(data)
     if earlier:
         earlier.check_data(data)
-    run = earlier or create_run(recipe, data, floor=floor, device=describe(device), folder=folder)
+    run = earlier or create_run(recipe, data, floor=floor, folder=folder)
+    console.keep_in(run.folder / "console.txt")
 
     print(f"data         {root}")
     print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
@@ -75,6 +83,7 @@ def train_run(recipe: Recipe, earlier: "Run | None", folder: Path | None = None)
     say_busy(device)
     with run.claimed():
         run.write_recipe(recipe)
+        run.add_environment(describe(device))
         if run.last.exists():
             training.load_state(load_checkpoint(run.last))
             so_far = training.progress
@@ -101,7 +110,7 @@ def say_result(run: "Run", history: list[dict[str, float]], floor: "Scores"):
     print(f"submission   python predict.py --run {run.folder}")
 
 
-def train_folds(recipe: Recipe, count: int | None, earlier: Path | None):
+def train_folds(recipe: Recipe, console: "Console", count: int | None, earlier: Path | None):
     """Trains each fold in turn, or goes on with them, and keeps what each predicts of what it held out."""
     import numpy as np
 
@@ -126,7 +135,7 @@ def train_folds(recipe: Recipe, count: int | None, earlier: Path | None):
     for fold, run in enumerate(fold_runs(folder)):
         print(f"\nfold {fold}")
         known = run if (run.folder / "recipe.yaml").exists() else None
-        train_run(fold_recipe(recipe, folder, fold), known, run.folder)
+        train_run(fold_recipe(recipe, folder, fold), console, known, run.folder)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(device)
         save_held_out(run, predict_points(network, data.pack, samples, device=device, precision=precision))

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Interval
 from tyro.conf import arg
 
 from pipeline.errors import UserError, run_script
-from pipeline.files import check_output
+from pipeline.files import check_outputs, may_write
 from pipeline.flags import parse_flags
 
 
@@ -50,9 +50,8 @@ class Options:
 
 def main():
     options = parse_flags(Options, __doc__)
-    check_output("--uncertainty", options.uncertainty)
     if not options.photo:
-        check_output("--output", options.output)
+        check_outputs({"--output": options.output, "--uncertainty": options.uncertainty})
     elif options.output and options.output.is_file():
         raise UserError(f"--output {options.output} is a file; with --photo it is a folder")
     if options.photo and options.uncertainty:
@@ -62,6 +61,7 @@ def main():
     from pipeline.device import choose_device, describe
     from pipeline.ensemble import load_ensemble
     from pipeline.members import Place
+    from pipeline.record import keep_earlier, write_record
     from pipeline.single import predict_photos
     from pipeline.submission import verify_submission, write_submission, write_uncertainty
     from pipeline.uncertainty import say_calibration
@@ -86,6 +86,8 @@ def main():
     if len(ensemble.members) > 1:
         print(f"merged      {ensemble.kind}")
     print(f"device      {describe(device)}")
+    if not may_write(ensemble.folder) and not options.output:
+        raise UserError(f"{ensemble.folder} may not be written; give --output a path of yours")
     if options.photo:
         out = options.output or ensemble.folder / "photos"
         predict_photos(ensemble, options.photo, out, decimals=options.decimals)
@@ -95,14 +97,21 @@ def main():
     if len(test.rows) < len(test.names):
         print(f"left out    {len(test.names) - len(test.rows):,} photos are missing or broken and have the mean shape")
     output = options.output or ensemble.folder / "submission.csv"
+    record = ensemble.record() | {"decimals": options.decimals}
+    if kept := keep_earlier(output, record):
+        print(f"earlier     the submission that was there is of other runs, views or weights; it is now {kept}")
     write_submission(output, test.names, test.points, decimals=options.decimals)
     verify_submission(output, test.names, test.points, decimals=options.decimals)
+    write_record(output, record)
     if options.uncertainty:
         write_uncertainty(options.uncertainty, test.names, test.deviations)
         print(f"uncertainty {options.uncertainty}")
         say_calibration(ensemble.calibration)
-    for picture in ensemble.draw(test):
-        print(f"pictures    {picture}")
+    if may_write(ensemble.folder):
+        for picture in ensemble.draw(test):
+            print(f"pictures    {picture}")
+    else:
+        print(f"pictures    left out: {ensemble.folder} may not be written")
     print(f"submission  {output}: {len(test.names):,} photos, read back and verified")
 
 

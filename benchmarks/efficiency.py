@@ -105,7 +105,6 @@ def main():
             replace(recipe, run=replace(recipe.run, runs=Path(folder))),
             data,
             floor=mean_shape_score(data),
-            device=str(device),
         )
         report = Report(run, 0)
         as_trained(), fixed()

@@ -35,9 +35,9 @@ def scores_of(contest: Path, runs: Path) -> dict[str, dict[str, float]]:
     assert names == table.names
     blind = np.take_along_axis(bring_home(pack.fits, network.mean_shape.numpy()), table.values[..., None], axis=1)
     return {
-        "mean shape": {"validation": run.about_data()["mean_shape"]["mse"], "test": score(blind, truth).mse},
+        "mean shape": {"validation": run.about_data().mean_shape.mse, "test": score(blind, truth).mse},
         "network": {
-            "validation": min(row["validation_mse"] for row in run.read_metrics()),
+            "validation": run.best_mse,
             "test": score(predicted, truth).mse,
         },
     }

@@ -10,8 +10,9 @@ from tyro.conf import Positional, arg
 
 from augment.merge import blend
 from pipeline.errors import UserError, run_script
-from pipeline.files import check_output
+from pipeline.files import check_outputs, digest
 from pipeline.flags import parse_flags
+from pipeline.record import keep_earlier, write_record
 from pipeline.submission import read_in_order, read_submission, verify_submission, write_submission
 
 MIN_VALUES = 300  # below that, integers may be chance
@@ -65,7 +66,7 @@ def integers(points: np.ndarray) -> np.ndarray:
 
 def main():
     options = parse_flags(Options, __doc__)
-    check_output("--output", options.output)
+    check_outputs({"--output": options.output}, inputs={str(path): path for path in options.submissions})
     names, points = read_submissions(options.submissions)
     if options.weights and options.merge in ("median", "rank"):
         raise UserError(f"--weights: --merge {options.merge} has no use for them; leave one of the two out")
@@ -80,8 +81,18 @@ def main():
     if integers(points).all():
         print("warning: all are whole numbers; whether some were cut off instead of rounded cannot be told")
     merged = blend(points, weights, method=options.merge, power=options.power)
+    record = {
+        "submissions": [[str(path.resolve()), digest(path.read_bytes())] for path in options.submissions],
+        "weights": weights.tolist(),
+        "merge": options.merge,
+        "power": options.power,
+        "decimals": options.decimals,
+    }
+    if kept := keep_earlier(options.output, record):
+        print(f"earlier     the submission that was there is of other submissions or weights; it is now {kept}")
     write_submission(options.output, names, merged, decimals=options.decimals)
     verify_submission(options.output, names, merged, decimals=options.decimals)
+    write_record(options.output, record)
     print(f"submission  {options.output}: {len(points)} merged, {len(names):,} photos, read back and verified")
 
 

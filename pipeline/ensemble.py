@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from augment.merge import blend, merge
 from pipeline.blocks import blocks
 from pipeline.data import load_test_data
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import may_write, sealed, unsealed, write_text
 from pipeline.fitting import fit_weights
 from pipeline.members import (
     Member,
     Place,
+    checked_weights,
     enough,
     held_out,
     load_member,
@@ -101,6 +103,20 @@ class Ensemble:
         ]
         return self._merge(np.stack(found), self.weights)
 
+    def record(self) -> dict[str, Any]:
+        """What its predictions are made of, as plain data."""
+        runs = [
+            {
+                "run": str(member.run.folder.resolve()),
+                "checkpoint": member.digest,
+                "views": [view.plain for view in member.views],
+                "weights": member.weights.tolist(),
+                "data": str(member.recipe.run.data),
+            }
+            for member in self.members
+        ]
+        return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}
+
     def draw(self, test: Prediction) -> list[Path]:
         """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""
         pack = test.packs[0]
@@ -171,20 +187,30 @@ def load_ensemble(
         return replace(equal, kind="one run", folder=found[0].folder)
     home.mkdir(parents=True, exist_ok=True)
     if method == "rank":
-        errors = [min(row["validation_mse"] for row in member.run.read_metrics()) for member in members]
+        errors = [member.run.best_mse for member in members]
         ranks = len(members) - np.argsort(np.argsort(errors)).astype(float)
         return replace(equal, weights=ranks / ranks.sum(), kind="weights by rank of the validation MSE")
     if method != "weighted" or weights == "equal":
         return replace(equal, kind="equal weights" if method == "weighted" else f"{method}, equal weights")
     saved = home / "ensemble.json"
-    if weights == "auto" and saved.exists() and (fit := json.loads(saved.read_text()))["key"] == key:
-        calibration = Calibration(**fit["calibration"])
-        return replace(equal, weights=np.array(fit["weights"]), kind=fit["kind"], calibration=calibration)
+    if weights == "auto" and saved.exists() and (fit := unsealed(saved, SavedMerge)).key == key:
+        shares = checked_weights(saved, fit.weights, len(members), counts.pop())
+        return replace(equal, weights=shares, kind=fit.kind, calibration=fit.calibration)
     try:
         return _fitted(equal, key, saved, batch_size)
     except UserError as error:
         say_not_fitted(error)
         return equal
+
+
+@dataclass(frozen=True)
+class SavedMerge:
+    """What is read of the ensemble.json of several runs."""
+
+    key: str
+    weights: list[float] | list[list[float]]
+    kind: str
+    calibration: Calibration
 
 
 def _key(members):
@@ -226,7 +252,10 @@ def _fitted(ensemble, key, path, batch_size):
         "calibration": vars(calibration),
         "what it brought": rows,
     }
-    write_text(path, json.dumps(saved, indent=1))
+    if may_write(path.parent):
+        write_text(path, sealed(saved))
+    else:
+        print(f"weights     are not kept for next time: {path.parent} may not be written")
     say_rows(f"merged runs, {len(truth):,} photos held out by all", rows)
     return replace(ensemble, weights=weights, kind=fit.kind, calibration=calibration)
 

@@ -1,10 +1,18 @@
 """Faults of a user: said in one line that names the file, the row or the flag, and the fix. Ours are `assert`."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
 NUM_SHOWN = 10
+STORAGE_ERRORS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the quota of disk space is used up: free some space",
+    errno.EFBIG: "a file grew larger than is allowed here: raise the limit (ulimit -f), or write to another disk",
+    errno.EIO: "the disk reports an error in reading or writing: see whether it is sound, or use another",
+    errno.EROFS: "the disk cannot be written: use another",
+}
 
 
 class UserError(Exception):
@@ -30,22 +38,35 @@ class Faults:
 
 
 def run_script(main: Callable[[], None]):
-    """Runs a script's `main`: a fault of the user is one line on stderr and exit status 2, without a traceback."""
+    """Runs a script's `main`: a fault of the user, or of the system, is one line on stderr and exit status 2, without a
+    traceback. A reader of the output that has gone away, such as `head`, ends the script quietly.
+    """
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
-        sys.exit(_say(error))
+        sys.exit(_print_error(str(error)))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print has nowhere to go
+        sys.exit(141)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            sys.exit(_say(f"the disk is full: {error}; free some space, nothing that was finished is lost"))
-        if error.filename is None:
-            raise
-        sys.exit(_say(f"{error.filename}: {error.strerror}; give another path, or make this one usable"))
+        sys.exit(_print_error(describe_system_error(error)))
 
 
-def _say(message):
+def describe_system_error(error: OSError) -> str:
+    """What the system refused, in one line that names the file, where the system does, and what can be done."""
+    what = STORAGE_ERRORS.get(error.errno or 0)
+    where = f" ({error.filename})" if error.filename else ""
+    if what:
+        return f"{what}{where}; nothing that was finished is lost"
+    if error.filename:
+        return f"{error.filename}: {error.strerror}; give another path, or make this one usable"
+    return f"the system reports: {error.strerror or error}; nothing that was finished is lost"
+
+
+def _print_error(message):
     print(f"error: {message}", file=sys.stderr)
     return 2

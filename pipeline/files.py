@@ -1,12 +1,19 @@
 """Files that are whole or not there: written under a temporary name, synced, then renamed."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import UserError
+
+Content = TypeVar("Content")
+TABLE_START = b"file_name,"
 
 
 @contextmanager
@@ -24,27 +31,107 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def check_output(flag: str, path: Path | None):
-    """Refuses at the start, with UserError, a file that could not be written at the end."""
-    if path and not path.resolve().parent.is_dir():
+def check_outputs(outputs: dict[str, Path | None], *, inputs: dict[str, Path] | None = None):
+    """Refuses at the start, with UserError, tables that could not be written at the end, or that would replace one
+    another, an input, or a file that is no table of this project.
+
+    outputs, inputs: by what the message calls them, mostly a flag.
+    """
+    named = {flag: path for flag, path in outputs.items() if path}
+    taken = {path.resolve(): flag for flag, path in (inputs or {}).items()}
+    for flag, path in named.items():
+        _check_output(flag, path)
+        if other := taken.get(path.resolve()):
+            raise UserError(f"{flag} {path} and {other} are one file; give another name")
+        taken[path.resolve()] = flag
+
+
+def _check_output(flag, path):
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise UserError(f"{flag} {path}: the folder {path.parent} is not there")
-    if path and path.is_dir():
+    if path.is_dir():
         raise UserError(f"{flag} {path} is a folder; give the file that is to be written")
-    if path and not os.access(path.resolve().parent, os.W_OK):
+    if not may_write(folder):
         raise UserError(f"{flag} {path}: the folder {path.parent} may not be written; give one of yours")
+    if path.exists() and not _is_table(path):
+        raise UserError(f"{flag} {path} is there already, and is no submission; give another name")
+
+
+def _is_table(path):
+    """Whether a file is empty or begins as the tables of this project do, and so may be replaced by another."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(len(TABLE_START))
+    return start in (b"", TABLE_START)
 
 
 def check_folder(flag: str, path: Path):
     """Refuses at the start, with UserError, a folder that cannot be made or written later."""
-    there = next(place for place in (path, *path.resolve().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    there = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    if not there.is_dir() or not may_write(there):
         why = "may not be written" if there.is_dir() else "is no folder"
         raise UserError(f"{flag} {path}: {there} {why}; give a folder of yours")
+
+
+def may_write(folder: Path) -> bool:
+    """Whether files can be made in a folder, as far as its permissions tell."""
+    return os.access(folder, os.W_OK)
+
+
+def check_usable(folder: Path):
+    """Refuses at the start, with UserError, the folder of a run that is gone on with and cannot be written."""
+    if not may_write(folder):
+        raise UserError(f"{folder} may not be written; copy the run to a folder of yours, or make this one writable")
 
 
 def write_text(path: Path, text: str):
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. Raises UserError where there is none, or it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; put the file itself there")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse_json(path: Path, content: bytes, kind: type[Content]) -> Content:
+    """The JSON `content` of the file `path` as a value of a type. Raises UserError where it is anything else."""
+    try:
+        return TypeAdapter(kind).validate_json(content)
+    except (ValidationError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "too deeply nested"}
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise UserError(f"{path} is damaged: {where}{first['msg']}; take a copy of it, or another run") from error
+
+
+def sealed(fields: dict[str, Any]) -> str:
+    """Fields as JSON that `unsealed` takes as long as nobody has changed it."""
+    return json.dumps({"digest": digest(json.dumps(fields).encode()), **fields}, indent=1)
+
+
+def unsealed(path: Path, kind: type[Content]) -> Content:
+    """What `sealed` made, or what an earlier version wrote without a digest, as a value of a type.
+
+    Raises UserError where it is damaged, or was changed.
+    """
+    content = read_bytes(path)
+    fields = parse_json(path, content, dict[str, Any])
+    found = fields.pop("digest", None)
+    if found is not None and found != digest(json.dumps(fields).encode()):
+        raise UserError(f"{path} was changed since it was written; take a copy of it as it was, or delete it")
+    return parse_json(path, content, kind)
+
+
+def digest(content: bytes) -> str:
+    """What tells contents from one another: their SHA-256."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def sync(path: Path):

@@ -17,10 +17,10 @@ import numpy as np
 
 from pipeline.data import TrainingData
 from pipeline.errors import UserError
-from pipeline.files import replacing, write_text
+from pipeline.files import digest, replacing, write_text
 from pipeline.metrics import score
 from pipeline.recipe import Recipe, to_yaml
-from pipeline.runs import Run, fold_runs, new_folder
+from pipeline.runs import Folds, Run, fold_runs, new_folder
 from pipeline.split import split_into_folds
 
 
@@ -33,10 +33,13 @@ def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
     if fold_of.max() + 1 < count:
         raise UserError(f"--folds {count}: the photos are of {fold_of.max() + 1} groups, which cannot be split")
     folder = new_folder(replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_folds-{count}")))
+    digests = {}
     for fold in range(count):
-        write_text(folder / f"fold-{fold}.txt", "".join(f"{name}\n" for name in data.pack.names[fold_of == fold]))
+        held_out = "".join(f"{name}\n" for name in data.pack.names[fold_of == fold])
+        write_text(folder / f"fold-{fold}.txt", held_out)
+        digests[f"fold-{fold}.txt"] = digest(held_out.encode())
     write_text(folder / "recipe.yaml", to_yaml(recipe))
-    write_text(folder / "folds.json", json.dumps({"folds": count}))  # last: with it the folds can be resumed
+    write_text(folder / "folds.json", json.dumps(asdict(Folds(count, digests))))  # last: with it they can be resumed
     return folder
 
 
@@ -53,13 +56,26 @@ def save_held_out(run: Run, points: np.ndarray):
         np.save(file, points.astype(np.float32))
 
 
+def _read_held_out(run, shape):
+    path = run.held_out_points
+    try:
+        points = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); delete it, and --resume makes it anew") from error
+    if points.shape != shape:
+        raise UserError(
+            f"{path} has points of shape {points.shape}, not {shape}; delete it, and --resume makes it anew"
+        )
+    return points
+
+
 def say_folds(folder: Path, data: TrainingData):
     """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv."""
     place = {name: row for row, name in enumerate(data.pack.names)}
     rows, parts = [], []
     for fold, run in enumerate(fold_runs(folder)):
         samples = np.array([place[name] for name in run.held_out_names()])
-        parts.append((samples, np.load(run.held_out_points)))
+        parts.append((samples, _read_held_out(run, (len(samples), data.num_points, 2))))
         rows.append(_row(f"fold {fold}", *parts[-1], data))
     samples, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     rows.append(_row("all", samples, points, data))

@@ -1,7 +1,6 @@
 """A run that is ready to predict: its network, its views and their weights, fitted on what the run held out."""
 
 import hashlib
-import json
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from models import LandmarkNet
 from pipeline.data import TrainingData, load_training_data
 from pipeline.device import choose_precision
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import may_write, sealed, unsealed, write_text
 from pipeline.fitting import fit_weights
 from pipeline.metrics import score
 from pipeline.pack import Pack, Squares
@@ -118,8 +117,7 @@ def load_member(run: Run, *, place: Place, checkpoint: str, views: Path | None, 
     recipe = place.of(run.recipe())
     digest = _digest(run.best if checkpoint == "best" else run.last)
     network = load_run_network(run, checkpoint).to(device)
-    permutation = json.loads(run.permutation.read_text())
-    permutation = None if permutation is None else np.array(permutation)
+    permutation = run.partners(len(network.mean_shape))
     source = f"--views {views}" if views else "views"
     entries = read_views(views) if views else recipe.prediction.views
     parsed = parse_views(entries, size=recipe.photos.size, mirroring=permutation is not None, source=source)
@@ -209,7 +207,10 @@ def fit_member(member: Member, *, batch_size: int) -> Member:
         "what it brought": rows,
         "equivariance": equivariance(member, data.pack, samples, points),
     }
-    write_text(member.run.views, json.dumps(saved, indent=1))
+    if may_write(member.run.folder):
+        write_text(member.run.views, sealed(saved))
+    else:
+        print(f"weights     are not kept for next time: {member.run.folder} may not be written")
     say_what_it_brought(saved)
     return fitted
 
@@ -270,15 +271,36 @@ def score_row(part: str, points: np.ndarray, truth: np.ndarray, groups: np.ndarr
     return {"part": part, **{name: round(value, 4) for name, value in vars(scores).items()}, "seconds": seconds}
 
 
+@dataclass(frozen=True)
+class SavedWeights:
+    """What is read of a run's views.json."""
+
+    checkpoint: str
+    views: list[Any]
+    weights: list[float] | list[list[float]]
+    kind: str
+    calibration: Calibration
+
+
 def _saved(member):
     """The member with the weights that were saved with its run, if they are of these views and this checkpoint."""
     if not member.run.views.exists():
         return None
-    saved = json.loads(member.run.views.read_text())
-    if saved["views"] != [view.plain for view in member.views] or saved["checkpoint"] != member.digest:
+    saved = unsealed(member.run.views, SavedWeights)
+    if saved.views != [view.plain for view in member.views] or saved.checkpoint != member.digest:
         return None
-    calibration = Calibration(**saved["calibration"])
-    return replace(member, weights=np.array(saved["weights"]), kind=saved["kind"], calibration=calibration)
+    weights = checked_weights(member.run.views, saved.weights, len(member.views), len(member.network.mean_shape))
+    return replace(member, weights=weights, kind=saved.kind, calibration=saved.calibration)
+
+
+def checked_weights(path: Path, weights: list[Any], num_parts: int, num_points: int) -> np.ndarray:
+    """(V,) or (V, K) convex weights from a file. Raises UserError where they are none."""
+    found = np.array(weights, float)
+    if found.shape not in ((num_parts,), (num_parts, num_points)) or not (
+        (found >= 0).all() and np.allclose(found.sum(axis=0), 1, atol=1e-3)
+    ):
+        raise UserError(f"{path} is damaged: its weights are not shares of {num_parts} parts; delete it")
+    return found
 
 
 def _digest(path):

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from pipeline.errors import UserError
+from pipeline.files import read_bytes
 
 AUGMENT: list[dict[str, Any]] = [
     {
@@ -58,6 +59,9 @@ PartOfSquare = Annotated[tuple[Share, Share, Side], AfterValidator(_in_square)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
 Whole = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
+
+
+MAX_DEPTH, MAX_VALUES = 30, 100_000  # of a recipe file
 
 
 @dataclass(frozen=True)
@@ -209,8 +213,9 @@ SECTION_OF = {
     for section in dataclasses.fields(Recipe)
     for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
 }
-CHANGEABLE_ON_RESUME = {"epochs", "minutes", "data", "gpu", "cache", "checkpoint_minutes", "skip_bad_photos", "views"}
-NOT_IN_FOLDER_NAME = {"name", "data", "gpu", "runs", "cache", "skip_bad_photos", "checkpoint_minutes"}
+CHANGEABLE_ON_RESUME = {
+    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "skip_bad_photos", "views"
+}  # fmt: skip
 
 
 def parse_command(arguments: list[str]) -> Command:
@@ -250,13 +255,13 @@ def parse_command(arguments: list[str]) -> Command:
 def read_recipe(path: Path) -> Recipe:
     """A recipe from a YAML file of `field: value` lines; what it does not name has its default."""
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        content = yaml.safe_load(read_bytes(path).decode()) or {}
+        _check_plain(content)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; save it as that") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UserError(f"{path} is not YAML that a recipe takes: {reason}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: lines of `field: value` are expected")
     for name in content:
@@ -266,6 +271,23 @@ def read_recipe(path: Path) -> Recipe:
                 f"{path}: {name!r} is no field of a recipe" + (f"; did you mean {near[0]}?" if near else "")
             )
     return _checked(content, lambda name: f"{path}: {name}")
+
+
+def _check_plain(content):
+    """Raises ValueError for what is no plain data: dates, sets, and lists that hold themselves or grow by aliases."""
+    pending = [(content, 0)]
+    num_values = 0
+    while pending:
+        value, depth = pending.pop()
+        num_values += 1
+        if depth > MAX_DEPTH or num_values > MAX_VALUES:
+            raise ValueError("it is nested too deeply, or refers to itself")
+        if isinstance(value, dict):
+            pending += [(child, depth + 1) for pair in value.items() for child in pair]
+        elif isinstance(value, list):
+            pending += [(child, depth + 1) for child in value]
+        elif not isinstance(value, str | int | float | bool | None):
+            raise ValueError(f"{value!r} is no text, number, list or mapping; quote it if it is text")
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

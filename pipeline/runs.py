@@ -1,37 +1,63 @@
 """A run's folder: where everything of one training lies, under a name that says what it was.
 
 recipe.yaml        every field            validation.txt    the held-out photos, one a line
-environment.json   versions, device       permutation.json  partners of the points, or null
-data.json          fingerprint, window    metrics.csv       a row an epoch
+changes.yaml       what is no default     permutation.json  partners of the points, or null
+environment.json   versions, device       data.json         fingerprint, window
+metrics.csv        a row an epoch         manifest.json     what must stay as the run was made with it
 best.pt, last.pt   checkpoints            events/           for TensorBoard
-pictures/          worst photos           submission.csv    by predict.py
+console.txt        what was printed       pictures/         worst photos
+views.json         by predict.py          submission.csv    by predict.py
+
+Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
+that was cut or exchanged is an error, not another split or permutation.
 """
 
 import csv
-import importlib.metadata
 import io
 import json
-import platform
 import re
-import sys
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
+import yaml
+from annotated_types import Ge, Le
 from filelock import FileLock, Timeout
 
 from pipeline.data import TrainingData
+from pipeline.environment import environment
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import digest, parse_json, read_bytes, sealed, unsealed, write_text
 from pipeline.metrics import Scores
-from pipeline.recipe import NOT_IN_FOLDER_NAME, PhotoOptions, Recipe, changes, read_recipe, to_yaml
-from pipeline.window import WHOLE
+from pipeline.recipe import CHANGEABLE_ON_RESUME, PhotoOptions, Recipe, changes, flatten, read_recipe, to_yaml
+from pipeline.symmetry import read_permutation
+from pipeline.window import WHOLE, Shares
 
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "scipy", "scikit-learn")
-MAX_NAME = 100
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run was made with and relies on: digests of files that never change, fields of the recipe that may not."""
+
+    digests: dict[str, str]
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AboutData:
+    """What a run was trained on. mean_shape: its score on the held-out photos."""
+
+    fingerprint: str
+    num_train: int
+    num_validation: int
+    mean_shape: Scores
+    window: Shares = WHOLE  # the first runs had none
 
 
 @dataclass(frozen=True)
@@ -61,11 +87,23 @@ class Run:
         return self.folder / "validation.txt"
 
     def held_out_names(self) -> list[str]:
-        return [name for name in self.split.read_text(encoding="utf-8").split("\n") if name]
+        text = self._content("validation.txt")
+        try:
+            return [name for name in text.decode("utf-8").split("\n") if name]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.split} is damaged: it is not UTF-8; take a copy of it, or another run") from error
 
     @property
     def permutation(self) -> Path:
         return self.folder / "permutation.json"
+
+    def partners(self, num_points: int) -> np.ndarray | None:
+        """(K,) partners of the points under mirroring, None where there is no mirroring."""
+        return read_permutation(self.permutation, num_points) if self._mirrors() else None
+
+    def _mirrors(self):
+        partners = parse_json(self.permutation, self._content("permutation.json"), list[int] | None)  # type: ignore[arg-type]
+        return partners is not None
 
     @property
     def views(self) -> Path:
@@ -84,18 +122,46 @@ class Run:
         return self.folder / "pictures" / f"{name}.png"
 
     def recipe(self) -> Recipe:
-        """The recipe, with the window that was found."""
+        """The recipe, with the window that was found. Raises UserError where it is another than the run was made by."""
         recipe = read_recipe(self.folder / "recipe.yaml")
-        left, top, side = self.about_data().get("window", WHOLE)  # there was none in the beginning
-        return replace(recipe, photos=replace(recipe.photos, window=(left, top, side)))
+        self.check_recipe(recipe)
+        return replace(recipe, photos=replace(recipe.photos, window=self.about_data().window))
+
+    def check_recipe(self, recipe: Recipe):
+        """Raises UserError for a field that differs from what the run was made with, and may not."""
+        now = json.loads(json.dumps(flatten(recipe)))
+        for name, value in self._manifest().recipe.items():
+            if name in now and now[name] != value:
+                file = self.folder / "recipe.yaml"
+                raise UserError(f"{file}: {name} is {now[name]!r}, the run was made with {value!r}; change it back")
 
     def write_recipe(self, recipe: Recipe):
         write_text(self.folder / "recipe.yaml", to_yaml(recipe))
+        write_text(self.folder / "changes.yaml", yaml.safe_dump(changes(recipe), sort_keys=False, width=110))
 
     def photo_options(self) -> PhotoOptions:
         """The recipe's, with the window, the split and the permutation that the run was made with."""
-        permutation = "none" if json.loads(self.permutation.read_text()) is None else str(self.permutation)
+        self.held_out_names()
+        permutation = str(self.permutation) if self._mirrors() else "none"
         return replace(self.recipe().photos, split=self.split, permutation=permutation)
+
+    def add_environment(self, device: str):
+        """Notes what this sitting computes with, below those of earlier ones."""
+        path = self.folder / "environment.json"
+        earlier: Any = parse_json(path, read_bytes(path), object) if path.exists() else []
+        sittings = earlier if isinstance(earlier, list) else [earlier]  # the first runs had one
+        write_text(path, json.dumps([*sittings, environment(device)], indent=1))
+
+    def _manifest(self):
+        path = self.folder / "manifest.json"
+        return unsealed(path, Manifest) if path.exists() else Manifest({}, {})  # the first runs had none
+
+    def _content(self, name):
+        """The bytes of one of the run's files. Raises UserError where they are not those that the run was made with."""
+        content = read_bytes(self.folder / name)
+        if self._manifest().digests.get(name, digest(content)) != digest(content):
+            raise UserError(f"{self.folder / name} was changed since the run was made; take a copy of it as it was")
+        return content
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -106,20 +172,31 @@ class Run:
         except Timeout as error:
             raise UserError(f"{self.folder} is being trained by another process; stop that one first") from error
 
-    def about_data(self) -> dict[str, Any]:
-        return json.loads((self.folder / "data.json").read_text())
+    def about_data(self) -> AboutData:
+        return parse_json(self.folder / "data.json", self._content("data.json"), AboutData)
 
     def check_data(self, data: TrainingData):
         """Raises UserError when the data are not those that the run was made with."""
-        if self.about_data()["fingerprint"] != data.pack.fingerprint:
+        if self.about_data().fingerprint != data.pack.fingerprint:
             raise UserError(
                 f"{self.folder} was trained on other photos or points than {data.pack.folder}; start a new run"
             )
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The rows of the table, one an epoch."""
-        with self.metrics.open() as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        """The rows of the table, one an epoch. Raises UserError where it is damaged."""
+        try:
+            rows = list(csv.DictReader(read_bytes(self.metrics).decode().splitlines(), strict=True))
+            return [{name: float(value) for name, value in row.items()} for row in rows]
+        except (ValueError, TypeError, AttributeError, csv.Error) as error:
+            raise UserError(f"{self.metrics} is damaged: {error}; --resume writes it anew") from error
+
+    @property
+    def best_mse(self) -> float:
+        """The lowest validation MSE of all epochs. Raises UserError where the table has none."""
+        try:
+            return min(row["validation_mse"] for row in self.read_metrics())
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{self.metrics} has no validation_mse; --resume writes it anew") from error
 
     def write_metrics(self, rows: list[dict[str, Any]]):
         """Writes the table of all epochs so far."""
@@ -130,46 +207,52 @@ class Run:
         write_text(self.metrics, text.getvalue())
 
 
-def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, device: str, folder: Path | None = None) -> Run:
+def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Path | None = None) -> Run:
     """Writes what is known before training into a new folder; `floor` is the mean shape's score."""
     run = Run(folder or new_folder(recipe))
     run.folder.mkdir(exist_ok=True)
-    write_text(run.split, "".join(f"{name}\n" for name in data.pack.names[data.validation]))
-    write_text(run.permutation, json.dumps(None if data.permutation is None else data.permutation.tolist()))
-    about = {
-        "fingerprint": data.pack.fingerprint,
-        "num_train": len(data.train),
-        "num_validation": len(data.validation),
-        "window": data.window,
-        "mean_shape": asdict(floor),
-    }
-    write_text(run.folder / "data.json", json.dumps(about, indent=1))
-    write_text(run.folder / "environment.json", json.dumps(environment(device), indent=1))
-    run.write_recipe(recipe)  # last: with it the run can be resumed
+    try:
+        _write_what_is_known(run, recipe, data, floor)
+    except BaseException:
+        shutil.rmtree(run.folder, ignore_errors=True)  # nobody could resume it
+        raise
     return run
+
+
+def _write_what_is_known(run, recipe, data, floor):
+    about = AboutData(data.pack.fingerprint, len(data.train), len(data.validation), floor, data.window)
+    texts = {
+        "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
+        "permutation.json": json.dumps(None if data.permutation is None else data.permutation.tolist()),
+        "data.json": json.dumps(asdict(about), indent=1),
+    }
+    for name, text in texts.items():
+        write_text(run.folder / name, text)
+    fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}
+    manifest = Manifest({name: digest(text.encode()) for name, text in texts.items()}, fixed)
+    write_text(run.folder / "manifest.json", sealed(asdict(manifest)))
+    run.write_recipe(recipe)  # last: with it the run can be resumed
 
 
 def new_folder(recipe: Recipe) -> Path:
     """Makes a folder below the recipe's `runs`, with a name that is not taken."""
     folder = recipe.run.runs / folder_name(recipe, time.strftime("%Y%m%d-%H%M%S"))
-    for place in (folder, *(folder.with_name(f"{folder.name}-{again}") for again in range(2, 100))):
+    for path in (folder, *(folder.with_name(f"{folder.name}-{again}") for again in range(2, 100))):
         try:
-            place.mkdir(parents=True)
+            path.mkdir(parents=True)
         except FileExistsError:
             continue
-        break
-    return place
+        return path
+    raise UserError(f"--runs {recipe.run.runs}: {folder.name} and 99 more of its name are there; give another --name")
 
 
 def folder_name(recipe: Recipe, now: str) -> str:
-    """`<time>_<name>_<what was changed>`, of letters, digits, dots, dashes and underscores alone."""
-    parts = [now, recipe.run.name]
-    for name, value in changes(recipe).items():
-        if name not in NOT_IN_FOLDER_NAME:
-            parts.append(name.replace("_", "-") + ("" if isinstance(value, list | bool) else f"-{value}"))
-    return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") or "run" for part in parts)[:MAX_NAME].rstrip(
-        "-._"
-    )
+    """`<time>_<name>_<model>_<size>px`, of letters, digits, dots, dashes and underscores alone.
+
+    That much stays true whatever a resumed run changes; all in which a recipe is no default stands in changes.yaml.
+    """
+    parts = (now, recipe.run.name, recipe.network.model, f"{recipe.photos.size}px")
+    return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.")[:MAX_NAME].strip("-.") or "run" for part in parts)
 
 
 def find_run(folder: Path | None, runs: Path) -> Run:
@@ -181,7 +264,7 @@ def find_run(folder: Path | None, runs: Path) -> Run:
         if folds := fold_runs(folder):
             raise UserError(f"{folder} has {len(folds)} folds; give one of them, such as {folds[0].folder}")
         if not (folder / "recipe.yaml").exists():
-            raise UserError(f"{folder} is not the folder of a run: it has no recipe.yaml")
+            raise UserError(f"{folder} is not the folder of a run, or of one that was set up: it has no recipe.yaml")
         return Run(folder)
     found = sorted(runs.glob("*/best.pt"), key=lambda path: (path.stat().st_mtime, path))
     if not found:
@@ -210,25 +293,29 @@ def _runs_in(folder):
     return found
 
 
+@dataclass(frozen=True)
+class Folds:
+    """folds: how many runs there are. digests: of the files that say what each of them holds out."""
+
+    folds: Annotated[int, Ge(2), Le(1000)]
+    digests: dict[str, str] = field(default_factory=dict)
+
+
 def fold_runs(folder: Path) -> list[Run]:
-    """The runs of a folder of folds, trained or not; of any other folder none."""
+    """The runs of a folder of folds, trained or not; of any other folder none.
+
+    Raises UserError where what they hold out was changed since.
+    """
     path = folder / "folds.json"
-    count = json.loads(path.read_text())["folds"] if path.exists() else 0
-    return [Run(folder / f"fold-{fold}") for fold in range(count)]
+    if not path.exists():
+        return []
+    about = parse_json(path, read_bytes(path), Folds)
+    for name, known in about.digests.items():
+        if digest(read_bytes(folder / name)) != known:
+            raise UserError(f"{folder / name} was changed since the folds were made; take a copy of it as it was")
+    return [Run(folder / f"fold-{fold}") for fold in range(about.folds)]
 
 
 def folder_of(run: Run) -> Path:
     """Where the results of a run go: for one of several folds, the folder of all of them."""
     return run.folder.parent if run.folder.name.startswith("fold-") else run.folder
-
-
-def environment(device: str) -> dict[str, Any]:
-    """What a run was made with."""
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "device": device,
-        "packages": versions,
-    }

@@ -1,6 +1,7 @@
 """What tests share: strategies for views, blobs to follow, a small contest of drawn faces."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,28 @@ def contest(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("contest")
     write_contest(folder, train=80, test=12, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(contest, tmp_path_factory) -> Path:
+    """A folder with the runs and the cache of one short training. Tests that change them copy them by `copy_run`."""
+    from tests.scripts import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder, contest, "-e", "1")
+    return folder
+
+
+@pytest.fixture
+def copy_run(trained, tmp_path):
+    """Copies the trained run into the test's own folder, and gives the copy."""
+
+    def copy() -> Path:
+        shutil.copytree(trained / "runs", tmp_path / "runs")
+        (tmp_path / "cache").symlink_to(trained / "cache")
+        return next((tmp_path / "runs").iterdir())
+
+    return copy
 
 
 @pytest.fixture(scope="session")

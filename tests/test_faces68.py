@@ -26,6 +26,6 @@ def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     floor = mean_shape_score(few)
     network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=64, seed=0)
     training = Training(network, recipe, few, torch.device("cpu"), "fp32")
-    run = create_run(recipe, few, floor=floor, device="CPU")
+    run = create_run(recipe, few, floor=floor)
     train(training, parse_augmenters(recipe.augmentation.augment), run, Report(run, 0))
     assert training.progress.best_mse < 0.9 * floor.mse

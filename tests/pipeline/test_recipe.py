@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,10 @@ def test_every_recipe_in_configs_is_valid(path):
     assert changes(recipe).keys() == yaml.safe_load(path.read_text()).keys(), "a line repeats a default"
 
 
+# Nine lists, each nine times the one before: few bytes, and hundreds of millions of values.
+BOMB = "".join(f"{b}: &{b} [{', '.join([f'*{a}' if a else '1'] * 9)}]\n" for a, b in pairwise(["", *"abcdefghi"]))
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -91,6 +96,14 @@ def test_every_recipe_in_configs_is_valid(path):
         ("window: [0.6, 0.2, 0.5]", "window.*beyond the square"),
         ("epochs: [", "not YAML"),
         ("- 3", "field: value"),
+        ("name: 2020-99-99", "month must be in 1..12"),
+        ("name: 2020-01-02", "quote it if it is text"),
+        ("epochs: !!int x", "invalid literal"),
+        ("gpu: !!bool x", "not YAML"),
+        ("epochs: !!python/name:os.system", "not YAML"),
+        ("augment: &a [*a]", "refers to itself"),
+        ("augment: " + "[" * 5000, "nested too deeply"),
+        (BOMB, "refers to itself"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_with_its_field(tmp_path, text, named):

@@ -1,24 +1,29 @@
-"""A run's folder has a name that any shell takes as it is, and the newest one with weights is found."""
+"""A run's folder has a name that any shell takes, the newest one with weights is found, and a change of it is seen."""
 
+import json
 import os
 import re
+import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.recipe import parse_command
-from pipeline.runs import Run, find_run, folder_name
+from pipeline.runs import Run, find_run, fold_runs, folder_name
+from tests.scripts import call
 
 
 def recipe_of(*arguments):
     return parse_command(list(arguments)).recipe
 
 
-def test_the_name_says_what_was_changed():
-    recipe = recipe_of("-n", "x", "--model", "resnet18", "-b", "64", "--augment", "[]", "--gpu", "-d", "/some/where")
-    assert folder_name(recipe, "20260102-030405") == "20260102-030405_x_model-resnet18_augment_batch-size-64"
+def test_the_name_says_what_no_resume_can_change():
+    one = recipe_of("-n", "x", "--model", "resnet18", "-e", "3", "--augment", "[]", "--gpu", "-d", "/some/where")
+    assert folder_name(one, "20260102-030405") == "20260102-030405_x_resnet18_128px"
+    assert folder_name(recipe_of(), "20260102-030405") == "20260102-030405_run_resnet50_128px"
 
 
 @given(st.text(max_size=300))
@@ -27,6 +32,7 @@ def test_any_name_is_safe_in_any_shell(name):
     found = folder_name(recipe, "20260102-030405")
     assert re.fullmatch(r"[A-Za-z0-9._-]+", found)
     assert len(found) <= 100
+    assert found.endswith("_resnet50_128px")
 
 
 def test_the_newest_run_with_weights_is_taken(tmp_path):
@@ -43,3 +49,131 @@ def test_no_run_is_an_error_that_says_what_to_do(tmp_path):
         find_run(None, tmp_path)
     with pytest.raises(UserError, match=r"no recipe\.yaml"):
         find_run(tmp_path, tmp_path)
+
+
+def read_everything(run):
+    """All that later steps read of a run, but for its checkpoints."""
+    run.recipe(), run.held_out_names(), run.photo_options(), run.partners(971), run.about_data(), run.best_mse
+
+
+READ = ["validation.txt", "permutation.json", "data.json", "metrics.csv", "recipe.yaml", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: b"[" * 100_000,
+        lambda content: b'{"a": [1, "x"]}',
+        lambda content: b"\xff\xfe" + content,
+        lambda content: content.replace(b"1", b"2"),
+    ],
+)
+def test_a_file_of_a_run_that_was_changed_is_named(copy_run, name, damage):
+    run = Run(copy_run())
+    read_everything(run)
+    path = run.folder / name
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    if name == "metrics.csv" and path.read_bytes() == content.replace(b"1", b"2"):
+        return  # it changes at every epoch, so that another number cannot be told from the right one
+    if name == "recipe.yaml" and not path.read_bytes():
+        return  # a recipe of defaults alone; the manifest tells, in the test below
+    with pytest.raises(UserError, match=re.escape(name)):
+        read_everything(run)
+
+
+def test_a_permutation_that_is_no_mirroring_is_refused_where_no_manifest_tells(copy_run):
+    """Rotated by one, each point would have its neighbour's partner."""
+    run = Run(copy_run())
+    (run.folder / "manifest.json").unlink()
+    read_everything(run)
+    partners = json.loads(run.permutation.read_text())
+    run.permutation.write_text(json.dumps(np.roll(partners, 1).tolist()))
+    with pytest.raises(UserError, match=r"permutation\.json"):
+        run.partners(971)
+
+
+@pytest.mark.parametrize(("field", "value"), [("size", 96), ("fit", "crop"), ("model", "resnet18"), ("seed", 5)])
+def test_a_recipe_that_was_changed_by_hand_is_refused(copy_run, field, value):
+    run = Run(copy_run())
+    path = run.folder / "recipe.yaml"
+    text = re.sub(rf"^{field}: .*$", f"{field}: {value}", path.read_text(), flags=re.MULTILINE)
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"{field} is .*change it back"):
+        run.recipe()
+
+
+def test_what_a_resume_may_change_is_not_bound(copy_run, tmp_path):
+    run = Run(copy_run())
+    for flags in (["-e", "2"], ["-e", "3"]):
+        status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder, *flags)
+        assert status == 0, err
+        assert run.recipe().optimiser.epochs == int(flags[1])
+
+
+def test_a_cut_split_cannot_be_resumed(copy_run, tmp_path):
+    """The photos that were cut off would be trained on."""
+    run = Run(copy_run())
+    run.split.write_text("".join(run.split.read_text().splitlines(keepends=True)[:-3]))
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder, "-e", "2")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "validation.txt was changed" in err
+
+
+def test_a_run_of_an_earlier_version_has_no_manifest_and_one_environment(copy_run, tmp_path):
+    run = Run(copy_run())
+    (run.folder / "manifest.json").unlink()
+    path = run.folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[0]))
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder, "-e", "2")
+    assert status == 0, err
+    first, second = json.loads(path.read_text())
+    assert first["packages"] == second["packages"]
+
+
+def test_each_sitting_notes_its_environment_and_what_it_printed(copy_run, tmp_path):
+    run = Run(copy_run())
+    before = (run.folder / "console.txt").read_text()
+    status, out, err = call("hack_train.py", tmp_path, "--resume", run.folder, "-e", "2")
+    assert status == 0, err
+    assert (run.folder / "console.txt").read_text() == before + out
+    sittings = json.loads((run.folder / "environment.json").read_text())
+    assert len(sittings) == 2
+    assert sittings[1]["command"][-2:] == ["-e", "2"]
+    assert sittings[1]["packages"].keys() >= {"torch", "numpy", "pytest"}
+    assert sittings[1].keys() >= {"commit", "cuda", "cudnn", "device", "python", "time"}
+
+
+def test_a_moved_run_goes_on_where_it_is_now(copy_run, tmp_path):
+    """Whatever its recipe says about the folder of runs, which may be anywhere now."""
+    run = copy_run()
+    moved = shutil.move(run, tmp_path / "elsewhere")
+    recipe = moved / "recipe.yaml"
+    recipe.write_text(re.sub(r"^runs: .*$", "runs: /proc/nowhere", recipe.read_text(), flags=re.MULTILINE))
+    status, _, err = call("hack_train.py", tmp_path, "--resume", moved, "-e", "2", "--runs", "/proc/nowhere")
+    assert status == 0, err
+
+
+def test_a_run_that_cannot_be_written_is_named(copy_run, tmp_path, monkeypatch):
+    run = copy_run()
+    monkeypatch.setattr("pipeline.files.may_write", lambda folder: folder != run)
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"{run} may not be written" in err
+    assert "--runs" not in err
+
+
+def test_folds_whose_parts_were_changed_are_refused(tmp_path):
+    (tmp_path / "folds.json").write_text('{"folds": 2}')
+    assert len(fold_runs(tmp_path)) == 2  # of an earlier version
+    (tmp_path / "fold-0.txt").write_text("a.jpg\n")
+    (tmp_path / "folds.json").write_text('{"folds": 2, "digests": {"fold-0.txt": "0"}}')
+    with pytest.raises(UserError, match=r"fold-0\.txt was changed"):
+        fold_runs(tmp_path)
+    for content in ("[]", '{"folds": "many"}', '{"folds": 1000000}', "{"):
+        (tmp_path / "folds.json").write_text(content)
+        with pytest.raises(UserError, match=r"folds\.json is damaged"):
+            fold_runs(tmp_path)

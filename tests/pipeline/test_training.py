@@ -57,7 +57,7 @@ def start(recipe) -> tuple[Training, Report]:
         recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
     )
     training = Training(network, recipe, data, torch.device("cpu"), "fp32")
-    training.run = create_run(recipe, data, floor=mean_shape_score(data), device="CPU")
+    training.run = create_run(recipe, data, floor=mean_shape_score(data))
     return training, Report(training.run, 0)
 
 

@@ -101,7 +101,7 @@ def test_the_window_is_found_once(contest, tmp_path, monkeypatch):
 def test_a_run_keeps_the_window_that_it_was_trained_with(recipe):
     """Prediction sees the test photos as the training saw its own, and a run of before there were windows the whole."""
     data = load_training_data(with_window(recipe, (0.2, 0.25, 0.6)))
-    run = create_run(recipe, data, floor=mean_shape_score(data), device="CPU")  # its recipe.yaml says auto
+    run = create_run(recipe, data, floor=mean_shape_score(data))  # its recipe.yaml says auto
     assert run.recipe().photos.window == run.photo_options().window == data.window == (0.2, 0.25, 0.6)
     _, test = load_test_data(run.recipe(), data.num_points)
     _, whole = load_test_data(with_window(recipe, "whole"), data.num_points)

@@ -23,12 +23,12 @@ help: ## what each target does
 
 demo: .venv/installed ## draw a small contest, train on it, predict, show the result (about 6 minutes)
 	$(BIN)/python -m demo $(DEMO)
-	$(BIN)/python hack_train.py --config configs/demo.yaml --name demo --data $(DEMO)
-	$(BIN)/python predict.py
-	$(BIN)/python -m demo.result $(DEMO)
+	$(BIN)/python hack_train.py --config configs/demo.yaml --name demo --data $(DEMO) --runs $(DEMO)/runs
+	$(BIN)/python predict.py --runs $(DEMO)/runs
+	$(BIN)/python -m demo.result $(DEMO) --runs $(DEMO)/runs
 
 pictures: demo ## make the pictures of the README and the docs anew
-	$(BIN)/python -m demo.pictures $(DEMO)
+	$(BIN)/python -m demo.pictures $(DEMO) --runs $(DEMO)/runs
 
 tests: .venv/installed-dev ## run all tests
 	$(BIN)/python -m pytest
@@ -46,7 +46,6 @@ format: .venv/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clear: ## remove what was generated: environment, caches, the demo's contest and runs; other runs stay
-	rm -rf .venv cache runs/*_demo_* sheets $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rmdir runs 2> /dev/null || true
+clear: ## remove what was generated: environment, caches, the demo's contest with its runs; your runs stay
+	rm -rf .venv cache sheets demo_contest .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

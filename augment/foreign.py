@@ -1,4 +1,4 @@
-"""Any albumentations transform as an augmenter: pip install albumentations==2.0.8 opencv-python-headless.
+"""Any transform of albumentations 2.0.8 as an augmenter. It is imported only where a recipe names one.
 
 What only changes pixels is kept as its own description and a seed, and replays. What moves points is asked where it
 moves some, and becomes the matrix that does so: the image then goes through the one warp of the chain, by our

@@ -1,13 +1,19 @@
-"""A file is whole or not there."""
+"""A file is whole or not there, and what was changed in it is seen."""
 
 import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.errors import UserError, run_script
-from pipeline.files import check_folder, check_output, replacing, write_text
+from pipeline.files import check_folder, check_outputs, replacing, sealed, unsealed, write_text
+from tests.scripts import ROOT
 
 
 def test_a_file_that_could_not_be_finished_leaves_the_old_one(tmp_path):
@@ -40,11 +46,77 @@ def test_a_damaged_or_missing_checkpoint_is_one_line(tmp_path, content):
         load_checkpoint(tmp_path / "last.pt")
 
 
+CONTENT = {"network": {"a": torch.arange(500.0), "b": torch.ones(7, dtype=torch.int64)}, "epoch": 3, "mse": 1.5}
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_checkpoint_with_a_flipped_bit_is_damaged_or_as_it_was(tmp_path, seed):
+    """Some bits of the archive, such as those that fill it up to a multiple of 64 bytes, carry nothing."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, CONTENT)
+    content = bytearray(path.read_bytes())
+    place = np.random.default_rng(seed).integers(8 * len(content))
+    content[place // 8] ^= 1 << place % 8
+    path.write_bytes(content)
+    try:
+        found = load_checkpoint(path)
+    except UserError:
+        return
+    assert all(torch.equal(found["network"][name], tensor) for name, tensor in CONTENT["network"].items())
+    assert (found["epoch"], found["mse"]) == (3, 1.5)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, torch.ones(3)])
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(UserError, match=r"best\.pt is no checkpoint"):
+        load_checkpoint(tmp_path / "best.pt", "network")
+
+
+@pytest.mark.parametrize("size", [10, 10_000, 1_000_000])
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_is_said_and_the_old_one_stays(tmp_path, size):
+    """Torch itself says that a position is unexpected."""
+    save_checkpoint(tmp_path / "last.pt", CONTENT)
+    before = (tmp_path / "last.pt").read_bytes()
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path\n"
+        "from pipeline.checkpoint import save_checkpoint; from pipeline.errors import run_script\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        f"run_script(lambda: save_checkpoint(Path(sys.argv[1]), {{'network': torch.zeros({size})}}))"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "last.pt"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if size == 10:
+        assert result.returncode == 0
+    else:
+        assert result.returncode == 2
+        assert result.stderr.count("\n") == 1
+        assert "a file grew larger than is allowed here" in result.stderr
+        assert (tmp_path / "last.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_sealed_fields_come_back_and_changed_ones_do_not(tmp_path):
+    path = tmp_path / "views.json"
+    fields = {"weights": [0.1, 0.2, 1e-9], "kind": "equal"}
+    path.write_text(sealed(fields))
+    assert unsealed(path, dict[str, object]).items() >= fields.items()
+    path.write_text(path.read_text().replace("0.2", "0.3"))
+    with pytest.raises(UserError, match=r"views\.json was changed"):
+        unsealed(path, dict[str, object])
+    path.write_text('{"weights": [1], "kind": "of an earlier version"}')
+    assert unsealed(path, dict[str, object])["weights"] == [1]
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
         (UserError("train/landmarks.csv is missing"), 2, "error: train/landmarks.csv is missing"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "the quota of disk space is used up"),
+        (OSError(errno.EFBIG, "File too large", "last.pt"), 2, "ulimit -f), or write to another disk (last.pt)"),
+        (OSError(errno.EIO, "Input/output error"), 2, "the disk reports an error"),
+        (OSError(errno.EMFILE, "Too many open files"), 2, "Too many open files"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -60,10 +132,20 @@ def test_what_a_user_can_mend_is_said_without_a_traceback(capsys, error, status,
 
 def test_what_is_our_fault_keeps_its_traceback():
     def main():
-        raise OSError(errno.EIO, "broken")
+        raise AssertionError("broken")
 
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(AssertionError, match="broken"):
         run_script(main)
+
+
+def test_a_reader_that_goes_away_ends_a_script_quietly():
+    code = "from pipeline.errors import run_script\nrun_script(lambda: [print(number) for number in range(100_000)])"
+    script = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    script.stdout.readline()
+    script.stdout.close()
+    assert script.stderr.read() == b""
+    script.stderr.close()
+    assert script.wait() == 141
 
 
 def test_a_path_that_cannot_be_used_is_one_line_that_names_it(tmp_path, capsys):
@@ -77,12 +159,30 @@ def test_a_path_that_cannot_be_used_is_one_line_that_names_it(tmp_path, capsys):
 
 
 def test_an_output_that_could_not_be_written_is_refused_at_the_start(tmp_path):
-    check_output("--output", None)
-    check_output("--output", tmp_path / "new.csv")
+    check_outputs({"--output": None, "--uncertainty": None})
+    check_outputs({"--output": tmp_path / "new.csv"})
     with pytest.raises(UserError, match=r"--output .*nowhere is not there"):
-        check_output("--output", tmp_path / "nowhere/new.csv")
+        check_outputs({"--output": tmp_path / "nowhere/new.csv"})
     with pytest.raises(UserError, match="is a folder"):
-        check_output("--output", tmp_path)
+        check_outputs({"--output": tmp_path})
+
+
+def test_an_output_takes_the_place_of_no_other_file(tmp_path):
+    """Neither of another output, nor of an input, nor of what is no table of this project."""
+    table, weights, link = tmp_path / "o.csv", tmp_path / "best.pt", tmp_path / "link.csv"
+    table.write_text("file_name,Point_M0_X,Point_M0_Y\n")
+    weights.write_bytes(b"PK")
+    link.symlink_to(table)
+    os.mkfifo(tmp_path / "pipe")
+    check_outputs({"--output": table})
+    for other in (table, link, tmp_path / "." / "o.csv"):
+        with pytest.raises(UserError, match=r"--uncertainty .* and --output are one file"):
+            check_outputs({"--output": table, "--uncertainty": other})
+    with pytest.raises(UserError, match=r"--output .* and a\.csv are one file"):
+        check_outputs({"--output": table}, inputs={"a.csv": table})
+    for other in (weights, tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(UserError, match="is no submission; give another name"):
+            check_outputs({"--uncertainty": other})
 
 
 def test_a_folder_for_results_need_not_be_there_but_its_place_must(tmp_path):

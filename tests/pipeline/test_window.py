@@ -107,9 +107,11 @@ def test_a_run_keeps_the_window_that_it_was_trained_with(recipe):
     _, whole = load_test_data(with_window(recipe, "whole"), data.num_points)
     np.testing.assert_allclose(test.fits[:, 0, 0], whole.fits[:, 0, 0] / 0.6, rtol=0.02)
     assert test.shown([0, 3]).shape == (2, 64, 64, 3)
-    about = run.about_data()
-    del about["window"]
-    (run.folder / "data.json").write_text(json.dumps(about))
+    path = run.folder / "data.json"
+    path.write_text(
+        json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "window"})
+    )
+    (run.folder / "manifest.json").unlink()
     assert run.recipe().photos.window == WHOLE
 
 

@@ -98,13 +98,13 @@ class View:
         an effect other than colour. `view.placement.inverse()` brings points home whatever the effects.
         """
         effects = [effect for effect in self.effects if effect.fired().any()]
-        colours = [effect.inverse() for effect in effects if isinstance(effect, Colour)]
+        colours = [effect.inverse() for effect in reversed(effects) if isinstance(effect, Colour)]
         if len(colours) < len(effects):
             lost = next(effect for effect in effects if not isinstance(effect, Colour))
             raise ValueError(f"{type(lost).__name__} cannot be undone; the placement of the view can")
         if not (np.linalg.cond(self.geometry) < 1e10).all():
             raise ValueError("the geometry of this view has no inverse")
-        return View(np.linalg.inv(self.geometry), self.size, self.source, tuple(colours))
+        return View(np.linalg.inv(self.geometry), self.size, self.source, _joined((), colours))
 
     def warp(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, *source) uint8 images to (B, 3, *size): one resampling, then the effects.

@@ -12,16 +12,18 @@ from augment import (
     BlurAugmenter,
     BrightnessContrastAugmenter,
     Chain,
+    ColourAugmenter,
     CropAugmenter,
     GreyAugmenter,
     JpegAugmenter,
     Key,
     MirrorAugmenter,
+    NoiseAugmenter,
     PerspectiveAugmenter,
     View,
 )
 from augment.effects import Colour
-from augment.geometry import linear_part
+from augment.geometry import linear_part, scale_of
 from tests.augment.strategies import (
     ALL,
     GEOMETRIC,
@@ -57,6 +59,24 @@ def test_the_linear_part_is_the_derivative_in_the_middle():
     right, below, here = (view.move((middle + d)[None, None])[0, 0] for d in ((step, 0), (0, step), (0, 0)))
     expected = np.stack(((right - here) / step, (below - here) / step), axis=1)
     np.testing.assert_allclose(linear_part(view.geometry, size)[0], expected, atol=1e-4)
+
+
+@given(geometric_views)
+def test_the_scale_is_the_root_of_the_area_that_a_small_square_in_the_middle_becomes(view):
+    middle, step = np.array([31.5, 23.5]), 1e-4
+    square = middle + step * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
+    moved = view.move(np.tile(square, (len(view), 1, 1)), np.arange(4))
+    one, other = moved[:, 2] - moved[:, 0], moved[:, 3] - moved[:, 1]
+    area = np.abs(one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]) / 2
+    np.testing.assert_allclose(scale_of(view.geometry, SIZE), np.sqrt(area) / step, rtol=1e-5)
+
+
+def test_a_tilt_to_either_side_has_the_scale_one_and_without_a_size_is_refused():
+    for tilt in (-0.15, 0.15):
+        geometry = drawn_by(PerspectiveAugmenter(tilt_x=tilt, tilt_y=tilt)).geometry
+        np.testing.assert_allclose(scale_of(geometry, SIZE), 1)
+        with pytest.raises(AssertionError, match="perspective"):
+            scale_of(geometry)
 
 
 @given(any_views, any_views, any_views)
@@ -126,6 +146,33 @@ def test_inverse_brings_images_and_colours_home(seed):
     images = images_of(seed)
     assert (view.inverse().warp(view.warp(images)).int() - images.int()).abs().max() <= 1
     assert torch.equal(view.then(view.inverse()).warp(images), images)
+
+
+NOTHINGS = st.sampled_from([BlurAugmenter(sigma=0), NoiseAugmenter(probability=0), JpegAugmenter(quality=100)])
+COLOURS = st.one_of(
+    st.builds(BrightnessContrastAugmenter, brightness=st.floats(-60, 60), contrast=st.floats(0.4, 2)),
+    st.builds(ColourAugmenter, saturation=st.floats(0.4, 2), hue=st.floats(-180, 180)),
+)
+
+
+@given(st.lists(COLOURS | NOTHINGS, max_size=6))
+def test_colours_are_undone_from_the_last_to_the_first(augmenters):
+    """Whatever did nothing stood between them, so that they are no one effect."""
+    view = drawn_by(Chain(tuple(augmenters)), batch=1)
+    matrix = np.eye(4)
+    for effect in (*view.effects, *view.inverse().effects):
+        if isinstance(effect, Colour):
+            matrix = np.vstack((effect.matrix[0], (0, 0, 0, 1))) @ matrix
+    np.testing.assert_allclose(matrix, np.eye(4), atol=1e-6)
+    assert len(view.inverse().effects) <= 1  # and are one now
+
+
+def test_a_contrast_and_then_a_brightness_give_the_image_back():
+    nothing = drawn_by(BlurAugmenter(probability=0))
+    view = drawn_by(BrightnessContrastAugmenter(contrast=0.5)).then(nothing)
+    view = view.then(drawn_by(BrightnessContrastAugmenter(brightness=40)))
+    images = torch.full((4, 3, *SIZE), 120, dtype=torch.uint8)
+    assert (view.inverse().warp(view.warp(images)).int() - 120).abs().max() <= 1
 
 
 @pytest.mark.parametrize(

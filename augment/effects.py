@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from augment.geometry import linear_part
+from augment.geometry import linear_part, scale_of
 from augment.key import Key
 from augment.warp import on_device
 
@@ -231,7 +231,7 @@ class LowResolution(Effect):
     neutral: ClassVar = {"factor": 1.0}
 
     def through(self, geometry, size):
-        scale = np.sqrt(np.abs(np.linalg.det(linear_part(geometry, size))))
+        scale = scale_of(geometry, size)
         return LowResolution(np.where(self.factor < 1, np.minimum(self.factor / scale, 1.0), 1.0))
 
     def on_image(self, image, row):

@@ -63,6 +63,17 @@ def linear_part(matrix, size):
     return (matrix[:, :2, :2] * w - where * matrix[:, 2:, :2]) / w**2
 
 
+def scale_of(matrix, size=None):
+    """(B,) lengths in what (B, 3, 3) matrices give, as multiples of those in an image of (height, width): the root of
+    the area that a small square in its middle becomes. Affine matrices, for which no size is needed, have one scale.
+
+    A perspective has another scale at each place. Errors are weighed by that of the middle, where the points are. If
+    an image is tilted by 0.15 to one side, a mean over its inner half would be 0.3 % more, one over all of it 1.1 %.
+    """
+    assert size is not None or is_affine(matrix), "the scale of a perspective depends on the place"
+    return np.sqrt(np.abs(np.linalg.det(linear_part(matrix, (1, 1) if size is None else size))))
+
+
 def is_affine(matrix):
     """Whether the last row of every matrix is (0, 0, 1), to the bit."""
     return bool(which_are_affine(matrix).all())

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from augment import Chain, Key, View, parse_augmenters, transform_points
+from augment.geometry import scale_of
 from augment.warp import on_device
 from pipeline.errors import UserError
 from pipeline.pack import Pack
@@ -30,7 +31,8 @@ class Batch:
 
     images: (B, 3, S, S) uint8. points: (B, K, 2) float32 in pixels of the images, NaN where missing.
     inside: (B, K) bool, which of the points lie in the frame.
-    scale: (B,) float32, pixels of the photo per pixel of the image. samples: (B,) places in the pack.
+    scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the window.
+    samples: (B,) places in the pack.
     """
 
     images: torch.Tensor
@@ -66,7 +68,7 @@ def make_batch(
     """The photos of `samples` and their points through `view`."""
     fits = pack.fits[samples]
     points = view.move(transform_points(fits, pack.values[samples]), permutation)
-    scale = np.abs(np.linalg.det((view.geometry @ fits)[:, :2, :2])) ** -0.5
+    scale = 1 / (scale_of(view.geometry, view.source) * scale_of(fits))
     return Batch(
         pack.window.then(view).warp(to_device(pack.squares[samples], device)),
         on_device(points, device, np.float32),

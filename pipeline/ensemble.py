@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from augment.geometry import scale_of
 from augment.merge import blend, merge
 from pipeline.blocks import blocks
 from pipeline.data import load_test_data
@@ -120,7 +121,7 @@ class Ensemble:
     def draw(self, test: Prediction) -> list[Path]:
         """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""
         pack = test.packs[0]
-        scale = np.sqrt(np.abs(np.linalg.det(pack.fits[:, :2, :2])))
+        scale = scale_of(pack.fits)
         doubt = test.deviations[test.rows].mean(axis=1) * scale
         chosen = {
             "test": np.linspace(0, len(pack) - 1, min(len(pack), NUM_SHOWN)).astype(int),

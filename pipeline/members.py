@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from augment.geometry import scale_of
 from augment.merge import merge, spread
 from models import LandmarkNet
 from pipeline.data import TrainingData, load_training_data
@@ -222,7 +223,7 @@ def equivariance(member: Member, pack: Pack, samples: np.ndarray, points: np.nda
     bias: mean (x, y). spread: standard deviation. confused: share of the left and right points that lie nearer to
     their partner's place than to their own. A flip that is wrong by a pixel has a bias of one.
     """
-    scale = np.sqrt(np.abs(np.linalg.det(pack.fits[samples][:, :2, :2])))[:, None, None]
+    scale = scale_of(pack.fits[samples])[:, None, None]
     plain = points[0]
     rows = []
     for view, found in zip(member.views, points, strict=True):

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from augment import Chain, Key
+from augment.geometry import scale_of
 from augment.warp import on_device
 from models import LandmarkNet
 from pipeline import loss
@@ -57,7 +58,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.progress = Progress()
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
-        self.typical_scale = float(np.median(np.linalg.det(data.pack.fits[data.train][:, :2, :2]) ** -0.5))
+        self.typical_scale = float(np.median(1 / scale_of(data.pack.fits[data.train])))
         self.unread: list[tuple[np.ndarray, torch.Tensor]] = []
 
     @property

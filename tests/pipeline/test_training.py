@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from augment import Key, parse_augmenters
+from augment import Key, parse_augmenters, transform_points
 from pipeline import training as module
 from pipeline.batches import epoch_order, in_background, make_batch
 from pipeline.checkpoint import load_checkpoint
@@ -183,20 +183,24 @@ def test_an_epoch_sees_every_photo_at_most_once_and_another_epoch_in_another_ord
     assert [len(batch) for batch in epoch_order(samples, seed=0, epoch=0, batch_size=500)] == [103]
 
 
-def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(contest, tmp_path):
+@pytest.mark.parametrize("more", [[], [{"PerspectiveAugmenter": {"tilt_x": 0.15, "tilt_y": [-0.15, 0.15]}}]])
+def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(more, contest, tmp_path):
     recipe = recipe_of(contest, tmp_path)
     data = load_training_data(recipe)
     samples = np.array([5, 3, 70])
-    chain = parse_augmenters(recipe.augmentation.augment)
+    chain = parse_augmenters([*recipe.augmentation.augment, *more])
     view = chain.draw(Key(0, 0, samples), (32, 32))
     batch = make_batch(data.pack, samples, view, data.permutation, torch.device("cpu"))
     for i, sample in enumerate(samples):
         through = view.geometry[i] @ data.pack.fits[sample]
         points = np.column_stack((data.pack.values[sample], np.ones(971))) @ through.T
         points = points[data.permutation] if np.linalg.det(through) < 0 else points
-        np.testing.assert_allclose(batch.points[i], points[:, :2], atol=1e-3)
-        one_pixel = np.sqrt(abs(np.linalg.det(np.linalg.inv(through)[:2, :2])))
-        assert batch.scale[i].item() == pytest.approx(one_pixel, rel=1e-5)
+        np.testing.assert_allclose(batch.points[i], points[:, :2] / points[:, 2:], atol=1e-3)
+        middle = np.linalg.inv(data.pack.fits[sample]) @ (15.5, 15.5, 1)  # of the window, in pixels of the photo
+        corners = (middle[:2] + 1e-4 * np.array([(0, 0), (1, 0), (0, 1)]))[None]
+        origin, right, below = transform_points(through[None], corners)[0]
+        area = abs(np.linalg.det(np.stack((right - origin, below - origin)) / 1e-4))
+        assert batch.scale[i].item() == pytest.approx(area**-0.5, rel=1e-4)
 
 
 def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, request):

@@ -42,6 +42,7 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
     A few photos where all parts fail have most of the squared error and nothing to teach, so that no photo counts more
     than most do; the errors that are reported are not limited.
     """
+    assert (np.isfinite(errors) | np.isnan(errors).all(axis=0)).all(), "only the truth may be missing, for all parts"
     fold_of = split_into_folds(groups, NUM_FOLDS)
     folds = [fold_of == fold for fold in range(fold_of.max() + 1)]
     limits = _limits(errors, counts)

@@ -3,6 +3,7 @@
 Shapes: N photos, K points. Predictions and truth are (N, K, 2); a point that is NaN in the truth does not count.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.stats import bootstrap
 
 from augment import transform_points
 from pipeline.blocks import blocks
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,20 @@ def mean_shape(fits: np.ndarray, points: np.ndarray, samples: np.ndarray) -> np.
 def bring_home(fits: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(N, K, 2) points in pixels of the photos, from points in pixels of the window."""
     return transform_points(np.linalg.inv(fits), points)
+
+
+def check_finite(points: np.ndarray, names: Sequence[str] | np.ndarray):
+    """Raises UserError, naming the first of N photos, where predicted (..., N, K, 2) points are no float32 numbers."""
+    bad = ~(np.abs(points) <= np.finfo(np.float32).max)
+    if bad.any():
+        wrong = bad.any(axis=-1).reshape(-1, *bad.shape[-3:-1]).any(axis=0)
+        photos = wrong.any(axis=1)
+        first = int(photos.argmax())
+        raise UserError(
+            f"the prediction of point {wrong[first].argmax()} of photo {names[first]} is not a finite number, and "
+            f"{photos.sum()} of {len(names)} photos have such points; the network's weights have diverged, or overflow "
+            "in half precision: take another checkpoint or run"
+        )
 
 
 def _interval(sums, counts, groups):

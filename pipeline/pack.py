@@ -105,11 +105,13 @@ class Squares:
     squares: np.ndarray
     fits: np.ndarray
     window: Window
+    names: np.ndarray
 
     @classmethod
-    def of(cls, photos: list[np.ndarray], window: Window, fit: str) -> "Squares":
-        images, fits = zip(*(fit_photo(photo, window.square, fit) for photo in photos), strict=True)
-        return cls(np.stack(images), window.matrix @ np.stack(fits), window)
+    def of(cls, photos: dict[str, np.ndarray], window: Window, fit: str) -> "Squares":
+        """Photos by name."""
+        images, fits = zip(*(fit_photo(photo, window.square, fit) for photo in photos.values()), strict=True)
+        return cls(np.stack(images), window.matrix @ np.stack(fits), window, np.array(list(photos)))
 
 
 def open_pack(

@@ -11,7 +11,7 @@ from models import LandmarkNet
 from pipeline.batches import in_background, to_device
 from pipeline.blocks import blocks
 from pipeline.device import autocast
-from pipeline.metrics import bring_home
+from pipeline.metrics import bring_home, check_finite
 from pipeline.pack import Pack, Squares
 from pipeline.views import FixedView
 
@@ -57,6 +57,9 @@ def predict_views(
     Yields the slice, (V, B, K, 2) float64 points in pixels of the photos, and (V, B, K) bool: False for a point that
     the view has cropped out, of which it can say nothing. The next warp is done while the network computes. With a
     `description` there is a progress bar.
+
+    All predictions of a network come from here. Raises UserError, naming the photo, for one that is not a number:
+    further on it would look like a point whose truth is missing.
     """
     assert not network.training
     batches = blocks(len(samples), batch_size)
@@ -77,7 +80,9 @@ def predict_views(
                 found.append((view, network(images)))
         home = [_bring_back(view, points.cpu().numpy(), permutation) for view, points in found]
         fits = pack.fits[samples[block]]
-        yield block, np.stack([bring_home(fits, points) for points, _ in home]), np.stack([seen for _, seen in home])
+        points = np.stack([bring_home(fits, points) for points, _ in home])
+        check_finite(points, pack.names[samples[block]])
+        yield block, points, np.stack([seen for _, seen in home])
         bar.update(len(fits))
     bar.close()
 

@@ -34,10 +34,10 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int):
     for block in blocks(len(paths), BLOCK):
         photos = dict(_read(paths[block]))
         if photos:
-            found = _predict(ensemble, list(photos.values()))
-            for place, photo, one in zip(photos, photos.values(), found, strict=True):
-                write_picture(out / f"{place.name}.points.png", _picture(photo, one))
-            names += [place.name for place in photos]
+            found = _predict(ensemble, photos)
+            for (name, photo), one in zip(photos.items(), found, strict=True):
+                write_picture(out / f"{name}.points.png", _picture(photo, one))
+            names += photos
             points += list(found)
     if not names:
         raise UserError(f"none of the {len(paths):,} photos of {path} can be read")
@@ -49,7 +49,7 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int):
 def _read(paths):
     for path in paths:
         try:
-            yield path, read_photo(path)
+            yield path.name, read_photo(path)
         except BrokenPhoto as reason:
             print(f"left out    {reason}")
 

@@ -16,13 +16,18 @@ import pandas as pd
 from pipeline.blocks import ROWS, blocks
 from pipeline.errors import UserError
 from pipeline.files import replacing
+from pipeline.metrics import check_finite
 
 
 def write_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
-    """Writes (N, L, 2) points in pixels of the photos, rounded to `decimals` places."""
+    """Writes (N, L, 2) points in pixels of the photos, rounded to `decimals` places.
+
+    Raises UserError, and leaves what was there as it was, where one of them is not a number.
+    """
     columns = [f"Point_M{place}_{axis}" for place in range(points.shape[1]) for axis in "XY"]
     with replacing(path) as file:
         for block in blocks(len(names)):
+            check_finite(points[block], names[block])
             rounded = np.round(np.asarray(points[block], np.float64), decimals) + 0.0  # + 0.0 makes -0.0 plain
             index = pd.Index(names[block], name="file_name")
             table = pd.DataFrame(rounded.reshape(len(index), -1), index=index, columns=columns)

@@ -51,6 +51,15 @@ def test_equal_views_have_equal_weights_and_a_view_that_brings_nothing_is_left_o
     np.testing.assert_allclose(fit.weights, [1 / 3, 1 / 3, 1 / 3, 0], atol=0.02)
 
 
+@pytest.mark.parametrize(("value", "photos"), [(np.nan, 3), (np.inf, 3), (np.inf, slice(None))])
+def test_errors_that_are_no_numbers_are_not_taken_for_missing_truth(value, photos):
+    errors = errors_of([1.0, 1.0])
+    errors[:, 5] = np.nan  # a photo whose truth is missing
+    errors[0, photos, 2] = value
+    with pytest.raises(AssertionError, match="only the truth"):
+        fit_weights(errors, everything(errors), np.arange(300), prune=True)
+
+
 def test_a_copy_of_a_view_is_left_out():
     errors = errors_of([1.0, 1.0])
     copied = np.concatenate((errors, errors[:1]))

@@ -52,6 +52,17 @@ def test_the_form_is_the_contests(tmp_path):
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_not_written_and_what_was_there_stays(value, tmp_path):
+    names, points = [f"{row}.jpg" for row in range(ROWS + 5)], np.zeros((ROWS + 5, 2, 2))
+    (tmp_path / "s.csv").write_text("earlier")
+    points[ROWS + 2, 1, 0] = value
+    with pytest.raises(UserError, match=f"point 1 of photo {ROWS + 2}.jpg"):
+        write_submission(tmp_path / "s.csv", names, points, decimals=2)
+    assert (tmp_path / "s.csv").read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
+
+
 def test_values_are_rounded_and_never_cut_off():
     rng = np.random.default_rng(0)
     points = rng.uniform(-100, 400, (500, 30, 2))

@@ -61,7 +61,7 @@ def pack(request):
     points = np.array([(16, 20), (32, 20), (24, 31)]) + rng.uniform(-3, 3, (7, 3, 2))
     fits = np.tile(np.diag([1 / 3, 1 / 3, 1.0]), (7, 1, 1))
     squares = spots(points + (window.left, window.top), window.square)
-    return Squares(squares, fits, window), transform_points(np.linalg.inv(fits), points)
+    return Squares(squares, fits, window, np.array(list("abcdefg"))), transform_points(np.linalg.inv(fits), points)
 
 
 def predicted(pack, views, *, batch_size=3):
@@ -131,6 +131,24 @@ def test_what_lies_outside_the_photo_itself_counts_everywhere(pack):
     views = views_of([], [{"AffineAugmenter": {"scale": 1.1}}])
     for _, _, counts in predict_views(network, squares, np.arange(7), views, None, **CPU):
         assert counts.all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e38])  # the last is none any more in pixels of the photo
+def test_a_prediction_that_is_no_number_is_an_error_with_the_photos_name(pack, value):
+    squares, _ = pack
+    network = Follower().eval()
+    found = network.forward
+
+    def spoiled(images):
+        points = found(images)
+        points[1, 2, 1] = value  # the second photo of a batch of four
+        return points
+
+    network.forward = spoiled
+    with pytest.raises(UserError, match=r"point 2 of photo f .*, and 1 of 3 photos"):
+        predict_points(network, squares, np.array([4, 5, 6]), batch_size=4, **CPU)
+    with pytest.raises(UserError, match="point 2 of photo b "):
+        list(predict_views(network, squares, np.arange(7), views_of([], [TURN]), None, batch_size=4, **CPU))
 
 
 def test_mirrored_views_are_left_out_without_partners():

@@ -39,7 +39,7 @@ class Options:
     output: Annotated[Path | None, arg(metavar="FILE")] = None
     """The submission, or the folder for --photo; without it in the run's folder."""
     uncertainty: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write a standard deviation for each point to this file too, in pixels of the photo."""
+    """Write a standard deviation for each point to this file too, in pixels of the photo; docs/predict.md."""
     runs: Path = Path("runs")
     """Where run folders are."""
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
@@ -60,7 +60,7 @@ def main():
     # What follows needs torch, which takes seconds to import; --help does not wait for it.
     from pipeline.device import choose_device, describe
     from pipeline.ensemble import load_ensemble
-    from pipeline.members import Place
+    from pipeline.members import Place, why_not_calibrated
     from pipeline.record import keep_earlier, write_record
     from pipeline.single import predict_photos
     from pipeline.submission import verify_submission, write_submission, write_uncertainty
@@ -104,9 +104,14 @@ def main():
     verify_submission(output, test.names, test.points, decimals=options.decimals)
     write_record(output, record)
     if options.uncertainty:
-        write_uncertainty(options.uncertainty, test.names, test.deviations)
-        print(f"uncertainty {options.uncertainty}")
-        say_calibration(ensemble.calibration)
+        calibration = ensemble.calibration
+        write_uncertainty(options.uncertainty, test.names, test.deviations, calibrated=calibration is not None)
+        if calibration:
+            print(f"uncertainty {options.uncertainty}: standard deviations")
+            say_calibration(calibration)
+        else:
+            print(f"uncertainty {options.uncertainty}: the spread of views and runs alone, not calibrated")
+            print(f"            {why_not_calibrated(ensemble.members)}")
     if may_write(ensemble.folder):
         for picture in ensemble.draw(test):
             print(f"pictures    {picture}")

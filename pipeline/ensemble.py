@@ -179,6 +179,7 @@ def load_ensemble(
     if len(counts) > 1:
         raise UserError(f"the runs were trained on contests with {sorted(counts)} points; give those of one")
     members = [with_weights(member, weights, batch_size=batch_size) for member in members]
+    say_not_fitted(members)
     key = _key(members)
     homes = {folder_of(run) for run in found}
     home = homes.pop() if len(homes) == 1 else runs / f"ensemble_{key[:8]}"
@@ -198,10 +199,11 @@ def load_ensemble(
         shares = checked_weights(saved, fit.weights, len(members), counts.pop())
         return replace(equal, weights=shares, kind=fit.kind, calibration=fit.calibration)
     try:
-        return _fitted(equal, key, saved, batch_size)
+        packs, samples, groups = _held_out_by_all(members)
     except UserError as error:
-        say_not_fitted(error)
+        print(f"weights     of the runs equal, since none can be fitted: {error}")
         return equal
+    return _fitted(equal, packs, samples, groups, key=key, path=saved, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -220,14 +222,13 @@ def _key(members):
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _fitted(ensemble, key, path, batch_size):
+def _fitted(ensemble, packs, samples, groups, *, key, path, batch_size):
     """With weights fitted on photos that all runs held out; what they bring is said and saved.
 
     The runs' own weights of views may have been fitted on the same photos, so each run alone looks a little too good,
     but no run better than another.
     """
     members = ensemble.members
-    packs, samples, groups = _held_out_by_all(members)
     found, seconds = [], []
     for member, pack, rows in zip(members, packs, samples, strict=True):
         begun = time.perf_counter()

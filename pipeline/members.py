@@ -51,7 +51,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Member:
-    """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says how the weights were had."""
+    """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says how the weights were had.
+
+    not_fitted: why no weights could be fitted; empty where they were, or were not to be.
+    """
 
     run: Run
     recipe: Recipe
@@ -64,6 +67,7 @@ class Member:
     calibration: Calibration | None
     device: torch.device
     digest: str
+    not_fitted: str = ""
 
     @property
     def used(self) -> np.ndarray:
@@ -131,7 +135,7 @@ def with_weights(member: Member, weights: str, *, batch_size: int) -> Member:
     """The member with its own weights: "equal" (or by hand), "fit", or "auto".
 
     "auto" takes the run's fitted weights; where there are none of these views and this checkpoint, it fits them, and
-    where that cannot be done it says why and takes equal ones.
+    where there is nothing to fit them on it takes equal ones and keeps the reason.
     """
     if weights == "equal" or (weights == "auto" and member.kind == BY_HAND):
         return member
@@ -139,17 +143,46 @@ def with_weights(member: Member, weights: str, *, batch_size: int) -> Member:
     if saved:
         return saved
     try:
-        return fit_member(member, batch_size=batch_size)
+        data, samples = held_out(member)
     except UserError as error:
         if weights == "fit":
             raise
-        say_not_fitted(error)
-        return member
+        return replace(member, not_fitted=_reason(error))
+    return fit_member(member, data, samples, batch_size=batch_size)
 
 
-def say_not_fitted(error: UserError):
-    reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-    print(f"weights     equal, since none can be fitted: {reason}")
+def why_not_calibrated(members: list[Member]) -> str:
+    """Why deviations are not calibrated, and what calibrates them: found by trying, so that it works here and now."""
+    reasons = []
+    for member in members:
+        reason = member.not_fitted
+        if member.calibration is None and not reason:
+            try:
+                held_out(member)
+            except UserError as error:
+                reason = _reason(error)
+        reasons.append(reason)
+    if any(reasons):
+        return f"they cannot be: {'; '.join(by_reason(members, reasons))}"
+    return "no weights were fitted; --weights fit fits them, and calibrates"
+
+
+def say_not_fitted(members: list[Member]):
+    for line in by_reason(members, [member.not_fitted for member in members]):
+        print(f"weights     equal, since none can be fitted: {line}")
+
+
+def by_reason(members: list[Member], reasons: list[str]) -> list[str]:
+    """Each reason once; with the runs that it holds for, where it does not for all."""
+    lines = []
+    for reason in dict.fromkeys(filter(None, reasons)):
+        whose = [member.run.folder.name for member, own in zip(members, reasons, strict=True) if own == reason]
+        lines.append(reason if len(whose) == len(members) else f"{reason} ({', '.join(whose)})")
+    return lines
+
+
+def _reason(error):
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])
 
 
 def held_out(member: Member) -> tuple[TrainingData, np.ndarray]:
@@ -169,16 +202,16 @@ def enough(data: TrainingData, samples: np.ndarray) -> np.ndarray:
     num_groups = len(np.unique(data.groups[samples]))
     if len(samples) < MIN_FITTED or num_groups < MIN_GROUPS:
         raise UserError(
-            f"{len(samples)} photos of {num_groups} groups were held out; {MIN_FITTED} of {MIN_GROUPS} are needed"
+            f"{len(samples)} photos of {num_groups} groups were held out, at least {MIN_FITTED} of {MIN_GROUPS} groups "
+            "are needed; a run with a lower --train-share holds out more"
         )
     if len(samples) > MAX_FITTED:
         samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
     return samples
 
 
-def fit_member(member: Member, *, batch_size: int) -> Member:
-    """The member with weights fitted on the photos that it held out; they are saved, and what they bring is said."""
-    data, samples = held_out(member)
+def fit_member(member: Member, data: TrainingData, samples: np.ndarray, *, batch_size: int) -> Member:
+    """The member with weights fitted on the held-out `samples`; they are saved, and what they bring is said."""
     shape = len(member.views), len(samples), data.num_points
     points, counts = np.empty((*shape, 2), np.float32), np.empty(shape, bool)
     begun = time.perf_counter()
@@ -212,6 +245,7 @@ def fit_member(member: Member, *, batch_size: int) -> Member:
         write_text(member.run.views, sealed(saved))
     else:
         print(f"weights     are not kept for next time: {member.run.folder} may not be written")
+    print(f"\nrun         {member.run.folder}")
     say_what_it_brought(saved)
     return fitted
 

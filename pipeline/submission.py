@@ -34,10 +34,14 @@ def write_submission(path: Path, names: list[str], points: np.ndarray, *, decima
             table.to_csv(file, header=block.start == 0, float_format=f"%.{decimals}f")
 
 
-def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray):
-    """Writes (N, L) standard deviations, in pixels of the photos, with the rows and places of the submission."""
+def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray, *, calibrated: bool):
+    """Writes (N, L) deviations, in pixels of the photos, with the rows and places of the submission.
+
+    The header says what they are: Point_M0_SD, standard deviations of the error, or where they are not calibrated
+    Point_M0_SPREAD, those of views and runs about their mean, which say nothing of the error that all of them share.
+    """
     table = pd.DataFrame(deviations, index=pd.Index(names, name="file_name"))
-    table.columns = [f"Point_M{place}_SD" for place in range(deviations.shape[1])]
+    table.columns = [f"Point_M{place}_{'SD' if calibrated else 'SPREAD'}" for place in range(deviations.shape[1])]
     with replacing(path) as file:
         table.to_csv(file, float_format="%.3f")
 

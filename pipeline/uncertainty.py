@@ -69,11 +69,9 @@ def calibration_of_merge(runs: Calibration, within: float, between: float) -> Ca
     return Calibration(scale * runs.floor, scale * runs.factor, [])
 
 
-def say_calibration(calibration: Calibration | None):
+def say_calibration(calibration: Calibration):
     """How well deviations tell errors: a table of held-out points, a fifth a row, the surest first."""
-    if calibration is None:
-        print("            not calibrated: they are the spread of views and runs alone; --weights fit calibrates them")
-    elif calibration.table:
+    if calibration.table:
         print("\npixels: expected  found   within one (68 %)   within two (95 %)")
         for row in calibration.table:
             within = f"{row['within one']:15.1%} {row['within two']:19.1%}"

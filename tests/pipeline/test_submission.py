@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.blocks import ROWS
 from pipeline.errors import UserError
 from pipeline.score import score_submission
-from pipeline.submission import read_submission, verify_submission, write_submission
+from pipeline.submission import read_submission, verify_submission, write_submission, write_uncertainty
 
 names_of = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t\0"), min_size=1, max_size=9),
@@ -50,6 +50,14 @@ def test_the_form_is_the_contests(tmp_path):
     assert (tmp_path / "s.csv").read_text() == (
         "file_name,Point_M0_X,Point_M0_Y,Point_M1_X,Point_M1_Y\na.jpg,2,0,2,3\nb.jpg,4,5,6,7\n"
     )
+
+
+@pytest.mark.parametrize(("calibrated", "column"), [(True, "Point_M1_SD"), (False, "Point_M1_SPREAD")])
+def test_deviations_say_in_their_header_whether_they_are_calibrated(calibrated, column, tmp_path):
+    write_uncertainty(tmp_path / "u.csv", ["a", "b"], np.array([[1, 2], [3, np.nan]]), calibrated=calibrated)
+    header, *rows = (tmp_path / "u.csv").read_text().splitlines()
+    assert header.split(",")[2] == column
+    assert rows == ["a,1.000,2.000", "b,3.000,"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -72,6 +72,8 @@ def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder:
 
     print(f"data         {root}")
     print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
+    if data.pack.left_out:
+        print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
     print(f"window       {describe_window(data.window)}")
     print(f"left/right   {data.symmetry}")
     print(f"network      {recipe.network.model} at {recipe.photos.size} px, {precision} on {describe(device)}")

@@ -62,8 +62,6 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         groups = contest.read_groups(root / contest.GROUPS, pack.names.tolist(), faults)
     faults.refuse()
     assert pack is not None
-    if pack.left_out:
-        print(f"left out {len(pack.left_out):,} photos of train that are missing or broken")
     if groups is None:
         groups = near_duplicate_groups(pack.hashes)
     if options.split:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tyro.conf import Positional
 
-from pipeline.errors import run_script
+from pipeline.errors import UserError, run_script
 from pipeline.flags import parse_flags
 from pipeline.metrics import Scores, score
 from pipeline.submission import read_in_order, read_submission
@@ -22,6 +23,8 @@ class Options:
 def score_submission(submission: Path, truth: Path) -> Scores:
     """MSE per coordinate and NME. Raises UserError when the two are not of the same photos and number of points."""
     names, true_points = read_submission(truth, gaps=True)
+    if np.isnan(true_points).all():
+        raise UserError(f"{truth} has no points: all its cells are empty")
     return score(read_in_order(submission, names, true_points.shape[1], of=truth), true_points)
 
 

@@ -6,8 +6,9 @@ M0, M1 … are places in the photo's list of asked points. Values are rounded, n
 a bias of half a pixel, which cost 0.42 of a score of 8; see docs/experiments.md.
 """
 
+import csv
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -60,22 +61,42 @@ def read_submission(path: Path, *, gaps: bool = False) -> tuple[list[str], np.nd
 
 
 def _read_in_blocks(path, *, gaps=False):
-    """The names and the points of so many rows at a time."""
-    kind = str if gaps else {0: str}
+    """The names and the points of so many rows at a time.
+
+    Cells are counted row by row, since a row that was cut would else have points that are missing.
+    """
     try:
-        with pd.read_csv(path, index_col=0, dtype=kind, keep_default_na=False, chunksize=ROWS) as tables:
-            for table in tables:
-                values = (table.replace("", "nan") if gaps else table).to_numpy(np.float64)
-                if not values.size or values.shape[1] % 2:
-                    count = f"{values.shape[1]} columns of numbers"
-                    raise UserError(f"{path} is not a submission: {count}; x and y of each point are expected")
-                names = [str(name) for name in table.index]
-                if not gaps and not np.isfinite(values).all():
-                    wrong = names[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
-                    raise UserError(f"{path} is not a submission: {wrong} has a value that is no number")
-                yield names, values.reshape(len(values), -1, 2)
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            columns = len(next(rows, []))
+            if columns < 3 or columns % 2 == 0:
+                count = f"{max(columns - 1, 0)} columns of numbers"
+                raise UserError(f"{path} is not a submission: {count}; x and y of each point are expected")
+            parsed = (_parse_row(path, rows.line_num, row, columns, gaps=gaps) for row in rows if row)
+            some = False
+            while block := list(islice(parsed, ROWS)):
+                some = True
+                names, values = zip(*block, strict=True)
+                yield list(names), np.stack(values).reshape(len(names), -1, 2)
+            if not some:
+                raise UserError(f"{path} is not a submission: it has a header and no rows")
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a submission: {str(error).splitlines()[0]}") from error
+
+
+def _parse_row(path, number, row, columns, *, gaps):
+    """The name and the numbers of a row that ends in the line of this number."""
+    name, *cells = row
+    place = f"{path} is not a submission: line {number}"
+    if len(row) != columns:
+        raise UserError(f"{place}: {len(row)} cells where the header has {columns}")
+    try:
+        values = np.array([float(cell.strip() or "nan") for cell in cells] if gaps else list(map(float, cells)))
+    except ValueError as error:
+        raise UserError(f"{place}: {name} has a value that is no number: {error}") from error
+    if not (np.isfinite(values) | (gaps & np.isnan(values))).all() or "_" in "".join(cells):
+        raise UserError(f"{place}: {name} has a value that is no number")
+    return name, values
 
 
 def read_in_order(path: Path, names: list[str], num_points: int, *, of: Path) -> np.ndarray:

@@ -120,6 +120,16 @@ def test_the_score_is_that_of_the_contest_whatever_the_order_of_rows(tmp_path):
         ("file_name,X,Y\na,1,2\nb,1,nan\n", "b has a value that is no number"),
         ("file_name,X,Y\na,1,2\na,1,3\n", "more than one row of a"),
         ("file_name,X\na,1\n", "x and y of each point"),
+        ("file_name,X,Y\na,1,2\nb,1\n", r"bad\.csv .*line 3: 2 cells where the header has 3"),
+        ("file_name,X,Y\na,1,2\n\nb,1,2,3\n", "line 4: 4 cells where the header has 3"),
+        ("file_name,X,Y\na,1,2\nb\n", "line 3: 1 cells"),
+        ("file_name,X,Y\na,1,1_0\nb,1,2\n", "line 2: a has a value that is no number"),
+        ("file_name,X,Y\na,1,inf\nb,1,2\n", "line 2: a has a value that is no number"),
+        ('file_name,X,Y\na,1,2\n"b,1,2\n', "unexpected end of data"),
+        ("file_name,X,Y\n", "a header and no rows"),
+        ("", "x and y of each point"),
+        ("file_name" + 400_000 * ",X" + "\na,1,2\n", "line 2: 3 cells where the header has 400001"),
+        ("file_name" + 400_000 * ",X" + "\na" + 400_000 * ",1" + "\n", "has 200000 points on each of 1 photos"),
     ],
 )
 def test_what_is_no_submission_is_refused_and_not_scored(text, said, tmp_path):
@@ -127,6 +137,22 @@ def test_what_is_no_submission_is_refused_and_not_scored(text, said, tmp_path):
     write_submission(tmp_path / "truth.csv", ["a", "b"], np.zeros((2, 1, 2)), decimals=0)
     with pytest.raises(UserError, match=said):
         score_submission(tmp_path / "bad.csv", tmp_path / "truth.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file_name,X0,Y0,X1,Y1\na,1,1,2,2\nb,1,1\n", "line 3: 3 cells where the header has 5"),
+        ("file_name,X0,Y0,X1,Y1\na,1,1,2,2\nb,1,1,2,\nc,1,1,2,2,\n", "line 4: 6 cells"),
+        ("file_name,X0,Y0,X1,Y1\na,1,1,2,inf\n", "line 2: a has a value that is no number"),
+        ("file_name,X0,Y0\na,,nan\n", "has no points"),
+    ],
+)
+def test_labels_that_were_cut_have_no_missing_points_but_are_refused(text, said, tmp_path):
+    (tmp_path / "truth.csv").write_text(text)
+    write_submission(tmp_path / "mine.csv", ["a", "b"], np.zeros((2, 2, 2)), decimals=0)
+    with pytest.raises(UserError, match=said):
+        score_submission(tmp_path / "mine.csv", tmp_path / "truth.csv")
 
 
 def test_a_point_that_the_labels_lack_does_not_count(tmp_path):

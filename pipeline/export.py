@@ -6,7 +6,8 @@
     landmarks.json              {"fit", "square", "left", "top", "size", "points"}: an image is the window of `size`
                                 pixels from (left, top) of a photo that `fit_photo` has fitted into `square` pixels
 
-Each file is read back, compared with the network on photos of the run's contest, and timed.
+Each file is read back, compared with the network on photos that the run held out, or on images of noise where these are
+not there, and timed. The run alone is enough. What does not agree does not stay.
 """
 
 import json
@@ -16,18 +17,24 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import numpy as np
 import torch
 from tyro.conf import Positional, arg
 
+from augment import Window
 from models import LandmarkNet
-from pipeline.data import load_test_data
+from pipeline.contest import LANDMARKS, find_contest
 from pipeline.errors import UserError, run_script
 from pipeline.files import write_text
 from pipeline.flags import parse_flags
-from pipeline.runs import find_run
+from pipeline.pack import Squares
+from pipeline.photos import BrokenPhoto, read_photo
+from pipeline.runs import Run, find_run
 from pipeline.start import load_run_network
+from pipeline.window import shares_of
 
 MAX_DIFFERENCE = 0.02  # pixels of the image
 NUM_PHOTOS = 16
@@ -40,6 +47,8 @@ Points = Callable[[torch.Tensor], torch.Tensor]
 class Options:
     run: Positional[Path]
     """The folder of a run."""
+    data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
+    """The contest's folder, if it lies elsewhere than when the run was trained."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Where the files go; without it the folder export in the run's."""
 
@@ -82,13 +91,56 @@ FORMATS = {
 }
 
 
+def held_out_photos(run: Run, data: Path | None) -> dict[str, np.ndarray]:
+    """The first photos that the run held out, by name; none where the run's data are not there any more.
+
+    Raises UserError where `data`, which are asked for, have none of them.
+    """
+    place = data or run.recipe().run.data
+    try:
+        folder = (find_contest(place) / LANDMARKS).parent / "images"
+    except UserError:
+        if data:
+            raise
+        return {}
+    photos = {}
+    for name in run.held_out_names():
+        try:
+            photos[name] = read_photo(folder / name)
+        except BrokenPhoto:
+            continue
+        if len(photos) == NUM_PHOTOS:
+            break
+    if data and not photos:
+        raise UserError(f"--data {data} has none of the photos that {run.folder} held out; leave it out for noise")
+    return photos
+
+
+def example_images(run: Run, data: Path | None) -> tuple[torch.Tensor, str]:
+    """(B, 3, size, size) uint8 images to verify on, and what they are in a few words."""
+    options = run.recipe().photos
+    window = Window.of(shares_of(options.window), options.size)
+    if photos := held_out_photos(run, data):
+        shown, what = window.cut(Squares.of(photos, window, options.fit).squares), f"{len(photos)} held-out photos"
+    else:
+        size = (NUM_PHOTOS, window.size, window.size, 3)
+        shown, what = np.random.default_rng(0).integers(0, 256, size, np.uint8), f"{NUM_PHOTOS} images of noise"
+    return torch.from_numpy(shown.copy()).permute(0, 3, 1, 2).contiguous(), what
+
+
 def worst_difference(found: Points, network: LandmarkNet, photos: torch.Tensor) -> float:
-    """The largest distance from the network's own points, in pixels of the image, for batches of several sizes."""
+    """The largest difference from the network's own points, in pixels of the image, for batches of several sizes.
+
+    It is infinite where the points are of another number or no numbers.
+    """
+    worst = 0.0
     with torch.no_grad():
-        return max(
-            float((found(photos[:count].contiguous()) - network(photos[:count])).abs().max())
-            for count in {1, 2, len(photos)}
-        )
+        for count in {1, 2, len(photos)}:
+            points, own = found(photos[:count].contiguous()), network(photos[:count])
+            if points.shape != own.shape or not (difference := (points - own).abs().max()).isfinite():
+                return float("inf")
+            worst = max(worst, float(difference))
+    return worst
 
 
 def milliseconds(found: Points, photos: torch.Tensor) -> float:
@@ -107,31 +159,43 @@ def main():
     run = find_run(options.run, options.run)
     recipe = run.recipe()
     network = load_run_network(run, "best")
-    _, pack = load_test_data(recipe, len(network.mean_shape))
-    photos = torch.from_numpy(pack.shown(slice(NUM_PHOTOS)).copy()).permute(0, 3, 1, 2).contiguous()
+    photos, what = example_images(run, options.data)
+    with torch.no_grad():
+        if not network(photos).isfinite().all():
+            raise UserError(f"{run.best} gives points that are no numbers; there is nothing to export")
     folder = options.output or run.folder / "export"
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"fit": recipe.photos.fit, **vars(pack.window), "points": len(network.mean_shape)}
+    window = Window.of(shares_of(recipe.photos.window), recipe.photos.size)
+    about = {"fit": recipe.photos.fit, **vars(window), "points": len(network.mean_shape)}
     write_text(folder / "landmarks.json", json.dumps(about))
+    print(f"compared on {what}")
     print(f"{'file':44}{'worst px':>10}{'ms, 1 photo':>14}{f'ms of {len(photos)}':>12}")
-
-    def times(found):
-        return f"{milliseconds(found, photos[:1]):14.2f}{milliseconds(found, photos):12.2f}"
-
-    print(f"{'the network itself':44}{'':10}{times(network)}")
+    print(f"{'the network itself':44}{'':10}{_times(network, photos)}")
     for name, export in FORMATS.items():
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of torch's own tracing, about what is verified here
-                found = export(network, photos[[0, -1]], folder / name)
+            found, worst = _export(export, network, photos, folder / name)
         except ModuleNotFoundError as error:
             print(f"{name:44}left out: {error}; it needs: pip install onnx onnxscript onnxruntime")
             continue
+        print(f"{name:44}{worst:10.5f}{_times(found, photos)}")
+    print(f"written to {folder}")
+
+
+def _export(export, network, photos, path):
+    """The points of a file that takes the place of `path` once it is found to agree, and how well it does."""
+    with TemporaryDirectory(dir=path.parent) as unverified, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own tracing, about what is verified here
+        file = Path(unverified) / path.name
+        found = export(network, photos[[0, -1]], file)
         worst = worst_difference(found, network, photos)
         if not worst < MAX_DIFFERENCE:
-            raise UserError(f"{folder / name} is {worst:.3f} px off the network; do not use it")
-        print(f"{name:44}{worst:10.5f}{times(found)}")
-    print(f"written to {folder}")
+            raise UserError(f"{path} was not written: what it would give is {worst:.3f} px off the network")
+        file.replace(path)
+    return found, worst
+
+
+def _times(found, photos):
+    return f"{milliseconds(found, photos[:1]):14.2f}{milliseconds(found, photos):12.2f}"
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def main():
         check_outputs({"--output": options.output, "--uncertainty": options.uncertainty})
     elif options.output and options.output.is_file():
         raise UserError(f"--output {options.output} is a file; with --photo it is a folder")
+    if options.photo and not options.photo.exists():
+        raise UserError(f"--photo {options.photo} is not there; give a photo, or a folder of them")
     if options.photo and options.uncertainty:
         raise UserError("--uncertainty is of a contest's test photos; leave it out with --photo")
 

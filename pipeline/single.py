@@ -21,7 +21,8 @@ SIDE = 1000  # of a picture, at most
 
 
 def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int):
-    """Writes a picture of each photo and `points.csv` into the folder `out`. A broken photo is named and left out.
+    """Writes a picture of each photo and `points.csv` into the folder `out`. What is broken, or no
+    file, is named and left out.
 
     Raises UserError where there is no photo that can be read.
     """
@@ -48,10 +49,15 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int):
 
 def _read(paths):
     for path in paths:
-        try:
-            yield path.name, read_photo(path)
-        except BrokenPhoto as reason:
-            print(f"left out    {reason}")
+        if not path.is_file():  # a folder, a link to nowhere, or a pipe, which would be waited for
+            print(f"left out    {str(path)!r} is no file")
+        elif path.name.encode(errors="ignore").decode() != path.name:
+            print(f"left out    {str(path)!r} has a name that is not UTF-8, which no table can hold; rename it")
+        else:
+            try:
+                yield path.name, read_photo(path)
+            except BrokenPhoto as reason:
+                print(f"left out    {reason}")
 
 
 def _predict(ensemble, photos):

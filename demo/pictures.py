@@ -7,17 +7,19 @@ import cv2
 import numpy as np
 from tyro.conf import Positional
 
-from augment import parse_augmenters
 from demo.photo import draw_photo
-from pipeline.errors import run_script
+from pipeline.batches import parse_chain
+from pipeline.errors import UserError, run_script
+from pipeline.files import check_folder
 from pipeline.flags import parse_flags
-from pipeline.pictures import TRUTH, tile
+from pipeline.pictures import POINTS, draw_points, grid, resized, scaled, write_picture
 from pipeline.recipe import read_recipe
 from pipeline.runs import find_run
 from pipeline.sheet import EVERYTHING, augmenters_sheet, draws_sheet, some_photos
 
 NUM_DRAWN = 12
 COLUMNS = 6
+SIDE = 192
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,48 @@ class Options:
     """The folder to write to."""
     runs: Path = Path("runs")
     """Where run folders are; the newest one counts."""
+    cache: Path = Path("cache")
+    """Where decoded photos are kept."""
+
+
+def main():
+    options = parse_flags(Options, __doc__)
+    check_folder("--out", options.out)
+    predictions = read_predictions(options.runs)
+    recipe = read_recipe(EVERYTHING)
+    chain = parse_chain(recipe)
+    photos = some_photos(replace(recipe, run=replace(recipe.run, data=options.contest, cache=options.cache)), seed=0)
+    pictures = {
+        "predictions": predictions,
+        "drawn_faces": drawn_faces(),
+        "draws": draws_sheet(chain, photos, seed=0),
+        "augmenters": augmenters_sheet(chain, photos),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        write_picture(options.out / f"{name}.jpg", picture)
+        print(options.out / f"{name}.jpg")
+
+
+def read_predictions(runs: Path) -> np.ndarray:
+    """What predict.py has drawn of the newest run's test photos. Raises UserError where it has not."""
+    path = find_run(None, runs).picture("test")
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise UserError(f"{path} is no picture; python predict.py draws it")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def drawn_faces() -> np.ndarray:
     """Photos as the demo draws them, each above itself with its 971 points."""
-    rows = []
+    tiles = []
     for first in range(0, NUM_DRAWN, COLUMNS):
-        photos = [draw_photo(0, 0, number) for number in range(first, first + COLUMNS)]
-        squares = [_in_square(photo) for photo in photos]
-        rows.append(np.hstack([tile(square, [], "") for square, _ in squares]))
-        rows.append(np.hstack([tile(square, [(points, TRUTH)], "") for square, points in squares]))
-    return np.vstack(rows)
+        squares = [_in_square(draw_photo(0, 0, number)) for number in range(first, first + COLUMNS)]
+        photos = [resized(square, SIDE) for square, _ in squares]
+        tiles += photos
+        for photo, (square, points) in zip(photos, squares, strict=True):
+            tiles.append(draw_points(photo, scaled(points, SIDE / len(square)), POINTS))
+    return grid(tiles, COLUMNS)
 
 
 def _in_square(photo):
@@ -49,27 +82,6 @@ def _in_square(photo):
     square = np.zeros((side, side, 3), np.uint8)
     square[top : top + height, left : left + width] = photo.pixels
     return square, photo.points + (left, top)
-
-
-def main():
-    options = parse_flags(Options, __doc__)
-    options.out.mkdir(exist_ok=True)
-    run = find_run(None, options.runs)
-    predictions = cv2.imread(str(run.picture("test")))
-    assert predictions is not None
-    chain = parse_augmenters(read_recipe(EVERYTHING).augmentation.augment)
-    photos = some_photos(replace(run.recipe(), run=replace(run.recipe().run, data=options.contest)), seed=0)
-    pictures = {
-        "predictions": (predictions[..., ::-1], 1.0),
-        "drawn_faces": (drawn_faces(), 0.75),
-        "draws": (draws_sheet(chain, photos, seed=0), 0.5),
-        "augmenters": (augmenters_sheet(chain, photos), 0.5),
-    }
-    for name, (picture, scale) in pictures.items():
-        path = options.out / f"{name}.jpg"
-        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(path), cv2.cvtColor(small, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 85))
-        print(path)
 
 
 if __name__ == "__main__":

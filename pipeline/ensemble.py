@@ -121,16 +121,19 @@ class Ensemble:
     def draw(self, test: Prediction) -> list[Path]:
         """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""
         pack = test.packs[0]
-        scale = scale_of(pack.fits)
-        doubt = test.deviations[test.rows].mean(axis=1) * scale
+        deviations = test.deviations[test.rows].mean(axis=1)
+        shares = deviations * scale_of(pack.fits) / pack.window.size
+        kind = "error expected of a coordinate" if self.calibration else "spread of views and runs, not calibrated"
         chosen = {
-            "test": np.linspace(0, len(pack) - 1, min(len(pack), NUM_SHOWN)).astype(int),
-            "doubtful": np.argsort(-doubt, kind="stable")[:NUM_SHOWN],
+            "test": ("Test photos", np.linspace(0, len(pack) - 1, min(len(pack), NUM_SHOWN)).astype(int)),
+            "doubtful": ("Most doubtful test photos", np.argsort(-shares, kind="stable")[:NUM_SHOWN]),
         }
         paths = []
-        for name, samples in chosen.items():
+        for name, (title, samples) in chosen.items():
             points = self.predict_all(test.packs, samples)
-            picture = gallery(pack.shown(samples), pack.fits[samples], points, None, pack.names[samples].tolist())
+            title = f"{title}; ± {kind}, as a share of the picture's side and in pixels of the photo"
+            captions = [f"±{shares[i]:.2%} of the side, {deviations[i]:.2f} px" for i in samples]
+            picture = gallery(pack, samples, points, None, title=title, captions=captions)
             paths.append(Run(self.folder).picture(name))
             write_picture(paths[-1], picture)
         return paths

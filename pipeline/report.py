@@ -40,11 +40,17 @@ class Report:
     def worst(
         self, split: str, data: TrainingData, samples: np.ndarray, points: np.ndarray, errors: np.ndarray, step: int
     ):
-        """Draws those of `samples` that have the highest errors, truth green and prediction red."""
+        """Draws those of `samples` that have the highest errors, mean squared ones, with the truth beside them."""
         order = errors.argsort()[::-1][: self.NUM_WORST]
-        pack, places = data.pack, samples[order]
-        captions = [f"MSE {errors[i]:.1f}  {pack.names[place]}" for i, place in zip(order, places, strict=True)]
-        picture = gallery(pack.shown(places), pack.fits[places], points[order], pack.values[places], captions)
+        captions = [f"MSE {errors[i]:.2f} px², RMS {errors[i] ** 0.5:.2f} px" for i in order]
+        picture = gallery(
+            data.pack,
+            samples[order],
+            points[order],
+            data.pack.values[samples[order]],
+            title=f"Worst photos of {split}",
+            captions=captions,
+        )
         self.writer.add_image(f"worst/{split}", picture, step, dataformats="HWC")
         write_picture(self.run.picture(f"worst_{split}"), picture)
 

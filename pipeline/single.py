@@ -11,7 +11,7 @@ from pipeline.ensemble import Ensemble
 from pipeline.errors import UserError
 from pipeline.pack import Squares
 from pipeline.photos import BrokenPhoto, read_photo
-from pipeline.pictures import PREDICTION, draw_points, write_picture
+from pipeline.pictures import PREDICTION, draw_points, scaled, write_picture
 from pipeline.submission import write_submission
 from pipeline.window import shares_of
 
@@ -72,4 +72,4 @@ def _predict(ensemble, photos):
 def _picture(photo, points):
     scale = min(1.0, SIDE / max(photo.shape[:2]))
     small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else photo
-    return draw_points(small, (points + 0.5) * scale - 0.5, PREDICTION)
+    return draw_points(small, scaled(points, scale), PREDICTION)

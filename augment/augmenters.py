@@ -7,6 +7,7 @@ This file has what they share and what combines them; `geometric.py` and `photom
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -121,8 +122,8 @@ class RandomAugmenter:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number and no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
+    """Whether it is a finite number that a float can hold, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max  # type: ignore[operator]
 
 
 def check_probability(name: str, value: object):

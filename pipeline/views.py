@@ -66,13 +66,13 @@ def read_views(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--views {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for brackets in brackets without end
         raise UserError(f"--views {path} is not JSON: {error}") from error
 
 
 def _parse_view(entry, size, place):
     given = entry if isinstance(entry, dict) else {"augment": entry}
-    if unknown := sorted(set(given) - {"augment", "weight"}):
+    if unknown := sorted(map(str, set(given) - {"augment", "weight"})):
         raise UserError(f"{place} has no {unknown[0]!r}, only augment and weight")
     plain, weight = given.get("augment"), given.get("weight", 1.0)
     if not is_number(weight) or weight <= 0:

@@ -175,6 +175,9 @@ def test_the_views_of_the_default_recipe_are_views():
         ([[{"AffineAugmenter": {"angle": 5}}]], "view 0.*angle"),
         ([{"augment": [], "weight": -1}], "view 0.*weight"),
         ([{"augment": [], "weight": "2"}], "view 0.*weight"),
+        ([{"augment": [], "weight": 10**400}], "view 0.*weight"),
+        ([{"augment": [], 1: 2, "x": 3}], "view 0 has no '1'"),
+        ([[{"AffineAugmenter": {"rotation": 10**400}}]], "view 0.*rotation"),
     ],
 )
 def test_what_is_no_view_is_refused_with_its_place(entries, named):
@@ -186,8 +189,9 @@ def test_a_file_of_views_is_read_or_refused(tmp_path):
     path = tmp_path / "views.json"
     path.write_text(json.dumps([[], {"augment": [MIRROR], "weight": 2}]))
     assert [view.weight for view in parse_views(read_views(path), size=SIDE, mirroring=True, source="")] == [1.0, 2.0]
-    path.write_text("[[")
-    with pytest.raises(UserError, match=r"views\.json is not JSON"):
-        read_views(path)
+    for text in ("[[", 100_000 * "["):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"views\.json is not JSON"):
+            read_views(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_views(tmp_path / "none.json")

@@ -10,7 +10,9 @@ How many points and how many listed indices there are is read from the files. He
 only positions. An empty or NaN cell is a missing point. Coordinates may be negative or outside the photo.
 """
 
+import codecs
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +20,16 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.errors import Faults, UserError
+from pipeline.files import check_regular
 
 LANDMARKS = "train/landmarks.csv"
 GROUPS = "train/groups.csv"
-FARTHEST = 1e5  # pixels; no photo is so large
 TEST_POINTS = "test/test_points.csv"
+FARTHEST = 1e5  # pixels; no photo is so large
+LONGEST = 4096  # bytes of a path
+MAX_SHOWN = 60  # characters of what is wrong
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+DIGITS_AND_TABS = b"0123456789\t"
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ def find_contest(path: Path, table: str = LANDMARKS) -> Path:
 
 def count_points(path: Path) -> int:
     """How many points the train table's header has; 0 where it is none."""
+    if not path.is_file():
+        return 0
     with path.open("rb") as file:
         return _clean(file.readline()).count(b"\t") // 2
 
@@ -61,14 +70,18 @@ def read_landmarks(path: Path, faults: Faults) -> Table:
 
     Faults are added, a line each; rows that have one are left out of what is returned.
     """
+    nothing = Table([], np.empty((0, 0, 2), np.float32))
+    if not _can_be_read(path, faults):
+        return nothing
     with path.open("rb") as file:
         num_cells = _clean(file.readline()).count(b"\t")
         if num_cells == 0 or num_cells % 2:
             faults.add(
                 f"{path} line 1: {num_cells + 1} columns; a file name and then x and y of each point are expected"
             )
-            return Table([], np.empty((0, 0, 2), np.float32))
+            return nothing
         num_rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 24), b"")) + 1
+    num_rows = min(num_rows, path.stat().st_size // num_cells)  # a whole row has a tab for each of its cells
     values = np.empty((num_rows, num_cells), np.float32)
     names = _Names(path, faults)
     with path.open("rb") as file, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name) as bar:
@@ -78,7 +91,7 @@ def read_landmarks(path: Path, faults: Faults) -> Table:
             name, _, cells = _clean(line).partition(b"\t")
             if not name and not cells:
                 continue
-            row = _parse_row(cells, num_cells, f"{path} line {number}", faults)
+            row = _parse_row(cells, num_cells, path, number, faults)
             if names.accept(name, number) and row is not None:
                 values[len(names.kept)] = row
                 names.keep()
@@ -93,10 +106,11 @@ def read_test_points(path: Path, faults: Faults, *, num_points: int) -> Table:
     names = _Names(path, faults)
     for number, line in _lines(path, faults):
         name, _, text = line.partition(b"\t")
-        indices = _parse_indices(text, num_points, f"{path} line {number}", faults)
-        if indices and rows and len(indices) != len(rows[0]):
-            faults.add(f"{path} line {number}: {len(indices)} indices, but {len(rows[0])} in the rows above")
-            indices = None
+        try:
+            indices = _parse_indices(text, num_points, len(rows[0]) if rows else None)
+        except ValueError as error:
+            faults.add(f"{path} line {number}: {error}", place=f"line {number}")
+            indices = []
         if names.accept(name, number) and indices:
             rows.append(np.array(indices, np.int32))
             names.keep()
@@ -109,17 +123,20 @@ def read_groups(path: Path, names: list[str], faults: Faults) -> np.ndarray:
     """(N,) int: a number for the group of each of `names`."""
     group_of: dict[str, str] = {}
     for number, line in _lines(path, faults):
+        place = f"line {number}"
         cells = line.decode("utf-8", "replace").split("\t")
         if len(cells) != 2:
-            faults.add(f"{path} line {number}: {len(cells)} columns; file_name and group are expected")
+            faults.add(f"{path} {place}: {len(cells)} columns; file_name and group are expected", place=place)
         elif group_of.setdefault(cells[0], cells[1]) != cells[1]:
-            faults.add(f"{path} line {number}: {cells[0]} is in a second group; a photo has one")
+            faults.add(f"{path} {place}: {cells[0]!r} is in a second group; a photo has one", place=place)
     if without := [name for name in names if name not in group_of]:
         faults.add(
             f"{path}: {len(without):,} photos of {LANDMARKS} have no group, {without[0]} for one; "
             "add their rows, or remove the file"
         )
-    return np.unique(np.array([group_of.get(name, "") for name in names]), return_inverse=True)[1]
+    groups = [group_of.get(name, "") for name in names]
+    number_of = {group: number for number, group in enumerate(sorted(set(groups)))}
+    return np.array([number_of[group] for group in groups], int)
 
 
 class _Names:
@@ -133,21 +150,47 @@ class _Names:
 
     def accept(self, name: bytes, number: int) -> bool:
         self.current = name.decode("utf-8", "replace")
-        place = f"{self.path} line {number}"
-        if not self.current or ".." in Path(self.current).parts or Path(self.current).is_absolute():
-            self.faults.add(f"{place}: {self.current!r} is not the name of a photo in the folder images")
+        if not _is_name(name):
+            reason = f"{self.current[:MAX_SHOWN]!r} is not the name of a photo in the folder images"
         elif (first := self.line_of.setdefault(self.current, number)) != number:
-            self.faults.add(f"{place}: {self.current} stands in line {first} already; remove one of the two")
+            reason = f"{self.current!r} stands in line {first} already; remove one of the two"
         else:
             return True
+        self.faults.add(f"{self.path} line {number}: {reason}", place=f"line {number}")
         return False
 
     def keep(self):
         self.kept.append(self.current)
 
 
+def _is_name(name):
+    """Whether it is a plain path below a folder, in UTF-8 and without control characters: a split names one a line."""
+    try:
+        path = Path(name.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+    plain = 0 < len(name) <= LONGEST and not CONTROL.search(name)
+    return plain and ".." not in path.parts and not path.is_absolute()
+
+
+def _can_be_read(path, faults):
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            start = file.read(len(codecs.BOM_UTF16))
+    except OSError as error:
+        faults.add(f"{path} cannot be read: {error.strerror}")
+        return False
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        faults.add(f"{path} is in UTF-16; save it as UTF-8")
+        return False
+    return True
+
+
 def _lines(path, faults):
     """The lines of a small table below its header, numbered as an editor numbers them."""
+    if not _can_be_read(path, faults):
+        return
     lines = path.read_bytes().split(b"\n")
     if b"\t" not in lines[0]:
         faults.add(f"{path} line 1: not a tab-separated header of two columns")
@@ -161,24 +204,43 @@ def _clean(line):
     return line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
 
 
-def _parse_row(cells, num_cells, place, faults):
-    """The numbers of a row, or None and a fault. What is plain is parsed at once, what is not cell by cell."""
+def _parse_row(cells, num_cells, path, number, faults):
+    """The numbers of a row, or None and a fault."""
     if (found := cells.count(b"\t") + 1) != num_cells:
-        faults.add(f"{place}: {found} numbers where the header has {num_cells}")
+        faults.add(f"{path} line {number}: {found} numbers where the header has {num_cells}", place=f"line {number}")
         return None
-    if b" " not in cells:
-        for kind in (np.int64, np.float64):
-            try:
-                row = np.fromstring(cells, dtype=kind, sep="\t")
-            except ValueError:
-                continue
-            if len(row) == num_cells and not (np.abs(row) > FARTHEST).any():
-                return row
+    row = _parse_at_once(cells, num_cells)
+    if row is not None:
+        return row
     try:
-        return [_parse_cell(cell, column) for column, cell in enumerate(cells.split(b"\t"), start=2)]
+        return _parse_one_by_one(cells)
     except ValueError as error:
-        faults.add(f"{place}, {error}")
+        faults.add(f"{path} line {number}, {error}", place=f"line {number}")
         return None
+
+
+def _parse_at_once(cells, num_cells):
+    """What `_parse_one_by_one` gives, sooner; None where it has to look.
+
+    numpy's parser takes any white space for the end of a cell, so it is asked only where there are digits, tabs and
+    signs in front.
+    """
+    whole = not (b"\t" + cells).replace(b"\t-", b"\t").translate(None, DIGITS_AND_TABS)
+    if b"_" in cells:  # Python takes 1_000 for a number
+        return None
+    try:
+        if whole:
+            row = np.fromstring(cells, dtype=np.int64, sep="\t")
+        else:
+            row = np.array([float(cell) if cell else np.nan for cell in cells.split(b"\t")])
+    except ValueError:
+        return None
+    return row if len(row) == num_cells and not ((row < -FARTHEST) | (row > FARTHEST)).any() else None
+
+
+def _parse_one_by_one(cells):
+    """The numbers of a row. Raises ValueError with the column and what is wrong there."""
+    return [_parse_cell(cell, column) for column, cell in enumerate(cells.split(b"\t"), start=2)]
 
 
 def _parse_cell(cell, column):
@@ -189,25 +251,28 @@ def _parse_cell(cell, column):
         number = float(text)
     except ValueError:
         number = np.inf
+    shown = text[:MAX_SHOWN]
     if np.isinf(number) or "_" in text:
-        raise ValueError(f"column {column}: {text!r} is not a number; leave the cell empty if the point is missing")
+        raise ValueError(f"column {column}: {shown!r} is not a number; leave the cell empty if the point is missing")
     if abs(number) > FARTHEST:
-        raise ValueError(f"column {column}: {text} is no place in a photo; empty the cell if the point is missing")
+        raise ValueError(f"column {column}: {shown} is no place in a photo; empty the cell if the point is missing")
     return number
 
 
-def _parse_indices(text, num_points, place, faults):
+def _parse_indices(text, num_points, num_asked):
+    """The list of indices. Raises ValueError where it is none, or not of `num_asked`."""
+    shown = text[:MAX_SHOWN].decode("utf-8", "replace")
     try:
-        indices = json.loads(text)
-    except ValueError:
+        indices = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):  # json's parser calls itself for each bracket
         indices = None
     if not (isinstance(indices, list) and indices and all(type(index) is int for index in indices)):
-        faults.add(
-            f"{place}: {text[:60].decode('utf-8', 'replace')!r} is not a list of point indices such as [3, 41, 7]"
-        )
-    elif not all(0 <= index < num_points for index in indices):
-        wrong = next(index for index in indices if not 0 <= index < num_points)
-        faults.add(f"{place}: index {wrong} is not one of the {num_points} points 0..{num_points - 1}")
-    else:
-        return indices
-    return None
+        raise ValueError(f"{shown!r} is not a list of point indices such as [3, 41, 7]")
+    for index in indices:
+        if not 0 <= index < num_points:
+            raise ValueError(
+                f"index {str(index)[:MAX_SHOWN]} is not one of the {num_points} points 0..{num_points - 1}"
+            )
+    if num_asked not in (None, len(indices)):
+        raise ValueError(f"{len(indices)} indices, but {num_asked} in the rows above")
+    return indices

@@ -2,10 +2,13 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 
-NUM_SHOWN = 10
+NUM_SHOWN = 3  # of the faults of a kind
+NUM_KINDS = 10
+VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.]*")  # what differs between faults of one kind: quotations and numbers
 STORAGE_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the quota of disk space is used up: free some space",
@@ -24,17 +27,32 @@ class Faults:
 
     def __init__(self):
         self.lines: list[str] = []
+        self._kinds: dict[str, list[tuple[str, str]]] = {}
 
-    def add(self, line: str):
+    def add(self, line: str, *, place: str = "", kind: str = ""):
+        """place: where it is, in short. kind: what it has in common with others, if not `line` but for its numbers
+        and quotations.
+        """
         self.lines.append(line)
+        self._kinds.setdefault(VARYING.sub("#", kind or line), []).append((line, place))
 
     def refuse(self):
-        """Raises UserError with the count and the first few, if there are any."""
+        """Raises UserError with the count and a line for each kind of fault, if there are any."""
         if self.lines:
-            more = len(self.lines) - NUM_SHOWN
-            shown = [*self.lines[:NUM_SHOWN], *([f"… and {more:,} more"] if more > 0 else [])]
             count = "1 fault" if len(self.lines) == 1 else f"{len(self.lines):,} faults"
-            raise UserError(f"{count} in the data:\n  " + "\n  ".join(shown))
+            raise UserError(f"{count} in the data:\n  " + "\n  ".join(self._summary()))
+
+    def _summary(self):
+        """The first few faults of each kind as they are; of the others of that kind their number and first places."""
+        for faults in list(self._kinds.values())[:NUM_KINDS]:
+            first, _ = faults[0]
+            if len(faults) <= NUM_SHOWN:
+                yield from (line for line, _ in faults)
+            else:
+                places = ", ".join(place for _, place in faults[1 : NUM_SHOWN + 1] if place)
+                yield f"{len(faults):,} such as {first}" + (f" (the next: {places})" if places else "")
+        if len(self._kinds) > NUM_KINDS:
+            yield f"… and faults of {len(self._kinds) - NUM_KINDS:,} more kinds"
 
 
 def run_script(main: Callable[[], None]):

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +86,17 @@ def check_usable(folder: Path):
     """Refuses at the start, with UserError, the folder of a run that is gone on with and cannot be written."""
     if not may_write(folder):
         raise UserError(f"{folder} may not be written; copy the run to a folder of yours, or make this one writable")
+
+
+def check_regular(path: Path):
+    """Raises OSError where there is no file to read: a folder, or a pipe, socket or device, which could be waited for
+    without end.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file", str(path))
 
 
 def write_text(path: Path, text: str):

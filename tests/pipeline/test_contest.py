@@ -1,13 +1,24 @@
 """Reading the contest's files: what is there comes out, and every fault is named with its file, row and fix."""
 
 import json
+import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.contest import GROUPS, LANDMARKS, find_contest, read_groups, read_landmarks, read_test_points
+from pipeline.contest import (
+    GROUPS,
+    LANDMARKS,
+    _parse_at_once,
+    _parse_one_by_one,
+    count_points,
+    find_contest,
+    read_groups,
+    read_landmarks,
+    read_test_points,
+)
 from pipeline.errors import Faults, UserError
 
 cells = st.one_of(
@@ -18,7 +29,7 @@ cells = st.one_of(
 
 
 def table(path, rows, header="file_name\tA\tB\tC\tD", end="\n"):
-    path.write_bytes(end.join([header, *rows]).encode() + end.encode())
+    path.write_bytes(end.join([header, *rows, ""]).encode("utf-8", "surrogateescape"))
     return path
 
 
@@ -58,10 +69,18 @@ def test_header_names_and_a_byte_order_mark_do_not_matter(tmp_path):
         ("b.jpg\t1\t2\t3\t1000000000", "line 3, column 5: 1000000000 is no place"),
         ("b.jpg\t1\t2\t\t-1e9", "line 3, column 5: -1e9 is no place"),
         ("b.jpg\t1 2\t\t3\t4", "line 3, column 2: '1 2' is not a number"),
-        ("a.jpg\t1\t2\t3\t4", "line 3: a.jpg stands in line 2 already"),
+        ("a.jpg\t1\t2\t3\t4", "line 3: 'a.jpg' stands in line 2 already"),
         ("\t1\t2\t3\t4", "line 3: '' is not the name of a photo"),
         ("../b.jpg\t1\t2\t3\t4", "line 3: '../b.jpg' is not the name of a photo"),
         ("/b.jpg\t1\t2\t3\t4", "line 3: '/b.jpg' is not the name of a photo"),
+        ("b\0.jpg\t1\t2\t3\t4", "line 3: 'b\\x00.jpg' is not the name of a photo"),
+        ("b\r.jpg\t1\t2\t3\t4", "line 3: 'b\\r.jpg' is not the name of a photo"),
+        ("b\udcff.jpg\t1\t2\t3\t4", "line 3: 'b\ufffd.jpg' is not the name of a photo"),
+        ("b" * 5000 + "\t1\t2\t3\t4", "line 3: 'bbbb"),
+        ("b.jpg\t1\t2\t-9223372036854775808\t4", "line 3, column 4: -9223372036854775808 is no place"),
+        ("b.jpg\t1\t\t3\r4\t5", "line 3, column 4: '3\\r4' is not a number"),
+        ("b.jpg\t1\t\t3\f4\t5", "line 3, column 4: '3\\x0c4' is not a number"),
+        ("b.jpg\t1\t2\tnan(1)\t4", "line 3, column 4: 'nan(1)' is not a number"),
     ],
 )
 def test_a_row_with_a_fault_is_named_and_left_out(tmp_path, row, named):
@@ -73,14 +92,64 @@ def test_a_row_with_a_fault_is_named_and_left_out(tmp_path, row, named):
     assert found.values[1, 1, 1] == 8
 
 
-def test_all_faults_are_counted_and_the_first_few_shown(tmp_path):
-    path = table(tmp_path / "landmarks.csv", [f"{i}.jpg\t1\t2\tx\t4" for i in range(500)])
+NASTY = st.one_of(
+    st.text("0123456789+-.eE_ \r\f\v\0naifNIxX()１", max_size=6),
+    st.integers(-(2**64), 2**64).map(str),
+    st.sampled_from(
+        ["-9223372036854775808", "9223372036854775807", "1e999", "-nan", "nan(1)", "1\r2", "3\f4", "0x10", "1_0"]
+    ),
+    st.floats().map(repr),
+    st.just(""),
+)
+
+
+@given(st.lists(st.one_of(cells, NASTY), min_size=2, max_size=6))
+@settings(max_examples=1000)
+def test_what_is_parsed_at_once_is_what_is_parsed_cell_by_cell(row):
+    text = "\t".join(row).encode()
+    if (found := _parse_at_once(text, len(row))) is not None:
+        np.testing.assert_array_equal(found, _parse_one_by_one(text))
+
+
+def test_faults_of_one_kind_are_one_line_with_their_number_and_first_places(tmp_path):
+    path = table(tmp_path / "landmarks.csv", [f"{i}.jpg\t1\t2\t{'x' * (i % 9 + 1)}\t4" for i in range(500)] + ["z\t1"])
     faults = Faults()
     read_landmarks(path, faults)
-    with pytest.raises(UserError, match=r"500 faults in the data") as error:
+    for _ in range(2):
+        faults.add("images/a.jpg is cut short at 10 bytes", place="a.jpg", kind="is cut short at 10 bytes")
+    with pytest.raises(UserError, match=r"503 faults in the data") as error:
         faults.refuse()
-    assert "… and 490 more" in str(error.value)
-    assert len(str(error.value).splitlines()) == 12
+    _, many, one, *two = str(error.value).splitlines()
+    assert many.startswith(f"  500 such as {path} line 2, column 4: 'x' is not a number")
+    assert many.endswith("(the next: line 3, line 4, line 5)")
+    assert one.strip() == f"{path} line 502: 1 numbers where the header has 4"
+    assert two == ["  images/a.jpg is cut short at 10 bytes"] * 2
+
+
+def test_what_no_table_can_be_read_from_is_a_fault(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "utf-16").write_text("file_name\tx\ty\na.jpg\t1\t2\n", encoding="utf-16")
+    for name in ("nowhere", "folder", "pipe", "/dev/zero", "loop", "utf-16"):
+        faults = Faults()
+        assert read_landmarks(tmp_path / name, faults).names == []
+        assert read_test_points(tmp_path / name, faults, num_points=9).names == []
+        assert len(read_groups(tmp_path / name, [], faults)) == 0
+        assert len(faults.lines) == 3
+        assert all(name in line for line in faults.lines)
+    assert count_points(tmp_path / "pipe") == count_points(tmp_path / "nowhere") == 0
+
+
+def test_a_header_of_many_columns_takes_no_more_memory_than_the_file(tmp_path, monkeypatch):
+    """Rows are counted before they are read; of these 10,000 none has a tenth of the columns."""
+    path = table(tmp_path / "landmarks.csv", ["a\t1\t2"] * 10_000, header="name" + "\tx" * 40_000)
+    made = []
+    monkeypatch.setattr("pipeline.contest.np.empty", lambda shape, dtype: made.append(shape) or np.zeros(shape, dtype))
+    found, faults = read(path)
+    assert len(found.names) == 0
+    assert len(faults) >= 10_000
+    assert max(map(np.prod, made)) <= path.stat().st_size
 
 
 @pytest.mark.parametrize("header", ["file_name", "file_name\tA", "file_name\tA\tB\tC", "file_name,A,B"])
@@ -124,6 +193,9 @@ def test_index_lists_keep_their_order(lists, tmp_path_factory):
         ("[1, 2, 3.0]", "not a list of point indices"),
         ("__import__('os').abort()", "not a list of point indices"),
         ("", "not a list of point indices"),
+        ("[" * 100_000 + "]" * 100_000, "not a list of point indices"),
+        (f"[1, 2, {'9' * 4000}]", "index 999"),
+        (f"[1, 2, {'9' * 5000}]", "not a list of point indices"),
     ],
 )
 def test_a_list_with_a_fault_is_named(tmp_path, text, named):
@@ -131,6 +203,7 @@ def test_a_list_with_a_fault_is_named(tmp_path, text, named):
     assert len(faults) == 1
     assert "line 3" in faults[0]
     assert named in faults[0]
+    assert len(faults[0]) < 300
 
 
 def test_groups_are_numbers_by_photo_and_gaps_are_faults(tmp_path):
@@ -140,7 +213,7 @@ def test_groups_are_numbers_by_photo_and_gaps_are_faults(tmp_path):
     groups = read_groups(path, ["c.jpg", "b.jpg", "a.jpg", "d.jpg"], faults)
     assert groups[0] == groups[2] != groups[1]
     assert len(faults.lines) == 2
-    assert "line 5: c.jpg is in a second group" in faults.lines[0]
+    assert "line 5: 'c.jpg' is in a second group" in faults.lines[0]
     assert "d.jpg" in faults.lines[1]
 
 

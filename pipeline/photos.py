@@ -1,14 +1,16 @@
 """Reading a photo from a file, whole or not at all."""
 
-import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # FF 00 is a plain FF in a scan, D0 to D7 restart it
-END = 0xD9
-WITHOUT_LENGTH = (0x01, 0xD8)
+from pipeline.files import check_regular
+from pipeline.headers import declared_size, jpeg_ends
+
+MAX_PIXELS = 2**28  # 0.8 GB in memory; a file of a few kilobytes can declare more than any memory holds
+MAX_BYTES = 2**31 - 1  # of a file, the most that OpenCV takes
+MAX_RATIO = 100  # of the sides: fitted by its short side, a longer photo would not fit into memory
 
 
 class BrokenPhoto(Exception):
@@ -18,37 +20,40 @@ class BrokenPhoto(Exception):
 def read_photo(path: Path) -> np.ndarray:
     """The (height, width, 3) uint8 RGB pixels of a photo, turned as its EXIF says.
 
-    Raises BrokenPhoto where the file is missing, cut short or no image.
+    Raises BrokenPhoto where the file is missing, cut short, no image, or one of a size that no photo has.
     """
+    content = _read(path)
+    if (size := declared_size(content)) is not None:
+        _check_size(path, *size)
+    if content.startswith(b"\xff\xd8") and not jpeg_ends(content):  # a decoder may fill the rest with grey
+        raise BrokenPhoto(f"{path} is cut short at {len(content):,} bytes; copy it again")
     try:
-        content = path.read_bytes()
+        photo = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
+    except cv2.error:  # of a size that OpenCV refuses, in a format whose header is not read here
+        photo = None
+    if photo is None:
+        raise BrokenPhoto(f"{path} is not an image that can be decoded ({len(content):,} bytes); replace it")
+    _check_size(path, *photo.shape[1::-1])
+    return photo
+
+
+def _read(path):
+    try:
+        check_regular(path)
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BrokenPhoto(f"{path} has {size:,} bytes; a photo has at most {MAX_BYTES:,}")
+        return path.read_bytes()
     except OSError as error:
         raise BrokenPhoto(
             f"{path} cannot be read: {error.strerror}; copy it there, or go on without it by --skip-bad-photos"
         ) from error
-    if content.startswith(b"\xff\xd8") and not _jpeg_ends(content):
-        raise BrokenPhoto(f"{path} is cut short at {len(content):,} bytes; copy it again")
-    photo = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
-    if photo is None:
-        raise BrokenPhoto(f"{path} is not an image that can be decoded ({len(content):,} bytes); replace it")
-    return photo
 
 
-def _jpeg_ends(content):
-    """Whether a JPEG's end is there. A decoder fills the rest of one that is cut short with grey and says nothing.
-
-    Segments are walked by their lengths, scans to the next marker: a thumbnail before and a film behind the photo, as
-    telephones write them, have ends of their own.
-    """
-    place = 2
-    while marker := MARKER.search(content, place):
-        kind = marker.group()[-1]
-        if kind == END:
-            return True
-        place = marker.end()
-        if kind not in WITHOUT_LENGTH:
-            place += int.from_bytes(content[place : place + 2], "big")
-    return False
+def _check_size(path, width, height):
+    if width * height > MAX_PIXELS:
+        raise BrokenPhoto(f"{path} is of {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}; make it smaller")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise BrokenPhoto(f"{path} is of {width:,} x {height:,} pixels, which is no photo; replace it")
 
 
 def difference_hash(photo: np.ndarray) -> np.ndarray:

@@ -11,33 +11,44 @@ A pack lies in the cache folder under a key of what is in it. It is built under 
 whoever needs it while it is built waits for it.
 """
 
-import errno
 import hashlib
-import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from filelock import FileLock
+from pydantic import BaseModel
 from tqdm import tqdm
 
 from augment import Window, fit_photo
+from pipeline.cache import claimed, content_key, remove
 from pipeline.contest import Table
-from pipeline.errors import Faults, UserError
+from pipeline.errors import Faults
 from pipeline.files import sync
 from pipeline.photos import BrokenPhoto, difference_hash, read_photo
 
 FORMAT = 1  # of the files above; part of the key
+ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d+", "values": "<[fi]4"}  # and their types
+HEADER = re.compile(  # as np.save writes it
+    rb"\x93NUMPY\x01\x00..\{'descr': '([^']+)', 'fortran_order': False, 'shape': \((\d+),([\d, ]*)\), \} *\n", re.DOTALL
+)
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+
+
+class About(BaseModel):
+    """What pack.json holds; the fingerprint is a hash of the names, the numbers and the sizes of the photos."""
+
+    fingerprint: str
+    left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,17 +93,16 @@ class Pack:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the names, the numbers and the sizes of the photos."""
-        return self._about["fingerprint"]
+        return self._about.fingerprint
 
     @cached_property
     def left_out(self) -> dict[str, str]:
         """The photos that --skip-bad-photos left out, and what is wrong with each."""
-        return self._about["left_out"]
+        return self._about.left_out
 
     @cached_property
     def _about(self):
-        return json.loads((self.folder / "pack.json").read_text())
+        return About.model_validate_json((self.folder / "pack.json").read_bytes())
 
     def _array(self, name):
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
@@ -138,47 +148,31 @@ def open_pack(
     size = window.square
     folder = cache / f"{table.parent.name}-{size}px-{fit}-{content_key(table, FORMAT, size, fit)}"
     with claimed(folder):
+        if folder.exists() and (damage := _damage(folder, size)):
+            print(f"{folder} is damaged ({damage}); it is made anew")
+            remove(folder)
         if not folder.exists():
             _build(folder, partial(read_table, table), photos, size, fit, faults, skip_bad_photos)
     if not folder.exists():
         return None
     pack = Pack(folder, window)
     if pack.left_out and not skip_bad_photos:
-        for line in pack.left_out.values():
-            faults.add(line)
+        _add_broken(faults, pack.left_out)
         return None
     return pack
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Keeps other processes from making `path`, which lies in the cache. Raises UserError where nothing can."""
-    lock = FileLock(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise UserError(f"the cache cannot be written: {error}; give --cache a folder of yours") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(folder, read_table, photos, size, fit, faults, skip_bad_photos):
     """Builds a pack beside `folder` and renames it to that, if there was no fault."""
     building = folder.with_name(folder.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)  # what a killed run has left
+    remove(building)  # what a killed run has left
     building.mkdir()
     try:
         sound = len(faults.lines)
         table = read_table(faults)
         fits, hashes, left_out = _write_images(building / "images.u8", table.names, photos, size, fit)
         if not skip_bad_photos:
-            for line in left_out.values():
-                faults.add(line)
+            _add_broken(faults, left_out)
         elif table.names and len(left_out) == len(table.names):
             faults.add(
                 f"{photos}: none of {len(left_out):,} photos can be used; the first: {next(iter(left_out.values()))}"
@@ -186,22 +180,62 @@ def _build(folder, read_table, photos, size, fit, faults, skip_bad_photos):
         if len(faults.lines) > sound:
             return
         kept = [name not in left_out for name in table.names]
-        names = np.char.encode(np.array(table.names)[kept], "utf-8")
+        names = np.char.encode(np.array([name for name in table.names if name not in left_out]), "utf-8")
         values = table.values if all(kept) else table.values[kept]
         arrays = {"fits": np.array(fits), "hashes": np.array(hashes), "names": names, "values": values}
         for name, array in arrays.items():
             np.save(building / f"{name}.npy", array)
-        digest = hashlib.blake2b(digest_size=16)
-        for name in ("names", "values", "fits"):
-            digest.update(np.ascontiguousarray(arrays[name]).data)
-        about = {"fingerprint": digest.hexdigest(), "left_out": left_out}
-        (building / "pack.json").write_text(json.dumps(about))
+        about = About(fingerprint=_fingerprint(arrays), left_out=left_out)
+        (building / "pack.json").write_text(about.model_dump_json())
         for file in building.iterdir():
             sync(file)
         building.rename(folder)
         sync(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _fingerprint(arrays):
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("names", "values", "fits"):
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _damage(folder, size):
+    """What is wrong with a pack in the cache, in a few words, or None: all but the pixels and the hashes is compared
+    with what was written.
+    """
+    pack = Pack(folder, Window(size, 0, 0, size))
+    try:
+        num_photos, rest = divmod((folder / "images.u8").stat().st_size, size * size * 3)
+        if rest or not all(_is_array(folder / f"{name}.npy", ARRAYS[name], num_photos) for name in ARRAYS):
+            return "its arrays are not as long as each other, or cut"
+        arrays = {name: pack._array(name) for name in ARRAYS}
+        if arrays["fits"].shape[1:] != (3, 3) or arrays["hashes"].shape[1:] != (32,) or arrays["names"].ndim != 1:
+            return "its arrays have other shapes"
+        return None if _fingerprint(arrays) == pack.fingerprint else "its fingerprint is another"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    except ValueError:
+        return "its pack.json cannot be read"
+
+
+def _is_array(path, kind, length):
+    """Whether a file is what np.save writes of an array of that type and length: its parser raises what it likes."""
+    with path.open("rb") as file:
+        start = file.read(256)
+    if not (header := HEADER.match(start)) or not re.fullmatch(kind, header.group(1).decode("latin-1")):
+        return False
+    shape = [int(number) for number in (header.group(2) + b"," + header.group(3)).split(b",") if number.strip()]
+    num_bytes = np.dtype(header.group(1).decode()).itemsize * math.prod(shape)
+    declared = 10 + int.from_bytes(start[8:10], "little")
+    return shape[0] == length and declared == header.end() and path.stat().st_size == declared + num_bytes
+
+
+def _add_broken(faults, left_out):
+    for name, line in left_out.items():
+        faults.add(line, place=name, kind=line.partition(f"{name} ")[2])
 
 
 def _write_images(path, names, photos, size, fit):
@@ -237,14 +271,3 @@ def map_with_all_cores(function: Callable[[Item], Made], items: list[Item], desc
             for result in pool.map(function, items[start : start + ahead]):
                 yield result
                 bar.update()
-
-
-def content_key(table: Path, *settings) -> str:
-    """A hash of what is made of a table and its photos by which settings: of the name, size and time of each file."""
-    digest = hashlib.blake2b(" ".join(map(str, settings)).encode(), digest_size=8)
-    photos = table.parent / "images"
-    paths = [os.path.join(folder, file) for folder, _, files in os.walk(photos) for file in files]
-    for path in [str(table), *sorted(paths)]:
-        stat = os.stat(path)
-        digest.update(f"{os.path.relpath(path, table.parent)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from pipeline.cache import claimed, content_key
 from pipeline.contest import read_landmarks
 from pipeline.errors import Faults
 from pipeline.files import write_text
-from pipeline.pack import claimed, content_key, map_with_all_cores
+from pipeline.pack import map_with_all_cores
 from pipeline.photos import BrokenPhoto, read_photo
 
 Shares = tuple[float, float, float]
@@ -41,16 +43,28 @@ def find_window(table: Path, *, fit: str, cache: Path) -> Shares:
     """
     known = cache / f"window-{content_key(table, fit, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST)}.json"
     with claimed(known):
-        if not known.exists():
-            rows = read_landmarks(table, faults := Faults())
-            if faults.lines:
-                return WHOLE
-            points = points_in_square(table.parent / "images", rows.names, rows.values, fit)
-            if len(points) < READ * min(NUM_PHOTOS, len(rows.names)):
-                return window_of(points)
-            write_text(known, json.dumps(window_of(points)))
-    left, top, side = json.loads(known.read_text())
-    return left, top, side
+        if known.exists() and (window := _read_window(known)):
+            return window
+        rows = read_landmarks(table, faults := Faults())
+        if faults.lines:
+            return WHOLE
+        points = points_in_square(table.parent / "images", rows.names, rows.values, fit)
+        window = window_of(points)
+        if len(points) >= READ * min(NUM_PHOTOS, len(rows.names)):
+            write_text(known, json.dumps(window))
+        return window
+
+
+def _read_window(path) -> Shares | None:
+    """What was found before, or None and a word where the file is damaged."""
+    try:
+        left, top, side = TypeAdapter(Shares).validate_json(path.read_bytes())
+    except ValueError:
+        left = top = side = 0.0
+    if SMALLEST <= side <= 1 and all(0 <= start <= 1 - side + 2 * 10.0**-DECIMALS for start in (left, top)):
+        return left, top, side
+    print(f"{path} is damaged; the window is found anew")
+    return None
 
 
 def describe_window(window: Shares) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from augment import Window, fit_photo
+from pipeline.cache import content_key
 from pipeline.contest import LANDMARKS, TEST_POINTS, read_landmarks, read_test_points
 from pipeline.errors import Faults, UserError
 from pipeline.pack import open_pack
@@ -141,6 +142,95 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_flag(contest,
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(UserError, match="--cache"):
         open_train(contest, tmp_path / "cache")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(place):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content[place] ^= 4
+        path.write_bytes(content)
+
+    return damage
+
+
+def write(content):
+    return lambda path: path.write_bytes(content)
+
+
+def fold(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("images.u8", cut),
+        ("images.u8", lambda path: path.unlink()),
+        ("values.npy", cut),
+        ("values.npy", flip(3)),  # the magic
+        ("values.npy", flip(9)),  # the length of the header
+        ("values.npy", flip(22)),  # the type
+        ("values.npy", flip(-9)),  # a number
+        ("fits.npy", lambda path: np.save(path, np.zeros((80, 2, 3)))),
+        ("hashes.npy", lambda path: np.save(path, np.zeros((79, 32), np.uint8))),
+        ("names.npy", fold),
+        ("names.npy", write(b"")),
+        ("pack.json", write(b"{")),
+        ("pack.json", write(b"[" * 100_000)),
+        ("pack.json", write(b'{"fingerprint": 1, "left_out": []}')),
+        (".", lambda path: shutil.rmtree(path) or path.write_text("not a folder")),
+    ],
+)
+def test_a_damaged_pack_is_made_anew_and_said(name, damage, small, tmp_path, capsys):
+    root, packed = small
+    cache = shutil.copytree(packed.folder.parent, tmp_path / "cache")
+    folder = cache / packed.folder.name
+    damage(folder / name)
+    again, faults = open_train(root, cache, window=Window(8, 0, 0, 8))
+    assert faults == []
+    assert f"{folder} is damaged" in capsys.readouterr().out
+    for part in ("squares", "fits", "values", "hashes", "names"):
+        np.testing.assert_array_equal(getattr(again, part), getattr(packed, part))
+    open_train(root, cache, window=Window(8, 0, 0, 8))
+    assert "damaged" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def small(contest, tmp_path_factory):
+    """The contest and a small pack of it, not to be changed."""
+    return contest, open_train(contest, tmp_path_factory.mktemp("cache"), window=Window(8, 0, 0, 8))[0]
+
+
+def test_links_that_lead_nowhere_or_round_in_a_circle_break_their_photos_alone(copy, tmp_path):
+    images = copy / "train/images"
+    one, other, third = sorted(images.iterdir())[:3]
+    one.unlink()
+    one.symlink_to(one)
+    other.unlink()
+    other.symlink_to("nowhere")
+    third.unlink()
+    third.mkdir()
+    (images / "round").symlink_to(images)
+    pack, faults = open_train(copy, tmp_path / "cache")
+    assert pack is None
+    assert len(faults) == 3
+    pack, faults = open_train(copy, tmp_path / "cache", skip_bad_photos=True)
+    assert set(pack.left_out) == {one.name, other.name, third.name}
+
+
+def test_a_photo_in_a_linked_folder_that_changes_makes_another_pack(copy, tmp_path):
+    images, elsewhere = copy / "train/images", tmp_path / "elsewhere"
+    shutil.move(images, elsewhere / "images")
+    images.mkdir()
+    (images / "part").symlink_to(elsewhere / "images")
+    before = content_key(copy / LANDMARKS)
+    next((elsewhere / "images").iterdir()).write_bytes(b"another photo")
+    assert content_key(copy / LANDMARKS) != before
 
 
 def test_what_a_killed_build_left_is_cleared_away(contest, tmp_path):

@@ -98,6 +98,19 @@ def test_the_window_is_found_once(contest, tmp_path, monkeypatch):
     assert find_window(contest / LANDMARKS, fit="pad", cache=cache) == found
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"[" * 10**5, b"[0.1, 0.2]", b"[0.1, NaN, 0.6]", b"[0.5, 0.1, 0.9]", b"\xff\xfe"]
+)
+def test_a_window_that_was_kept_and_is_damaged_is_found_anew(content, contest, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.window.points_in_square", lambda *_: faces((0.5, 0.4), 0.18, num=80))
+    found = find_window(contest / LANDMARKS, fit="pad", cache=tmp_path)
+    (known,) = tmp_path.glob("window-*.json")
+    known.write_bytes(content)
+    assert find_window(contest / LANDMARKS, fit="pad", cache=tmp_path) == found
+    assert f"{known} is damaged" in capsys.readouterr().out
+    assert json.loads(known.read_text()) == list(found)
+
+
 def test_a_run_keeps_the_window_that_it_was_trained_with(recipe):
     """Prediction sees the test photos as the training saw its own, and a run of before there were windows the whole."""
     data = load_training_data(with_window(recipe, (0.2, 0.25, 0.6)))

@@ -1,5 +1,6 @@
 """Trains a landmark regressor on a contest's folder: `python hack_train.py --name x --data PATH --gpu`."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,8 @@ def main():
     from pipeline.runs import find_run, fold_runs
 
     place = command.recipe.run
-    recipe = replace(command.recipe, run=replace(place, data=place.data.resolve(), cache=place.cache.resolve()))
+    data, cache = (Path(os.path.realpath(path)) for path in (place.data, place.cache))  # a loop of links stays as it is
+    recipe = replace(command.recipe, run=replace(place, data=data, cache=cache))
     with recorded_console() as console:
         if command.folds or (command.resume and fold_runs(command.resume)):
             train_folds(recipe, console, command.folds, command.resume)
@@ -37,7 +39,7 @@ def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder:
     from pipeline.batches import parse_chain
     from pipeline.checkpoint import load_checkpoint
     from pipeline.contest import find_contest
-    from pipeline.data import load_training_data, mean_shape_score
+    from pipeline.data import leaks, load_training_data, mean_shape_score
     from pipeline.device import choose_device, choose_precision, describe, say_busy
     from pipeline.files import check_folder, check_usable
     from pipeline.report import Report
@@ -74,6 +76,9 @@ def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder:
     print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
     if data.pack.left_out:
         print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
+    print(f"groups       {data.grouping}")
+    for leak in leaks(data):
+        print(f"warning      {leak}")
     print(f"window       {describe_window(data.window)}")
     print(f"left/right   {data.symmetry}")
     print(f"network      {recipe.network.model} at {recipe.photos.size} px, {precision} on {describe(device)}")

@@ -1,5 +1,6 @@
 """What a training run needs of the data, found before it starts: packs, split, permutation, mean shape."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,17 @@ from pipeline.errors import Faults, UserError
 from pipeline.metrics import Scores, bring_home, mean_shape, score
 from pipeline.pack import Pack, open_pack
 from pipeline.recipe import Recipe
-from pipeline.split import near_duplicate_groups, split_by_file, split_by_groups
+from pipeline.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
 from pipeline.symmetry import NoSymmetry, find_permutation, read_permutation
 from pipeline.window import Shares, find_window, shares_of
+
+NUM_NAMED = 3
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """pack: all photos of train. train, validation: places in it. groups: (N,) numbers of what belongs together.
+    """pack: all photos of train. train, validation: places in it. groups: (N,) numbers of what belongs together;
+    `grouping` says how they came. test: the photos of the test, where the contest has some.
 
     permutation: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
     mean_shape: (K, 2) of the photos that are trained on, in pixels of the window. window: which part of the square
@@ -30,6 +34,8 @@ class TrainingData:
     train: np.ndarray
     validation: np.ndarray
     groups: np.ndarray
+    grouping: str
+    test: Pack | None
     permutation: np.ndarray | None
     symmetry: str
     mean_shape: np.ndarray
@@ -46,24 +52,9 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     Raises UserError with every fault of the data, before anything is trained.
     """
     options = recipe.photos
-    root = contest.find_contest(recipe.run.data)
-    faults = Faults()
-    if options.window == "auto":
-        window = find_window(root / contest.LANDMARKS, fit=options.fit, cache=recipe.run.cache)
-    else:
-        window = shares_of(options.window)
-    pack = _open(recipe, root / contest.LANDMARKS, contest.read_landmarks, faults, window)
-    num_points = contest.count_points(root / contest.LANDMARKS)
-    if num_points and (root / contest.TEST_POINTS).parent.exists():
-        read_asked = partial(contest.read_test_points, num_points=num_points)
-        _open(recipe, root / contest.TEST_POINTS, read_asked, faults, window)
-    groups = None
-    if pack and (root / contest.GROUPS).exists():
-        groups = contest.read_groups(root / contest.GROUPS, pack.names.tolist(), faults)
-    faults.refuse()
-    assert pack is not None
-    if groups is None:
-        groups = near_duplicate_groups(pack.hashes)
+    table, window, pack, test, given = _open_contest(recipe)
+    near = near_duplicate_groups(pack.hashes)
+    groups = near if given is None else unite(given, near)
     if options.split:
         held_out = split_by_file(options.split, pack.names)
     else:
@@ -71,12 +62,67 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     train = np.flatnonzero(~held_out)
     if len(unknown := np.flatnonzero(np.isnan(pack.values[train]).any(axis=2).all(axis=0))):
         raise UserError(
-            f"{root / contest.LANDMARKS}: {len(unknown)} points are missing in every photo that is trained on, "
+            f"{table}: {len(unknown)} points are missing in every photo that is trained on, "
             f"number {unknown[0]} for one; remove their columns"
         )
     partners, symmetry = _permutation(options.permutation, pack, train)
-    shape = mean_shape(pack.fits, pack.values, train)
-    return TrainingData(pack, train, np.flatnonzero(held_out), groups, partners, symmetry, shape, window)
+    return TrainingData(
+        pack=pack,
+        train=train,
+        validation=np.flatnonzero(held_out),
+        groups=groups,
+        grouping=describe_groups(given, near),
+        test=test,
+        permutation=partners,
+        symmetry=symmetry,
+        mean_shape=mean_shape(pack.fits, pack.values, train),
+        window=window,
+    )
+
+
+def _open_contest(recipe):
+    """The train table's path, the window, the packs of train and of the test, None without one, and the numbers of the
+    groups of `groups.csv`, None without it.
+    """
+    root, options = contest.find_contest(recipe.run.data), recipe.photos
+    table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
+    faults = Faults()
+    if options.window == "auto":
+        window = find_window(table, fit=options.fit, cache=recipe.run.cache)
+    else:
+        window = shares_of(options.window)
+    pack = _open(recipe, table, contest.read_landmarks, faults, window)
+    num_points = contest.count_points(table)
+    test = given = None
+    if num_points and asked.parent.exists():
+        test = _open(recipe, asked, partial(contest.read_test_points, num_points=num_points), faults, window)
+    if os.path.lexists(groups):
+        given = contest.read_groups(groups, pack.names.tolist() if pack else [], faults)
+    faults.refuse()
+    assert pack is not None
+    return table, window, pack, test, given
+
+
+def leaks(data: TrainingData) -> list[str]:
+    """What may make a score too good, a line each: a split of a user that cuts groups, test photos that are known."""
+    lines = []
+    crossing = data.validation[np.isin(data.groups[data.validation], data.groups[data.train])]
+    if len(crossing):
+        lines.append(
+            f"--split holds out {len(crossing):,} photos of which near-duplicates or others of their group are trained "
+            f"on: {_first(data.pack.names[crossing])}"
+        )
+    if data.test:
+        groups = near_duplicate_groups(np.concatenate([data.pack.hashes, data.test.hashes]))
+        known = np.isin(groups[len(data.pack) :], groups[: len(data.pack)])
+        if known.any():
+            names = _first(data.test.names[known])
+            lines.append(f"{known.sum():,} photos of the test are near-duplicates of photos of train: {names}")
+    return lines
+
+
+def _first(names):
+    return ", ".join(names[:NUM_NAMED].tolist()) + (" …" if len(names) > NUM_NAMED else "")
 
 
 def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack]:

@@ -1,8 +1,8 @@
 """Files that are whole or not there: written under a temporary name, synced, then renamed."""
 
+import errno
 import hashlib
 import json
-import errno
 import os
 import stat
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """The split into train and validation: what belongs together stays on one side.
 
 Frames of one person, or one photo saved twice, are near-copies; on both sides they would let the validation
-measure memory. So whole groups are held out: those of `groups.csv`, or else near-duplicates that are found.
+measure memory. So whole groups are held out: near-duplicates that are found and, where there is a `groups.csv`,
+what it puts together; a chain of either is one group.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import UserError
+from pipeline.files import check_regular
 
 # Two photos are near-duplicates when at most this share of the bits that either has set differs. Measured on
 # 3,545 frames of 292 people: of 6.3 million pairs of different people the nearest is at 0.37.
@@ -53,18 +55,24 @@ def split_by_file(path: Path, names: np.ndarray) -> np.ndarray:
 
     Raises UserError for a name that the train table does not have, or a file that leaves nothing on a side.
     """
-    if not path.is_file():
+    takes = "it takes a text file with the name of a validation photo a line"
+    try:
+        check_regular(path)
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise UserError(f"--split {path}: no such file; {takes}") from error
+    except OSError as error:
+        raise UserError(f"--split {path} cannot be read: {error.strerror}; {takes}") from error
+    except ValueError as error:
+        raise UserError(f"--split {path} is not in UTF-8; {takes}") from error
+    wanted = dict.fromkeys(filter(None, lines))
+    held_out = np.array([name in wanted for name in names.tolist()])
+    known = set(names.tolist())
+    if unknown := [name for name in wanted if name not in known]:
         raise UserError(
-            f"--split {path}: no such file; it takes a text file with the name of a validation photo a line"
-        )
-    wanted = path.read_text(encoding="utf-8").split("\n")
-    held_out = np.isin(names, wanted)
-    known = set(names)
-    if unknown := [name for name in wanted if name and name not in known]:
-        raise UserError(
-            f"--split {path}: {unknown[0]} and {len(unknown) - 1} more are not in train/landmarks.csv"
+            f"--split {path}: {unknown[0][:100]} and {len(unknown) - 1} more are not in train/landmarks.csv"
             if len(unknown) > 1
-            else f"--split {path}: {unknown[0]} is not in train/landmarks.csv"
+            else f"--split {path}: {unknown[0][:100]} is not in train/landmarks.csv"
         )
     if not held_out.any() or held_out.all():
         raise UserError(f"--split {path} names {held_out.sum():,} of {len(names):,} photos; both sides need some")
@@ -78,18 +86,45 @@ def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
     near ones agree in the first bits of some order. Source: Charikar, "Similarity Estimation Techniques from
     Rounding Algorithms", STOC 2002, section 3; the sorted lists are those of its approximate neighbour search.
     """
-    hashes = np.asarray(hashes)
+    hashes = np.ascontiguousarray(hashes)
     bits = np.unpackbits(hashes, axis=1)
     rng = np.random.default_rng(0)
     pairs = []
     for _ in range(NUM_SORTS):
         prefix = np.packbits(bits[:, rng.permutation(bits.shape[1])[:64]], axis=1)
         order = np.argsort(np.ascontiguousarray(prefix).view(">u8").ravel(), kind="stable")
+        words = hashes.view(np.uint64)[order]
         for step in range(1, NUM_NEIGHBOURS + 1):
-            one, other = order[:-step], order[step:]
-            differing = np.bitwise_count(hashes[one] ^ hashes[other]).sum(1)
-            near = differing <= NEAR * np.bitwise_count(hashes[one] | hashes[other]).sum(1)
-            pairs.append((one[near], other[near]))
+            differing = np.bitwise_count(words[:-step] ^ words[step:]).sum(1)
+            near = differing <= NEAR * np.bitwise_count(words[:-step] | words[step:]).sum(1)
+            pairs.append((order[:-step][near], order[step:][near]))
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    links = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(hashes), len(hashes)))
+    return _components(one, other, len(hashes))
+
+
+def unite(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(N,) int: the finest grouping that splits no group of either, of photos numbered from 0 by each."""
+    num_groups = one.max() + 1
+    return _components(one, num_groups + other, num_groups + other.max() + 1)[one]
+
+
+def describe_groups(given: np.ndarray | None, near: np.ndarray) -> str:
+    """How the groups of `groups.csv`, where it is given, and those of near-duplicates came together."""
+    sizes = np.bincount(near)
+    if given is None:
+        return f"no groups.csv; {sizes[sizes > 1].sum():,} near-duplicates in {(sizes > 1).sum():,} groups"
+    united = np.empty(given.max() + 1, int)
+    united[given] = unite(given, near)
+    parts = np.bincount(united)
+    text = f"{len(united):,} of groups.csv"
+    if (joined := parts > 1).any():
+        spread = np.bincount(np.unique(np.stack([near, given]), axis=1)[0])  # how many given groups each is of
+        photos = (spread[near] > 1).sum()
+        text += f", {parts[joined].sum():,} of them joined into {joined.sum():,} by {photos:,} near-duplicates"
+    return text
+
+
+def _components(one, other, count):
+    """(count,) int: equal numbers for what a chain of the links one - other connects, in the order of their first."""
+    links = coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
     return connected_components(links, directed=False)[1]

@@ -1,5 +1,7 @@
 """The split keeps together what belongs together, and is the same for the same seed."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.photos import difference_hash
-from pipeline.split import near_duplicate_groups, split_by_file, split_by_groups
+from pipeline.split import near_duplicate_groups, split_by_file, split_by_groups, unite
 
 
 @given(st.lists(st.integers(0, 12), min_size=30, max_size=120), st.floats(0.05, 0.4), st.integers(0, 99))
@@ -56,6 +58,20 @@ def test_near_duplicates_are_found_and_strangers_are_not():
     np.testing.assert_array_equal(groups[300:], groups[:40])
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
+def test_united_groups_are_the_finest_that_split_no_group_of_either(pairs):
+    one, other = (np.unique(numbers, return_inverse=True)[1] for numbers in zip(*pairs, strict=True))
+    expected = [{place} for place in range(len(pairs))]
+    for groups in (one, other):
+        for group in range(groups.max() + 1):
+            members = set(np.flatnonzero(groups == group))
+            joined = set().union(*(part for part in expected if part & members))
+            expected = [part for part in expected if not part & members] + [joined]
+    united = unite(one, other)
+    assert sorted(map(sorted, expected)) == sorted(np.flatnonzero(united == group).tolist() for group in set(united))
+    np.testing.assert_array_equal(unite(one, np.arange(len(one))), one)  # so that a seed holds out what it did
+
+
 def test_a_file_of_names_is_the_validation_split(tmp_path):
     names = np.array(["a.jpg", "b.jpg", "c.jpg"])
     (tmp_path / "v.txt").write_text("c.jpg\na.jpg\n")
@@ -71,3 +87,11 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, text, named):
         split_by_file(tmp_path / "v.txt", np.array(["a.jpg", "b.jpg", "c.jpg"]))
     with pytest.raises(UserError, match="no such file"):
         split_by_file(tmp_path / "w.txt", np.array(["a.jpg"]))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0a")
+    for name, named in {"pipe": "it is a pipe", ".": "it is a folder", "binary": "not in UTF-8"}.items():
+        with pytest.raises(UserError, match=named):
+            split_by_file(tmp_path / name, np.array(["a.jpg"]))

@@ -88,9 +88,9 @@ def read_landmarks(path: Path, faults: Faults) -> Table:
         bar.update(len(file.readline()))
         for number, line in enumerate(file, start=2):
             bar.update(len(line))
-            name, _, cells = _clean(line).partition(b"\t")
-            if not name and not cells:
+            if not (cleaned := _clean(line)):
                 continue
+            name, _, cells = cleaned.partition(b"\t")
             row = _parse_row(cells, num_cells, path, number, faults)
             if names.accept(name, number) and row is not None:
                 values[len(names.kept)] = row
@@ -191,7 +191,7 @@ def _lines(path, faults):
     """The lines of a small table below its header, numbered as an editor numbers them."""
     if not _can_be_read(path, faults):
         return
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     if b"\t" not in lines[0]:
         faults.add(f"{path} line 1: not a tab-separated header of two columns")
         return
@@ -201,7 +201,7 @@ def _lines(path, faults):
 
 
 def _clean(line):
-    return line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
+    return line.rstrip(b"\r\n")
 
 
 def _parse_row(cells, num_cells, path, number, faults):

@@ -35,7 +35,7 @@ from pipeline.files import sync
 from pipeline.photos import BrokenPhoto, difference_hash, read_photo
 
 FORMAT = 1  # of the files above; part of the key
-ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d+", "values": "<[fi]4"}  # and their types
+ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
 HEADER = re.compile(  # as np.save writes it
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']+)', 'fortran_order': False, 'shape': \((\d+),([\d, ]*)\), \} *\n", re.DOTALL
 )

@@ -1,6 +1,8 @@
 """What the leaderboard would say: mean squared error per coordinate in pixels of the original photos.
 
-Shapes: N photos, K points. Predictions and truth are (N, K, 2); a point that is NaN in the truth does not count.
+Shapes: N photos, K points. Predictions and truth are (N, K, 2). A coordinate that is NaN in the truth is missing and
+does not count. A prediction that is not finite where the truth is known is an error, never a missing point: dropping it
+would improve the score of what is broken.
 """
 
 from collections.abc import Sequence
@@ -27,28 +29,60 @@ class Scores:
         return f"MSE {self.mse:.3f} px² ({self.low:.3f} … {self.high:.3f}), NME {self.nme:.2f} %"
 
 
-def squared_error_sums(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) sums of squared errors over the coordinates that are there, and (N,) numbers of these."""
-    squares = (predicted - truth) ** 2
-    return np.nansum(squares, axis=(1, 2)), np.isfinite(squares).sum(axis=(1, 2))
+def check_predictions(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None):
+    """Raises UserError where a prediction is not finite although its truth is known, with the first photo's name.
+
+    predicted: (N, K, 2), or more of them as (..., N, K, 2). names: (N,) of the photos; without them their places are
+    said.
+    """
+    bad = ~np.isfinite(predicted) & ~np.isnan(truth)
+    if not bad.any():
+        return
+    photos = bad.any(axis=(-1, -2)).reshape(-1, bad.shape[-3]).any(axis=0)
+    first = int(photos.argmax())
+    *_, point, _ = np.argwhere(bad[..., first, :, :])[0]
+    photo = f"number {first}" if names is None else names[first]
+    raise UserError(
+        f"the prediction of point {point} of photo {photo} is not a finite number"
+        f" (so for {photos.sum():,} of {len(photos):,} photos); a score would not count it, so there is none"
+    )
 
 
-def photo_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(N,) mean squared error of each photo."""
-    sums, counts = squared_error_sums(predicted, truth)
+def squared_error_sums(
+    predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) sums of squared errors over the coordinates whose truth is known, and (N,) numbers of these.
+
+    Raises UserError as `check_predictions` does.
+    """
+    check_predictions(predicted, truth, names)
+    known = ~np.isnan(truth)
+    squares = np.where(known, predicted - truth, 0) ** 2
+    return squares.sum(axis=(1, 2)), known.sum(axis=(1, 2))
+
+
+def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+    """(N,) mean squared error of each photo; 0 where all of its truth is missing."""
+    sums, counts = squared_error_sums(predicted, truth, names)
     return sums / np.maximum(counts, 1)
 
 
-def score(predicted: np.ndarray, truth: np.ndarray, groups: np.ndarray | None = None) -> Scores:
+def score(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    groups: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+) -> Scores:
     """The scores of predictions. The interval resamples whole groups where they are given, since photos of a group
-    are not independent."""
-    sums, counts = squared_error_sums(predicted, truth)
+    are not independent. Raises UserError as `check_predictions` does."""
+    sums, counts = squared_error_sums(predicted, truth, names)
     low, high = _interval(sums, counts, np.arange(len(sums)) if groups is None else groups)
-    return Scores(float(sums.sum() / counts.sum()), low, high, normalised_mean_error(predicted, truth))
+    return Scores(float(sums.sum() / counts.sum()), low, high, normalised_mean_error(predicted, truth, names))
 
 
-def normalised_mean_error(predicted: np.ndarray, truth: np.ndarray) -> float:
+def normalised_mean_error(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> float:
     """Percent: mean distance over the root of the area of the box around the true points, averaged over photos."""
+    check_predictions(predicted, truth, names)
     some = np.isfinite(truth).all(axis=2).any(axis=1)
     predicted, truth = predicted[some], truth[some]
     sides = np.nanmax(truth, axis=1) - np.nanmin(truth, axis=1)

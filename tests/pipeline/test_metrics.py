@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import mean_squared_error
 
 from augment import transform_points
-from pipeline.metrics import bring_home, mean_shape, photo_errors, score
+from pipeline.errors import UserError
+from pipeline.metrics import bring_home, check_predictions, mean_shape, normalised_mean_error, photo_errors, score
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.uniform(0, 200, (40, 9, 2))
@@ -61,3 +62,32 @@ def test_the_mean_shape_is_the_mean_in_the_square_and_comes_home():
     np.testing.assert_allclose(transform_points(fits, photos), np.broadcast_to(shape, (40, 9, 2)))
     photos[5, 2] = np.nan
     np.testing.assert_allclose(mean_shape(fits, photos, np.arange(40)), shape)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("measure", [score, photo_errors, normalised_mean_error])
+def test_a_prediction_that_is_no_number_is_an_error_with_the_photos_name(measure, value):
+    """It was taken for a missing truth once: one photo 100 px off improved the score by being NaN."""
+    names = np.array([f"{i}.jpg" for i in range(40)])
+    predicted = PREDICTED.copy()
+    predicted[[7, 12], 4, 1] = value
+    with pytest.raises(UserError, match=r"point 4 of photo 7\.jpg .*2 of 40 photos"):
+        measure(predicted, TRUTH, names=names)
+    with pytest.raises(UserError, match="photo number 7"):
+        measure(predicted, TRUTH)
+
+
+def test_a_prediction_whose_truth_is_missing_may_be_anything():
+    predicted, truth = PREDICTED.copy(), TRUTH.copy()
+    truth[7, 4] = np.nan
+    before = score(predicted, truth)
+    predicted[7, 4] = np.nan
+    assert score(predicted, truth) == before
+
+
+def test_predictions_of_several_views_are_checked_at_once():
+    predicted = np.stack([PREDICTED, PREDICTED])
+    check_predictions(predicted, TRUTH)
+    predicted[1, 30, 2, 0] = np.nan
+    with pytest.raises(UserError, match=r"point 2 of photo number 30 .*1 of 40"):
+        check_predictions(predicted, TRUTH)

@@ -1,11 +1,16 @@
 """The loss of a batch, and the trimmed loss that is called "active learning".
 
-Shapes: B photos, K points.
+The ranks are by losses in pixels of the image, before they are weighed by the size of the photo: in pixels of the photo
+the highest would be those of the largest photos, not those of the hardest faces.
+
+Shapes: B photos, K points, W losses of the window.
 """
 
 import torch
 
 from pipeline.batches import Batch
+
+WINDOW = 1024  # recent losses: 1 % of them is about ten, whatever the size of a batch
 
 
 def sample_losses(predicted: torch.Tensor, batch: Batch, *, beta: float, outside_weight: float = 1.0) -> torch.Tensor:
@@ -27,17 +32,44 @@ def squared_errors(predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
     return squares / there.sum((1, 2)).clamp(min=1) * batch.scale.square()
 
 
-def kept(ranks: torch.Tensor, *, top_percent: float, without_top_percent: float) -> torch.Tensor:
-    """Places of the photos that count, by (B,) `ranks`: those between the two percentiles, counted from the highest.
+def empty_window(batch_size: int, device: torch.device) -> torch.Tensor:
+    """(W,) a window of recent losses with nothing in it; it holds at least one batch."""
+    return torch.full((max(WINDOW, batch_size),), float("nan"), device=device)
 
-    (100, 0) keeps all; (30, 1) leaves out the highest 1 % and the lowest 70 %. Counts are rounded down, and one
-    photo at least is kept. Leaving out the highest is iterative trimmed loss minimisation (Shen and Sanghavi, ICML
-    2019), leaving out the lowest is online hard example mining (Shrivastava et al., CVPR 2016).
+
+def slide(window: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+    """(W,) the window after (B,) losses have come in: the oldest give place."""
+    return torch.cat((window[len(losses) :], losses.detach()))
+
+
+def kept(losses: torch.Tensor, window: torch.Tensor, *, top_percent: float, without_top_percent: float) -> torch.Tensor:
+    """(B,) bool: the photos that count, by the shares of the window that are higher than their losses.
+
+    (100, 0) keeps all; (30, 1) leaves out what lies in the highest 1 % or in the lowest 70 % of recent losses. Where
+    this leaves none of the batch, the highest that is not too high is kept, and the lowest if all are. Against a batch
+    alone 1 % of 32 photos would be none. The window holds the batch's own losses. Nothing here waits for a GPU.
+
+    Leaving out the highest is iterative trimmed loss minimisation (Shen and Sanghavi, ICML 2019), leaving out the
+    lowest is online hard example mining (Shrivastava et al., CVPR 2016).
     """
-    batch = len(ranks)
-    first = min(int(batch * without_top_percent / 100), batch - 1)
-    last = max(int(batch * top_percent / 100), first + 1)
-    return ranks.detach().argsort(descending=True)[first:last]
+    losses = losses.detach()
+    higher = (window > losses[:, None]).sum(1)
+    percent = 100 * higher.double() / (~window.isnan()).sum()
+    inside = (percent >= without_top_percent) & (percent < top_percent)
+    nearest = torch.where(percent >= without_top_percent, percent, 200 - percent).argmin()
+    is_nearest = torch.arange(len(losses), device=losses.device) == nearest
+    return torch.where(inside.any(), inside, is_nearest)
+
+
+def as_many_at_random(kept: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """(B,) bool: as many photos as are `kept`, those with the lowest of (B,) random numbers."""
+    return uniform.argsort().argsort() < kept.sum()
+
+
+def mean_of_kept(losses: torch.Tensor, kept: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """The mean of the losses that are kept. They are summed in the order of `ranks`, whatever that of the batch."""
+    order = ranks.detach().argsort(descending=True)
+    return torch.where(kept, losses, 0)[order].sum() / kept.sum()
 
 
 def photo_weights(scale: torch.Tensor, *, unit: str, typical_scale: float) -> torch.Tensor:

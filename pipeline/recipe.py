@@ -139,9 +139,9 @@ class LossOptions:
     outside_weight: Share = 1.0
     """Weight of points outside the frame, where augmentation or the window puts them; those inside have 1."""
     top_perc_train: Percent = 100.0
-    """Of a batch, keep only so many percent with the highest losses."""
+    """Keep only photos whose losses are among the highest so many percent of recent ones; at least one of a batch."""
     without_top_perc_train: Percent = 0.0
-    """Of these, leave out so many percent of the batch with the very highest."""
+    """Of these, leave out photos whose losses are among the very highest so many percent."""
     trim_at_random: bool = False
     """Keep as many photos, but random ones: the control that shows whether trimming helps."""
 

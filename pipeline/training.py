@@ -57,6 +57,7 @@ class Training:
         self.plateau = build_plateau(self.optimiser, options, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.progress = Progress()
+        self.recent_losses = loss.empty_window(options.batch_size, device)  # of photos, which a batch is ranked against
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
         self.typical_scale = float(np.median(1 / scale_of(data.pack.fits[data.train])))
         self.unread: list[tuple[np.ndarray, torch.Tensor]] = []
@@ -80,7 +81,8 @@ class Training:
         beta, outside_weight = self.recipe.loss.beta, self.recipe.loss.outside_weight
         losses = loss.sample_losses(predicted, batch, beta=beta, outside_weight=outside_weight)
         weights = loss.photo_weights(batch.scale, unit=self.recipe.loss.loss_unit, typical_scale=self.typical_scale)
-        total = (weights * losses)[self._kept(losses, batch)].mean()
+        self.recent_losses = loss.slide(self.recent_losses, losses)
+        total = loss.mean_of_kept(weights * losses, self._kept(losses, batch), losses)
         self.optimiser.zero_grad()
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimiser)
@@ -96,11 +98,12 @@ class Training:
 
     def _kept(self, losses, batch):
         options = self.recipe.loss
-        ranks = losses
-        if options.trim_at_random:
-            key = Key(self.recipe.run.seed, self.progress.epoch, batch.samples).child(RANDOM_TRIM)
-            ranks = on_device(key.uniform(1)[:, 0], losses.device)
-        return loss.kept(ranks, top_percent=options.top_perc_train, without_top_percent=options.without_top_perc_train)
+        top, without = options.top_perc_train, options.without_top_perc_train
+        kept = loss.kept(losses, self.recent_losses, top_percent=top, without_top_percent=without)
+        if not options.trim_at_random:
+            return kept
+        key = Key(self.recipe.run.seed, self.progress.epoch, batch.samples).child(RANDOM_TRIM)
+        return loss.as_many_at_random(kept, on_device(key.uniform(1)[:, 0], losses.device))
 
     def read(self, report: Report):
         """Reads what the steps since the last time measured: the losses, and the errors of the photos."""
@@ -143,6 +146,7 @@ class Training:
             "plateau": self.plateau.state_dict(),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
+            "recent_losses": self.recent_losses,
             "sample_errors": self.sample_errors,
             "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if self.device.type == "cuda" else [])],
         }
@@ -155,6 +159,8 @@ class Training:
         self.plateau.load_state_dict(state["plateau"])
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+        if "recent_losses" in state:  # earlier versions ranked a batch against itself
+            self.recent_losses = state["recent_losses"].to(self.device)
         self.sample_errors = state["sample_errors"]
         torch.set_rng_state(state["random"][0])
         if self.device.type == "cuda" and len(state["random"]) > 1:

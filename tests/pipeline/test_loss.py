@@ -52,34 +52,95 @@ def test_errors_are_in_pixels_of_the_photo():
     assert torch.equal(loss.photo_weights(batch.scale, unit="image", typical_scale=2.0), torch.ones(2))
 
 
+def trimmed(batches, *, top, without):
+    """For each batch of losses the photos that are kept, and the share of the window that is above each loss."""
+    window = loss.empty_window(len(batches[0]), torch.device("cpu"))
+    for batch in batches:
+        window = loss.slide(window, batch)
+        recent = window[~window.isnan()]
+        above = (recent[None] > batch[:, None]).double().mean(1)
+        yield loss.kept(batch, window, top_percent=top, without_top_percent=without), 100 * above
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 32])
+def test_a_percentage_acts_at_every_batch_size(batch_size):
+    """Of each batch alone 1 % of 32 is no photo, 70 % of 4 is half of them."""
+    batches = torch.from_numpy(np.random.default_rng(0).lognormal(size=(12_000 // batch_size, batch_size)))
+    keeps, above = (torch.stack(parts) for parts in zip(*trimmed(batches, top=30, without=1), strict=True))
+    inside = (above >= 1) & (above < 30)
+    assert inside.double().mean().item() == pytest.approx(0.29, abs=0.02)
+    some = inside.any(1)
+    assert torch.equal(keeps[some], inside[some])
+    assert (keeps[~some].sum(1) == 1).all()
+    alone = 0.71**batch_size / batch_size  # of batches of which none is in between, one photo
+    assert keeps.double().mean().item() == pytest.approx(0.29 + alone, abs=0.02)
+    assert not keeps[above < 1].any()
+    full = slice(loss.WINDOW // batch_size, None)
+    assert not keeps[full][batches[full] > torch.quantile(batches, 0.998)].any()
+
+
 @given(st.integers(1, 300), st.floats(0, 100), st.floats(0, 100), st.integers(0, 1000))
-def test_trimming_keeps_the_ranks_between_the_two_percentiles(batch, top, without, seed):
-    ranks = torch.from_numpy(np.random.default_rng(seed).permutation(batch).astype(np.float32))
-    places = loss.kept(ranks, top_percent=top, without_top_percent=without)
-    first = min(int(batch * without / 100), batch - 1)
-    expected = max(int(batch * top / 100) - first, 1)
-    assert len(places) == len(set(places.tolist())) == expected
-    found = sorted(ranks[places].tolist(), reverse=True)
-    assert found == [float(batch - 1 - first - i) for i in range(expected)]
+def test_trimming_keeps_what_lies_between_the_two_percentiles_of_the_window(batch, top, without, seed):
+    order = np.random.default_rng(seed).permutation(3 * batch)
+    batches = torch.from_numpy(order.reshape(3, batch).astype(np.float32))
+    for losses, (keep, above) in zip(batches, trimmed(batches, top=top, without=without), strict=True):
+        inside = (above >= without) & (above < top)
+        assert inside.any() or keep.sum() == 1
+        if inside.any():
+            assert torch.equal(keep, inside)
+        elif (above >= without).any():
+            assert losses[keep] == losses[above >= without].max()
+        else:
+            assert losses[keep] == losses.min()
 
 
-def test_the_users_setting_leaves_out_the_highest_one_and_the_lowest_seventy_percent():
-    places = loss.kept(torch.arange(200.0), top_percent=30, without_top_percent=1)
-    assert sorted(places.tolist()) == list(range(140, 198))
+def test_no_trimming_is_the_mean_of_all_to_the_bit():
+    """As it was computed before there was a window: in the order of the losses."""
+    losses, weights = torch.rand(2, 32, generator=torch.manual_seed(0))
+    losses.requires_grad_()
+    window = loss.slide(loss.slide(loss.empty_window(32, losses.device), 100 * torch.rand(700)), losses)
+    keep = loss.kept(losses, window, top_percent=100, without_top_percent=0)
+    assert keep.all()
+    found = loss.mean_of_kept(weights * losses, keep, losses)
+    expected = (weights * losses)[losses.argsort(descending=True)].mean()
+    assert torch.equal(found, expected)
+    assert torch.equal(*(torch.autograd.grad(total, losses)[0] for total in (found, expected)))
 
 
-def test_no_trimming_is_the_mean_of_all():
-    places = loss.kept(torch.rand(9), top_percent=100, without_top_percent=0)
-    assert sorted(places.tolist()) == list(range(9))
+def test_the_window_forgets_the_oldest_losses_and_holds_a_whole_batch():
+    window = loss.empty_window(4, torch.device("cpu"))
+    assert len(window) == loss.WINDOW
+    for first in range(0, 2000, 4):
+        window = loss.slide(window, torch.arange(first, first + 4.0))
+    assert window.tolist() == list(range(2000 - loss.WINDOW, 2000))
+    assert len(loss.slide(loss.empty_window(3000, torch.device("cpu")), torch.rand(3000))) == 3000
+
+
+@given(st.integers(1, 64), st.integers(0, 1000))
+def test_the_random_control_keeps_as_many(batch, seed):
+    rng = torch.manual_seed(seed)
+    keep = torch.rand(batch, generator=rng) < 0.3
+    uniform = torch.rand(batch, generator=rng)
+    chosen = loss.as_many_at_random(keep, uniform)
+    assert chosen.sum() == keep.sum()
+    assert set(uniform[chosen].tolist()) == set(sorted(uniform.tolist())[: keep.sum()])
 
 
 def test_only_kept_photos_learn_and_ranking_does_not():
     predicted = torch.arange(4.0).view(4, 1, 1).expand(4, 1, 2).clone().requires_grad_()
     batch = batch_of(torch.zeros(4, 1, 2))
     losses = loss.sample_losses(predicted, batch, beta=0.5)
-    places = loss.kept(losses, top_percent=75, without_top_percent=25)
-    losses[places].mean().backward()
+    keep = loss.kept(losses, losses.detach(), top_percent=75, without_top_percent=25)
+    loss.mean_of_kept(losses, keep, losses).backward()
     assert predicted.grad[:, 0, 0].ne(0).tolist() == [False, True, True, False]
+
+
+def test_trimming_on_a_gpu_waits_for_nothing(gpu_without_values):
+    losses = torch.empty(8, device=gpu_without_values)
+    window = loss.slide(loss.empty_window(8, gpu_without_values), losses)
+    keep = loss.kept(losses, window, top_percent=30, without_top_percent=1)
+    keep = loss.as_many_at_random(keep, losses)
+    assert loss.mean_of_kept(losses, keep, losses).device.type == "cuda"
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 3.0])

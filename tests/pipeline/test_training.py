@@ -91,7 +91,12 @@ class Cut(Exception):
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--schedule", "plateau", "-lr", "0.01"], ["--freeze-epochs", "1", "--top-perc-train", "50"]]
+    "flags",
+    [
+        [],
+        ["--schedule", "plateau", "-lr", "0.01"],
+        ["--freeze-epochs", "1", "--top-perc-train", "50", "--without-top-perc-train", "9"],
+    ],
 )
 @pytest.mark.parametrize("cut_at", [1, 5, 8, 11])
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(contest, tmp_path, monkeypatch, flags, cut_at):

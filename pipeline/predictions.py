@@ -1,10 +1,10 @@
 """From photos to points: the network on a pack, through one view or several, and its points brought home."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from augment import View, transform_points
 from models import LandmarkNet
@@ -13,6 +13,7 @@ from pipeline.blocks import blocks
 from pipeline.device import autocast
 from pipeline.metrics import bring_home, check_finite
 from pipeline.pack import Pack, Squares
+from pipeline.progress import progress
 from pipeline.views import FixedView
 
 
@@ -25,6 +26,7 @@ def predict_points(
     device: torch.device,
     precision: str,
     batch_size: int = 128,
+    description: str | None = None,
 ) -> np.ndarray:
     """(N, K, 2) float32 points of the photos at `samples` as they are, in pixels of the photos.
 
@@ -33,7 +35,15 @@ def predict_points(
     points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
     as_it_is = [FixedView.as_it_is()]
     for block, found, _ in predict_views(
-        network, pack, samples, as_it_is, None, device=device, precision=precision, batch_size=batch_size
+        network,
+        pack,
+        samples,
+        as_it_is,
+        None,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        description=description,
     ):
         points[block] = found[0]
     return points
@@ -56,7 +66,7 @@ def predict_views(
 
     Yields the slice, (V, B, K, 2) float64 points in pixels of the photos, and (V, B, K) bool: False for a point that
     the view has cropped out, of which it can say nothing. The next warp is done while the network computes. With a
-    `description` there is a progress bar.
+    `description` the progress is shown.
 
     All predictions of a network come from here. Raises UserError, naming the photo, for one that is not a number:
     further on it would look like a point whose truth is missing.
@@ -71,20 +81,20 @@ def predict_views(
         return view, pack.window.then(view).warp(images)
 
     warped = in_background(make, ((block, view) for block in batches for view in views))
-    bar = tqdm(total=len(samples), desc=description, unit="photo", disable=None if description else True)
-    for block in batches:
-        found = []
-        for _ in views:
-            view, images = next(warped)
-            with autocast(device, precision):
-                found.append((view, network(images)))
-        home = [_bring_back(view, points.cpu().numpy(), permutation) for view, points in found]
-        fits = pack.fits[samples[block]]
-        points = np.stack([bring_home(fits, points) for points, _ in home])
-        check_finite(points, pack.names[samples[block]])
-        yield block, points, np.stack([seen for _, seen in home])
-        bar.update(len(fits))
-    bar.close()
+    with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
+        for block in batches:
+            found = []
+            for _ in views:
+                view, images = next(warped)
+                with autocast(device, precision):
+                    found.append((view, network(images)))
+            home = [_bring_back(view, points.cpu().numpy(), permutation) for view, points in found]
+            fits = pack.fits[samples[block]]
+            points = np.stack([bring_home(fits, points) for points, _ in home])
+            check_finite(points, pack.names[samples[block]])
+            yield block, points, np.stack([seen for _, seen in home])
+            if bar:
+                bar.update(len(fits))
 
 
 def _bring_back(view: View, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

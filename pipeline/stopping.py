@@ -1,0 +1,99 @@
+"""SIGTERM and Ctrl-C: a training that is told to stop ends its step, saves and raises `Stopped`; a second signal ends
+it at once. What is not a training ends at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised where work ends because a signal asked for it. `status` is the exit status that says which."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+class StopRequest:
+    """Whether a signal has asked the training to stop. Within `at_once` nothing has to be ended first."""
+
+    def __init__(self):
+        self.number: int | None = None
+        self._at_once = False
+
+    def __bool__(self) -> bool:
+        return self.number is not None
+
+    def refuse(self):
+        """Raises Stopped if a signal has come."""
+        if self.number is not None:
+            raise Stopped(self.number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What can be done again from the last checkpoint: a signal raises Stopped within it, at once."""
+        self.refuse()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def receive(self, number: int):
+        self.number = number
+        if self._at_once:
+            raise Stopped(number)
+        say(f"{signal.Signals(number).name}: ends this step and saves; once more stops at once")
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Within it the first SIGTERM or Ctrl-C is noted, and a second one does what it did before.
+
+    A signal that was ignored, as Ctrl-C is by a job in the background, still is. Handlers belong to the main thread;
+    in another one nothing is noted.
+    """
+    request = StopRequest()
+    before: dict[signal.Signals, Any] = {}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def receive(number: int, frame: FrameType | None):
+        restore()
+        request.receive(number)
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, receive)
+        yield request
+    finally:
+        restore()
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within it SIGTERM raises Stopped at once, so that what was begun is left as Ctrl-C leaves it."""
+
+    def stop(number: int, frame: FrameType | None):
+        raise Stopped(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def say(line: str):
+    """Writes a line to stderr from within a signal's handler, where print may be in the middle of a line itself."""
+    os.write(2, f"\n{line}\n".encode())

@@ -1,6 +1,7 @@
 """Trains a landmark regressor on a contest's folder: `python hack_train.py --name x --data PATH --gpu`."""
 
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import run_script
 from pipeline.recipe import Recipe, parse_command
+from pipeline.stopping import Stopped, terminated_as_interrupted
 
 if TYPE_CHECKING:
     from pipeline.console import Console
@@ -27,11 +29,15 @@ def main():
     place = command.recipe.run
     data, cache = (Path(os.path.realpath(path)) for path in (place.data, place.cache))  # a loop of links stays as it is
     recipe = replace(command.recipe, run=replace(place, data=data, cache=cache))
-    with recorded_console() as console:
-        if command.folds or (command.resume and fold_runs(command.resume)):
-            train_folds(recipe, console, command.folds, command.resume)
-        else:
-            train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
+    try:
+        with terminated_as_interrupted(), recorded_console() as console:
+            if command.folds or (command.resume and fold_runs(command.resume)):
+                train_folds(recipe, console, command.folds, command.resume)
+            else:
+                train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.status)
 
 
 def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder: Path | None = None):
@@ -84,7 +90,7 @@ def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder:
     print(f"network      {recipe.network.model} at {recipe.photos.size} px, {precision} on {describe(device)}")
     print(f"mean shape   {floor}: the floor, from a network that does not look")
     print(f"run          {run.folder}")
-    print(f"             after a stop: python hack_train.py --resume {folder.parent if folder else run.folder}")
+    print(f"             after a stop: {resume_command(folder.parent if folder else run.folder)}")
     print(f"             watch it: tensorboard --logdir {recipe.run.runs}", flush=True)
 
     say_busy(device)
@@ -97,15 +103,27 @@ def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder:
             print(f"goes on      from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
         elif earlier:
             print("goes on      from the start: the run was stopped before its first checkpoint")
-        report = Report(run, training.progress.step)
-        train(training, chain, run, report)
-        report.close()
+        report = Report(run, training.num_read)
+        try:
+            train(training, chain, run, report)
+        except Stopped:
+            print(f"stopped      to go on: {resume_command(folder.parent if folder else run.folder)}", flush=True)
+            raise
+        finally:
+            report.close()
 
     say_result(run, training.progress.history, floor)
 
 
+def resume_command(folder: Path) -> str:
+    return f"python hack_train.py --resume {shlex.quote(str(folder))}"
+
+
 def say_result(run: "Run", history: list[dict[str, float]], floor: "Scores"):
     """The best epoch, and where everything lies."""
+    if not history:
+        print("\nno step fits into the time that is left; raise --minutes")
+        return
     best = min(history, key=lambda row: row["validation_mse"])
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")

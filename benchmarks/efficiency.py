@@ -21,26 +21,16 @@ from pipeline.batches import epoch_order, training_batches
 from pipeline.data import load_training_data, mean_shape_score
 from pipeline.device import autocast, choose_device, choose_precision
 from pipeline.loss import sample_losses
+from pipeline.progress import PlainProgress
 from pipeline.recipe import Recipe, parse_command
 from pipeline.report import Report
 from pipeline.runs import create_run
 from pipeline.start import make_network
-from pipeline.training import Training, train_epoch
+from pipeline.stopping import StopRequest
+from pipeline.training import Sitting, Training, train_epoch
 
 ROUNDS = 11
 STEPS = 25
-
-
-class NoBar:
-    """Stands for the progress bar."""
-
-    n = 0.0
-
-    def update(self, share):
-        self.n += share
-
-    def set_postfix_str(self, text):
-        pass
 
 
 def say_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: str, num_points: int):
@@ -74,6 +64,7 @@ def main():
     network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=0)
     training = Training(network, recipe, data, device, precision)
     chain = parse_augmenters(recipe.augmentation.augment)
+    sitting = Sitting(training, PlainProgress(1.0, "training", unit="", clock=lambda: 0.0), StopRequest())
     place = {"seed": 0, "epoch": 0}
     order = epoch_order(data.train, **place, batch_size=recipe.optimiser.batch_size)
     batch = next(iter(training_batches(data.pack, order[:1], chain, data.permutation, **place, device=device)))
@@ -86,7 +77,7 @@ def main():
     def as_trained():
         training.progress.epoch += 1
         training.progress.batch = 0
-        train_epoch(training, chain, run, report, time.perf_counter, NoBar())
+        train_epoch(training, chain, run, report, sitting)
 
     def fixed():
         """The bare step: forward, loss, backward, clip, step, on one batch."""

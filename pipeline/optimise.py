@@ -30,8 +30,13 @@ def cosine_rate(progress: float, *, highest: float, warmup: float) -> float:
     Source: Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
     """
     if progress < warmup:
-        return highest * progress / warmup
+        return warmup_rate(progress, highest=highest, warmup=warmup)
     return highest * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) / 2
+
+
+def warmup_rate(progress: float, *, highest: float, warmup: float) -> float:
+    """The rate at a share of the training: from 0 to `highest` over `warmup`, and no lower after it."""
+    return highest * progress / warmup if progress < warmup else highest
 
 
 def build_plateau(optimiser: torch.optim.Optimizer, options: OptimiserOptions, steps_per_epoch: int):

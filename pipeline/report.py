@@ -1,11 +1,16 @@
-"""TensorBoard and pictures of a run: losses by step, metrics by epoch, the photos that are predicted worst."""
+"""TensorBoard and pictures of a run: losses by step, metrics by epoch, the photos that are predicted worst.
 
-from typing import Any
+Everything is logged at the number of steps that were done. Metrics of train and validation have one tag and two
+writers, in `events/train` and `events/validation`, so that TensorBoard draws both in one chart.
+"""
+
+from dataclasses import asdict
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.data import TrainingData
+from pipeline.metrics import Scores
 from pipeline.pictures import gallery, write_picture
 from pipeline.runs import Run
 
@@ -18,19 +23,28 @@ class Report:
 
     def __init__(self, run: Run, step: int):
         self.run = run
-        self.writer = SummaryWriter(str(run.events), purge_step=step or None)
+        # TensorBoard forgets what lies at this step or later.
+        self.writer, *splits = (
+            SummaryWriter(str(folder), purge_step=step + 1)
+            for folder in (run.events, run.events / "train", run.events / "validation")
+        )
+        self.splits = dict(zip(("train", "validation"), splits, strict=True))
         self._times = -1
 
     def step(self, step: int, *, loss: float, learning_rate: float):
         self.writer.add_scalar("step/smoothed_loss", loss, step)
         self.writer.add_scalar("step/learning_rate", learning_rate, step)
 
-    def epoch(self, row: dict[str, Any]):
-        for name, value in row.items():
-            split, _, metric = name.partition("_")
-            if split in ("train", "validation"):
-                self.writer.add_scalar(f"{metric}/{split}", value, row["step"])
-        self.writer.flush()
+    def epoch(self, step: int, *, train: Scores, validation: Scores):
+        """The scores after `step` steps, measured in the same way on photos of both splits."""
+        for split, scores in (("train", train), ("validation", validation)):
+            for name, value in asdict(scores).items():
+                self.splits[split].add_scalar(f"epoch/{name}", value, step)
+        self.flush()
+
+    def flush(self):
+        for writer in (self.writer, *self.splits.values()):
+            writer.flush()
 
     def pictures_due(self, share_done: float) -> bool:
         """Whether the worst photos are to be drawn now."""
@@ -51,8 +65,9 @@ class Report:
             title=f"Worst photos of {split}",
             captions=captions,
         )
-        self.writer.add_image(f"worst/{split}", picture, step, dataformats="HWC")
+        self.splits[split].add_image("worst", picture, step, dataformats="HWC")
         write_picture(self.run.picture(f"worst_{split}"), picture)
 
     def close(self):
-        self.writer.close()
+        for writer in (self.writer, *self.splits.values()):
+            writer.close()

@@ -1,0 +1,61 @@
+"""What the training script says and returns when a training ends otherwise than by its last epoch."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import hack_train
+from pipeline.metrics import Scores
+from pipeline.recipe import Recipe
+from pipeline.runs import Run
+from pipeline.stopping import Stopped
+
+
+def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
+    """As when --minutes were used up before the first one: it was a traceback."""
+    hack_train.say_result(Run(tmp_path), [], Scores(1, 1, 1, 1))
+    assert "raise --minutes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, number):
+    def stop(*_):
+        raise Stopped(number)
+
+    monkeypatch.setattr(hack_train, "train_run", stop)
+    monkeypatch.setattr("sys.argv", ["hack_train.py"])
+    with pytest.raises(SystemExit) as caught:
+        hack_train.main()
+    assert caught.value.code == 128 + number
+    assert capsys.readouterr().err == f"stopped by {signal.Signals(number).name}\n"
+
+
+def test_sigterm_while_photos_are_packed_ends_with_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(hack_train, "train_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("sys.argv", ["hack_train.py"])
+    with pytest.raises(SystemExit) as caught:
+        hack_train.main()
+    assert caught.value.code == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+
+
+def test_a_stopped_run_and_stopped_folds_say_what_resumes_them(contest, tmp_path, monkeypatch, capsys):
+    """Of folds the whole loop ends, and their folder is named."""
+    from tests.pipeline.test_training import recipe_of
+
+    def stop(training, *_):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr("pipeline.training.train", stop)
+    recipe: Recipe = recipe_of(contest, tmp_path / "a b", "-e", "1")
+    folders: set[Path] = set()
+    for work in (lambda: hack_train.train_run(recipe, None), lambda: hack_train.train_folds(recipe, 2, None)):
+        with pytest.raises(Stopped):
+            work()
+        *_, last = lines = capsys.readouterr().out.splitlines()
+        (folder,) = set((tmp_path / "a b/runs").iterdir()) - folders
+        folders.add(folder)
+        assert last == f"stopped      to go on: python hack_train.py --resume '{folder}'"
+        assert "fold 1" not in lines

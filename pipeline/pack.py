@@ -25,7 +25,6 @@ from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel
-from tqdm import tqdm
 
 from augment import Window, fit_photo
 from pipeline.cache import claimed, content_key, remove
@@ -33,6 +32,7 @@ from pipeline.contest import Table
 from pipeline.errors import Faults
 from pipeline.files import sync
 from pipeline.photos import BrokenPhoto, difference_hash, read_photo
+from pipeline.progress import progress
 
 FORMAT = 1  # of the files above; part of the key
 ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
@@ -266,7 +266,7 @@ def _read_fitted(name, photos, size, fit):
 def map_with_all_cores(function: Callable[[Item], Made], items: list[Item], description: str) -> Iterator[Made]:
     """Results in order, by threads (OpenCV lets go of the interpreter), a limited number ahead of who takes them."""
     ahead = 1024
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(items), desc=description, unit="photo") as bar:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items), description, unit="photo") as bar:
         for start in range(0, len(items), ahead):
             for result in pool.map(function, items[start : start + ahead]):
                 yield result

@@ -56,6 +56,9 @@ def recorded_console() -> Iterator[Console]:
         except UserError as error:
             console.note(f"error: {error}\n")
             raise
+        except KeyboardInterrupt as error:
+            console.note(f"{error or 'interrupted'}\n")
+            raise
         except BaseException:
             console.note(traceback.format_exc())
             raise

@@ -1,25 +1,41 @@
-"""Starting a network from weights: ImageNet's, a torchvision state dict, or those of an earlier run."""
+"""Starting a network from weights: ImageNet's, a torchvision state dict, or those of an earlier run.
+
+What weights expect of their input comes along with them: of torchvision's what their own preset says, of a run's what
+its network was trained with.
+"""
 
 import pickle
+import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torchvision
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from models.landmarks import LandmarkNet
+from models.landmarks import LandmarkNet, check_name, colour, last_layer
 
 State = dict[str, torch.Tensor]
+
+# Their weights were trained on colours from -1 to 1. Torchvision says so by a switch of the network, which takes what
+# the preset's normalisation has made apart again (`transform_input`), not by the preset.
+FROM_MINUS_ONE_TO_ONE = ("inception_v3", "googlenet")
+
+ENOUGH = 0.9  # of the backbone's tensors, and of the file's: the auxiliary classifiers of GoogLeNet are 6 % of its
+OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+POSITIONS = "encoder.pos_embedding"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did: how many tensors came over, and the names of those that did not fit.
+    """What a load did: how many tensors came over, the head's among them or not, and the names of the others.
 
-    `missing` keep their random start; `left_over` are in the file and in no layer of that shape.
+    `missing` keep their random start; `left_over` are in the file and in no layer of that shape. Neither has the head.
     """
 
     num_loaded: int
+    head: bool
     missing: list[str]
     left_over: list[str]
 
@@ -29,11 +45,12 @@ def read_imagenet_weights(model: str) -> State:
 
     Raises OSError (URLError among them) when they cannot be had, RuntimeError when they arrive damaged.
     """
-    return torchvision.models.get_model_weights(model).DEFAULT.get_state_dict(progress=True, check_hash=True)
+    weights = torchvision.models.get_model_weights(model).DEFAULT
+    return _as_of_network(weights.get_state_dict(progress=True, check_hash=True), model)
 
 
-def read_weights(path: Path) -> State:
-    """The tensors of a file: a torchvision state dict, or a checkpoint of an earlier run.
+def read_weights(path: Path, model: str) -> State:
+    """The tensors of a file: a torchvision state dict of `model`, or a checkpoint of an earlier run.
 
     Raises OSError when it cannot be read, ValueError when it is something else.
     """
@@ -44,19 +61,74 @@ def read_weights(path: Path) -> State:
     state = content.get("network", content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} holds neither a state dict nor a checkpoint of a run")
-    return state
+    return state if "mean_shape" in state else _as_of_network(state, model)
+
+
+def expected_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, in 0..1, by which torchvision's default weights of `model` expect colours to be normalised.
+
+    Raises ValueError for a name that torchvision does not have.
+    """
+    check_name(model)
+    if model in FROM_MINUS_ONE_TO_ONE:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    preset = torchvision.models.get_model_weights(model).DEFAULT.transforms()
+    return tuple(preset.mean), tuple(preset.std)
 
 
 def load_state(network: LandmarkNet, state: State) -> Loaded:
-    """Copies every tensor whose name and shape fit; names of a bare torchvision model are looked up in the backbone.
+    """Copies every tensor whose name and shape fit. A classifier is no head, whatever its shape.
 
-    Raises ValueError when none fits.
+    Raises ValueError, with the network half changed, where less than nine tenths of the backbone or of the file fit.
     """
+    state = _with_positions(state, network.backbone)
     own = network.state_dict()
-    if not any(name.startswith("backbone.") for name in state):
-        state = {f"backbone.{name}": tensor for name, tensor in state.items()}
-    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
-        raise ValueError("nothing in these weights fits a layer of this network; are they of another --model?")
-    network.load_state_dict(fitting, strict=False)
-    return Loaded(len(fitting), sorted(own.keys() - fitting), sorted(state.keys() - fitting))
+    name, layer = last_layer(network.backbone)
+    head = {f"backbone.{name}.{part}" for part in layer.state_dict()}
+    backbone = {name for name in own if name.startswith("backbone.")} - head
+    of_run = "mean_shape" in state
+    misfits = {name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape}
+    fitting = _like(state, {name: state[name] for name in state.keys() - misfits - (set() if of_run else head)})
+    if of_run:
+        fitting.setdefault("mean_shape", own["mean_shape"])
+    try:
+        result = network.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"these weights are of another --model: {str(error).splitlines()[-1].strip()}") from error
+    missing = {name for name in result.missing_keys if name in backbone and not name.endswith(".slope")}
+    left_over = {*result.unexpected_keys, *misfits} - head - {"mean_shape"}
+    in_file = len(state.keys() - head)
+    if len(missing) > (1 - ENOUGH) * len(backbone) or len(left_over) > (1 - ENOUGH) * in_file:
+        raise ValueError(
+            f"{len(backbone) - len(missing)} of the {len(backbone)} tensors of this network's backbone are in these "
+            f"weights, and {len(left_over)} of theirs are in no layer of it; are they of another --model?"
+        )
+    num_loaded = sum(name.startswith("backbone.") for name in fitting) - len(result.unexpected_keys)
+    return Loaded(num_loaded, head <= fitting.keys(), sorted(missing), sorted(left_over))
+
+
+def _as_of_network(state, model):
+    """A torchvision state dict by the names that its tensors have in a `LandmarkNet`, with the colours it expects."""
+    mean, std = expected_colours(model)
+    names = {name: "backbone." + OLD_DENSE_LAYER.sub(r"\1\2", name) for name in state}
+    found = OrderedDict((names[name], tensor) for name, tensor in state.items())
+    versions = getattr(state, "_metadata", {})
+    found._metadata = {f"backbone.{name}".rstrip("."): of for name, of in versions.items()}  # type: ignore[attr-defined]
+    found.update(colour_mean=colour(mean), colour_std=colour(std))
+    return found
+
+
+def _with_positions(state, backbone):
+    """The state with a vision transformer's embedding of places resampled for images of another size."""
+    name = f"backbone.{POSITIONS}"
+    if not isinstance(backbone, VisionTransformer) or name not in state:
+        return state
+    resampled = interpolate_embeddings(backbone.image_size, backbone.patch_size, OrderedDict({POSITIONS: state[name]}))
+    return _like(state, {**state, name: resampled[POSITIONS]})
+
+
+def _like(state, tensors):
+    """The tensors as a state dict with the versions of `state`, by which layers rename what older files hold."""
+    found = OrderedDict(tensors)
+    found._metadata = getattr(state, "_metadata", {})  # type: ignore[attr-defined]
+    return found

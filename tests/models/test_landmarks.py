@@ -6,38 +6,79 @@ import torch
 import torchvision
 
 from models import build_network, network_names
-from models.landmarks import LandmarkHead, last_layer
+from models.landmarks import BehindHead, ConvolutionalHead, LandmarkHead
+from tests.models.without_values import without_values
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
 
+# One of each family, with a size that it takes.
+FAMILIES = {
+    "alexnet": 64, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64, "googlenet": 64, "inception_v3": 80,
+    "maxvit_t": 224, "mnasnet0_5": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64, "regnet_y_400mf": 64,
+    "resnet18": 64, "resnext50_32x4d": 64, "shufflenet_v2_x0_5": 64, "squeezenet1_1": 64, "swin_t": 64,
+    "swin_v2_t": 64, "vgg11": 64, "vit_b_32": 64,
+}  # fmt: skip
 
-@pytest.mark.parametrize(
-    "model",
-    ["resnet18", "inception_v3", "googlenet", "densenet121", "resnext50_32x4d", "convnext_tiny", "squeezenet1_1",
-     "mobilenet_v3_small", "efficientnet_b0", "vit_b_16", "swin_t", "vgg11", "regnet_y_400mf", "shufflenet_v2_x0_5"],
-)  # fmt: skip
-def test_any_kind_of_backbone_gives_points(model):
-    size = 80 if model == "inception_v3" else 64
-    network = build_network(model, SHAPE, size).eval()
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_an_untrained_network_gives_nearly_the_mean_shape_and_its_head_moves_points_in_all_directions(model):
+    """As training sees it: in eval mode, before there are statistics, the values of Inception grow without bound."""
+    size = FAMILIES[model]
+    torch.manual_seed(0)
+    network = build_network(model, SHAPE * size / 64, size)
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     with torch.no_grad():
-        points = network(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8))
-    assert points.shape == (2, 7, 2)
-    assert points.dtype == torch.float32
+        points = network(images)
+        assert points.shape == (2, 7, 2)
+        assert points.dtype == torch.float32
+        assert (points - network.mean_shape).square().mean().sqrt() < 0.03 * size
+        moves = 0.1 * torch.randn(7, 2)
+        network.head.weight.zero_()
+        network.head.bias.copy_(moves.flatten())
+        moved = network.eval()(images) - network.mean_shape
+    torch.testing.assert_close(moved, (network.unit * moves).expand(2, 7, 2), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "model", [name for name in network_names() if not name.startswith(("regnet", "maxvit", "vit_h"))]
-)
-def test_every_backbone_of_torchvision_has_its_head_replaced(model):
-    with torch.device("meta"):
-        layer = last_layer(build_network(model, SHAPE, 64).backbone)[1]
-    assert layer.weight.shape[0] == 14
-    assert isinstance(layer, LandmarkHead) or model.startswith("squeezenet")
+def test_every_backbone_has_a_head_of_ours_and_is_computed_as_one_of_those_above():
+    """So what holds for one of a family holds for all: they share the code that follows the head."""
+    with without_values():
+        kinds = {type(build_network(model, SHAPE, size).backbone) for model, size in FAMILIES.items()}
+        for model in network_names():
+            network = build_network(model, SHAPE, FAMILIES.get(model, 224))
+            assert type(network.backbone) in kinds, model
+            assert type(network.head) is (ConvolutionalHead if model.startswith("squeezenet") else LandmarkHead), model
+            assert network.head.weight.shape[0] == 14, model
+            modules = list(network.backbone.modules())
+            behind = modules[modules.index(network.head) + 1 :]
+            allowed = (BehindHead, torch.nn.AdaptiveAvgPool2d) if model.startswith("squeezenet") else ()
+            assert all(isinstance(module, allowed) for module in behind), model
 
 
-def test_an_unknown_backbone_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"resnet19.*resnet18"):
-        build_network("resnet19", SHAPE, 64)
+def test_an_unknown_backbone_is_refused_with_those_that_have_nearly_its_name():
+    with pytest.raises(ValueError, match=r"'resnet_18' is none of .*; did you mean resnet18( or \w+){0,2}\?$"):
+        build_network("resnet_18", SHAPE, 64)
+    with pytest.raises(ValueError, match=r"ConvNeXt_Tiny.*convnext_tiny"):
+        build_network("ConvNeXt_Tiny", SHAPE, 64)
+    with pytest.raises(ValueError, match="listed at https://"):
+        build_network("?", SHAPE, 64)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "squeezenet1_1"])
+def test_a_checkpoint_of_an_earlier_version_gives_the_points_that_it_gave(model):
+    """It had no normalisation in it, which was ImageNet's, and SqueezeNet's head a ReLU behind it."""
+    network = build_network(model, SHAPE, 64).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    if model == "squeezenet1_1":
+        network.backbone.classifier[2] = torch.nn.ReLU()
+    earlier = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("colour")}
+    with torch.no_grad():
+        expected = network(images)
+        for _ in range(2):  # the second time from what is written today
+            found = build_network(model, SHAPE + 1, 64).eval()
+            found.colour_mean.fill_(1)
+            found.load_state_dict(earlier)
+            torch.testing.assert_close(found(images), expected)
+            earlier = found.state_dict()
 
 
 def test_a_network_with_no_output_of_its_own_is_the_mean_shape():
@@ -58,10 +99,13 @@ def test_normalisation_is_that_of_torchvisions_weights():
         torch.testing.assert_close(network(images.float()), network(images))
 
 
-def test_the_head_computes_in_float32_under_autocast():
-    head = LandmarkHead(512, 14)
-    features = torch.randn(4, 512).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        points = head(features)
+@pytest.mark.parametrize("model", ["resnet18", "squeezenet1_1"])
+def test_the_head_computes_in_float32_under_autocast(model):
+    """And what is behind it: bf16 knows 200.0 and 201.0, and nothing between them."""
+    network = build_network(model, SHAPE, 64).eval()
+    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.constant_(network.head.bias, 1 / 3)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        points = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert points.dtype == torch.float32
-    torch.testing.assert_close(points, torch.nn.functional.linear(features.float(), head.weight, head.bias))
+    torch.testing.assert_close(points[0], network.mean_shape + 8 / 3)

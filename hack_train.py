@@ -50,7 +50,7 @@ def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder:
     from pipeline.files import check_folder, check_usable
     from pipeline.report import Report
     from pipeline.runs import create_run
-    from pipeline.start import make_network, read_start
+    from pipeline.start import check_unseen, make_network, read_start
     from pipeline.training import Training, train
     from pipeline.views import parse_views
     from pipeline.window import describe_window
@@ -68,6 +68,8 @@ def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder:
     start = None if earlier and earlier.last.exists() else read_start(recipe.network)
 
     data = load_training_data(replace(recipe, photos=earlier.photo_options()) if earlier else recipe)
+    if not earlier:
+        check_unseen(recipe.network, data, data.validation)
     network = make_network(
         recipe.network, start, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
     )
@@ -146,14 +148,18 @@ def train_folds(recipe: Recipe, console: "Console", count: int | None, earlier: 
     from pipeline.predictions import predict_points
     from pipeline.recipe import to_yaml
     from pipeline.runs import fold_runs
-    from pipeline.start import load_run_network
+    from pipeline.start import check_unseen, load_run_network, read_start
 
     device = choose_device(gpu=recipe.run.gpu)
     precision = choose_precision(recipe.network.precision, device)
     begun = fold_runs(earlier)[0] if earlier else None
     if begun and (begun.folder / "recipe.yaml").exists():
         recipe = replace(recipe, photos=replace(recipe.photos, window=begun.recipe().photos.window))
+    if not earlier:
+        read_start(recipe.network)  # what cannot be had is refused before there is a folder
     data = load_training_data(recipe)
+    if not earlier:
+        check_unseen(recipe.network, data, np.arange(len(data.pack)))
     folder = earlier or create_folds(recipe, data, count or 0)
     recipe = replace(recipe, photos=replace(recipe.photos, window=data.window))
     write_text(folder / "recipe.yaml", to_yaml(recipe))

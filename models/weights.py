@@ -6,6 +6,7 @@ its network was trained with.
 
 import pickle
 import re
+import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ State = dict[str, torch.Tensor]
 # Their weights were trained on colours from -1 to 1. Torchvision says so by a switch of the network, which takes what
 # the preset's normalisation has made apart again (`transform_input`), not by the preset.
 FROM_MINUS_ONE_TO_ONE = ("inception_v3", "googlenet")
+
+# What torch raises where bytes of a file are others than it wrote.
+DAMAGED = (
+    RuntimeError, EOFError, pickle.UnpicklingError, struct.error, AssertionError, AttributeError, LookupError,
+    TypeError, ValueError,
+)  # fmt: skip
 
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's: the auxiliary classifiers of GoogLeNet are 6 % of its
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -56,12 +63,17 @@ def read_weights(path: Path, model: str) -> State:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} is not a file of weights that torch.save wrote") from error
     state = content.get("network", content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
         raise ValueError(f"{path} holds neither a state dict nor a checkpoint of a run")
     return state if "mean_shape" in state else _as_of_network(state, model)
+
+
+def _is_entry(item):
+    name, value = item
+    return isinstance(name, str) and isinstance(value, torch.Tensor)
 
 
 def expected_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

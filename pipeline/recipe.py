@@ -16,10 +16,11 @@ import tyro
 import yaml
 from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, TypeAdapter, ValidationError
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
 
 from pipeline.errors import UserError
 from pipeline.files import read_bytes
+from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
 
 AUGMENT: list[dict[str, Any]] = [
     {
@@ -111,7 +112,7 @@ class NetworkOptions:
     weights: str = "imagenet"
     """The start of the backbone: imagenet, none, or a FILE (a torchvision state dict or a run's best.pt)."""
     init: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Start from the best weights of this earlier run, its head included."""
+    """Start from the best weights of this earlier run, with its head, model, size, fit and window."""
     freeze_epochs: Whole = 0
     """For so many epochs train the head only."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -199,8 +200,9 @@ class Recipe:
 class Command:
     """What `hack_train.py` is told."""
 
-    config: Annotated[Path | None, arg(metavar="FILE")] = None
-    """A recipe file, such as those in configs/; flags override it."""
+    config: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")] = ()
+    """A recipe file, such as those in configs/. Give it again for a further file, which overrides those before; flags
+    override all."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
     """Go on with this run or these folds, from the last checkpoint; --epochs or --minutes may be raised."""
     folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
@@ -219,18 +221,27 @@ CHANGEABLE_ON_RESUME = {
 
 
 def parse_command(arguments: list[str]) -> Command:
-    """Flags over the recipe file, or over the recipe of the run that goes on, over the defaults.
+    """Flags over recipe files, the later over the earlier, or over the recipe of the run that goes on.
 
-    Raises UserError for a value that is not allowed; exits with status 2 for a flag that is none.
+    Says what overrides what. Raises UserError for a value that is not allowed, or that contradicts the run that the
+    network comes from; exits with status 2 for a flag that is none.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path)
+    early.add_argument("--config", type=Path, action="append", default=[])
     early.add_argument("--resume", type=Path)
+    early.add_argument("--init", type=Path)
     files, _ = early.parse_known_args(arguments)
     if files.config and files.resume:
         raise UserError("--config and --resume exclude each other: a run goes on with its own recipe")
-    source = files.resume / "recipe.yaml" if files.resume else files.config
-    base = read_recipe(source) if source else Recipe()
+    given: dict[str, Given] = {}
+    for path in [files.resume / "recipe.yaml"] if files.resume else files.config:
+        given = override(given, _fields_of(path))
+    values = {name: field.value for name, field in given.items()}
+    init = files.init or values.get("init")
+    handed_on = read_handed_on(Path(init)) if init and not files.resume else None
+    if handed_on:
+        values = {"data": handed_on.data, **values, **handed_on.network}
+    base = _checked(values, _flag)
     command = tyro.cli(
         Command,
         args=arguments,
@@ -238,22 +249,66 @@ def parse_command(arguments: list[str]) -> Command:
         description="Trains a landmark regressor on a folder of photos and a table of points.",
         config=(OmitArgPrefixes, FlagCreatePairsOff),
     )
-    recipe = _checked(flatten(command.recipe), lambda name: f"--{name.replace('_', '-')}")
+    recipe = _checked(flatten(command.recipe), _flag)
+    flags = {name: Given(value, _flag(name)) for name, value in changes(recipe, base).items()}
+    if handed_on:
+        handed_on.check(given | flags)
+        own = handed_on.network
+        if not command.folds and not {"data", "split", "train_share"} & (given | flags).keys():
+            own = own | {"split": handed_on.split}
+        recipe = _checked(flatten(recipe) | own, _flag)
+    command = dataclasses.replace(command, recipe=recipe)
+    _check_together(command, flags)
+    override(given, flags)
+    return command
+
+
+def _check_together(command, flags):
+    """Raises UserError for flags that exclude each other."""
+    recipe = command.recipe
     if command.folds is not None and command.folds < 2:
         raise UserError(f"--folds {command.folds}: at least 2 are needed")
-    if command.folds and (files.resume or recipe.photos.split):
+    if command.folds and (command.resume or recipe.photos.split):
         raise UserError("--folds makes splits of its own, and goes on by --resume alone; leave out the other flag")
-    if files.resume:
-        fixed = sorted(changes(recipe, base).keys() - CHANGEABLE_ON_RESUME)
-        if fixed:
-            raise UserError(
-                f"--{fixed[0].replace('_', '-')} cannot change on --resume; start a new run with --init {files.resume}"
-            )
-    return dataclasses.replace(command, recipe=recipe)
+    if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
+        raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
+    if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:
+        raise UserError(f"--init and --weights {recipe.network.weights} both say where to start; leave out one of them")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def read_recipe(path: Path) -> Recipe:
     """A recipe from a YAML file of `field: value` lines; what it does not name has its default."""
+    return _checked(_content(path), lambda name: f"{path}: {name}")
+
+
+def read_handed_on(run: Path) -> HandedOn:
+    """What a run hands on to one that starts from its weights."""
+    fields = flatten(read_recipe(run / "recipe.yaml"))
+    stated = {name: fields[name] for name in OF_NETWORK}
+    about = run / "data.json"
+    window = stated["window"]
+    if about.exists():  # folds have none; they are refused with their names where weights are looked for
+        try:
+            found = TypeAdapter(dict[str, Any]).validate_json(about.read_bytes()).get("window", WHOLE)
+            window = TypeAdapter(PartOfSquare).validate_python(found)
+        except ValueError as error:
+            raise UserError(f"--init {run}: {about} is damaged; take another run") from error
+    network = {**stated, "window": "whole" if window == WHOLE else window}
+    split = run / "validation.txt"
+    return HandedOn(run, fields["data"], split if split.exists() else None, stated, network)
+
+
+def _fields_of(path):
+    """The fields that a file names, as `Given`."""
+    values = flatten(read_recipe(path))
+    return {name: Given(values[name], str(path)) for name in _content(path)}
+
+
+def _content(path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(read_bytes(path).decode()) or {}
         _check_plain(content)
@@ -270,7 +325,7 @@ def read_recipe(path: Path) -> Recipe:
             raise UserError(
                 f"{path}: {name!r} is no field of a recipe" + (f"; did you mean {near[0]}?" if near else "")
             )
-    return _checked(content, lambda name: f"{path}: {name}")
+    return content
 
 
 def _check_plain(content):

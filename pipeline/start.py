@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import LandmarkNet, Loaded, build_network, load_state, network_names, read_imagenet_weights, read_weights
+from models import LandmarkNet, Loaded, build_network, check_name, load_state, read_imagenet_weights, read_weights
 from pipeline.checkpoint import load_checkpoint
+from pipeline.data import TrainingData
 from pipeline.errors import UserError
 from pipeline.recipe import NetworkOptions
 from pipeline.runs import Run, find_run
@@ -20,14 +21,20 @@ def read_start(options: NetworkOptions) -> dict[str, torch.Tensor] | None:
 
     Raises UserError when they cannot be had: the run neither dies later nor becomes another experiment.
     """
-    if options.model not in network_names():
-        raise UserError(f"--model {options.model} is none of torchvision's: {', '.join(network_names())}")
-    if options.init:
-        return _read(f"--init {options.init}", find_run(options.init, options.init).best)
+    try:
+        check_name(options.model)
+    except ValueError as error:
+        raise UserError(f"--model {error}") from error
+    flag, path = _source(options)
+    if path:
+        return _read(flag, path, options.model)
     if options.weights == "none":
+        if options.freeze_epochs:
+            raise UserError(
+                f"--freeze-epochs {options.freeze_epochs}: the backbone starts from random weights, of which a head "
+                "learns next to nothing; give 0, or weights to start from"
+            )
         return None
-    if options.weights != "imagenet":
-        return _read(f"--weights {options.weights}", Path(options.weights))
     try:
         return read_imagenet_weights(options.model)
     except (OSError, RuntimeError) as error:
@@ -47,9 +54,32 @@ def load_run_network(run: Run, checkpoint: str) -> LandmarkNet:
     return network.eval()
 
 
-def _read(flag, path):
+def check_unseen(options: NetworkOptions, data: TrainingData, held_out: np.ndarray):
+    """Raises UserError where the run that the network starts from was trained on photos that are held out now.
+
+    They would no longer tell how well the network does on photos that it has not seen.
+    """
+    flag, path = _source(options)
+    run = Run(path.parent) if path else None
+    if not run or not run.split.exists() or run.about_data()["fingerprint"] != data.pack.fingerprint:
+        return  # no run, or one of other photos
+    seen = set(data.pack.names[held_out]) - set(run.held_out_names())
+    if seen:
+        fix = f"give --split {run.split}" if len(held_out) < len(data.pack) else "folds start from weights of no run"
+        raise UserError(f"{flag} was trained on {len(seen):,} of the photos that are to be held out; {fix}")
+
+
+def _source(options: NetworkOptions) -> tuple[str, Path | None]:
+    """The flag that says where a network starts, and the file of weights that it names."""
+    if options.init:
+        return f"--init {options.init}", find_run(options.init, options.init).best
+    flag = f"--weights {options.weights}"
+    return flag, None if options.weights in ("imagenet", "none") else Path(options.weights)
+
+
+def _read(flag, path, model):
     try:
-        return read_weights(path)
+        return read_weights(path, model)
     except OSError as error:
         raise UserError(f"{flag}: {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -71,7 +101,11 @@ def make_network(
         try:
             print(_describe(load_state(network, start)))
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(f"{_source(options)[0]}: {error}") from error
+        if "mean_shape" in start and len(start["mean_shape"]) != len(own):
+            print(
+                f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: it starts anew"
+            )
         if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
             print("  their mean shape lies elsewhere (another size, window or contest); that of these photos is taken")
             network.mean_shape.copy_(own)
@@ -91,7 +125,7 @@ def _check_size(network, model, size):
 
 
 def _describe(loaded: Loaded) -> str:
-    lines = [f"loaded {loaded.num_loaded} tensors"]
+    lines = [f"loaded {loaded.num_loaded} tensors" + ("" if loaded.head else "; the head starts at random")]
     for names, what in ((loaded.missing, "start at random"), (loaded.left_over, "of the file were not used")):
         if names:
             more = f" … and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""

@@ -221,6 +221,31 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path, content):
         read_weights(tmp_path / "x.pt", "resnet18")
 
 
+@pytest.mark.parametrize("content", [[], {}, {"network": []}, {"network": {"a": 1}}, {"network": {1: torch.ones(1)}}])
+def test_a_file_of_something_else_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt holds neither"):
+        read_weights(tmp_path / "x.pt", "resnet18")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_file_with_other_bytes_is_read_or_refused_by_its_name(tmp_path, new_format):
+    path = tmp_path / "x.pt"
+    torch.save({"network": {"mean_shape": torch.ones(2, 2)}}, path, _use_new_zipfile_serialization=new_format)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), random.integers(1, 4)):
+            damaged[place] = random.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            read_weights(path, "resnet18")
+        except ValueError as error:
+            assert "x.pt" in str(error)  # noqa: PT017, some of them are read
+
+
 def test_a_file_that_would_run_code_is_not_run(tmp_path):
     class Trap:
         def __reduce__(self):

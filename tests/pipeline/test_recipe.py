@@ -1,5 +1,7 @@
 """A recipe is the same as flags, as a file and as what a run writes down."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from itertools import pairwise
@@ -70,6 +72,21 @@ def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
     (tmp_path / "recipe.yaml").write_text("epochs: 7\nlearning_rate: 1e-2\nmodel: resnet18\n")
     recipe = parse_command(["--config", str(tmp_path / "recipe.yaml"), "--epochs", "9"]).recipe
     assert changes(recipe) == {"epochs": 9, "learning_rate": 0.01, "model": "resnet18"}
+
+
+def test_of_several_files_the_later_hold_and_each_field_that_is_overridden_is_said(tmp_path, capsys):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("epochs: 7\nlearning_rate: 1e-2\nmodel: resnet18\n")
+    other.write_text("epochs: 8\nlearning_rate: 0.01\nsize: 96\naugment: []\n")
+    recipe = parse_command(["--config", str(one), f"--config={other}", "--size", "64", "-b", "3"]).recipe
+    assert changes(recipe) == {
+        "epochs": 8, "learning_rate": 0.01, "model": "resnet18", "size": 64, "augment": [], "batch_size": 3
+    }  # fmt: skip
+    assert capsys.readouterr().out.splitlines() == [
+        f"epochs       8 ({other}) overrides 7 ({one})",
+        f"size         64 (--size) overrides 96 ({other})",
+    ]
+    assert parse_command(["--config", str(other), "--config", str(one)]).recipe.optimiser.epochs == 7
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
@@ -143,6 +160,95 @@ def test_resume_keeps_the_recipe_and_lets_only_the_length_and_the_place_change(t
         parse_command(["--resume", str(tmp_path), "-lr", "9"])
     with pytest.raises(UserError, match="exclude each other"):
         parse_command(["--resume", str(tmp_path), "--config", str(tmp_path / "recipe.yaml")])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of a small network, as far as its recipe goes; the window was found."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    flags = ["--model", "resnet18", "--size", "96", "--fit", "crop", "--data", "/faces", "-b", "7"]
+    (folder / "recipe.yaml").write_text(to_yaml(parse_command(flags).recipe))
+    (folder / "data.json").write_text(json.dumps({"window": [0.1, 0.2, 0.7]}))
+    return folder
+
+
+def test_a_run_hands_on_its_network_and_where_its_data_are_but_not_how_it_was_trained(run):
+    recipe = parse_command(["--init", str(run), "--learning-rate", "1e-4"]).recipe
+    assert changes(recipe) == {
+        "init": str(run), "learning_rate": 1e-4, "data": "/faces",
+        "model": "resnet18", "size": 96, "fit": "crop", "window": (0.1, 0.2, 0.7),
+    }  # fmt: skip
+    assert parse_command(["--init", str(run), "-d", "/other"]).recipe.run.data == Path("/other")
+
+
+def test_while_the_data_are_a_runs_own_the_photos_that_it_held_out_stay_held_out(run, tmp_path):
+    """So its score goes on where it was. Folds hold out every photo; they are refused where the data are known."""
+    (run / "validation.txt").write_text("a.jpg\n")
+    init = ["--init", str(run)]
+    assert parse_command(init).recipe.photos.split == run / "validation.txt"
+    for flags in (["-d", "/other"], ["--train-share", "0.9"], ["--folds", "2"]):
+        assert parse_command([*init, *flags]).recipe.photos.split is None
+    assert parse_command([*init, "--split", "/x.txt"]).recipe.photos.split == Path("/x.txt")
+
+
+def test_a_recipe_file_can_name_the_run_that_a_network_comes_from(run, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"init: {run}\ndata: /other\n")
+    recipe = parse_command(["--config", str(tmp_path / "r.yaml")]).recipe
+    assert recipe.network.model == "resnet18"
+    assert recipe.run.data == Path("/other")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model", "resnet50"), ("size", 128), ("fit", "pad"), ("window", "whole"), ("window", [0.1, 0.2, 0.8])],
+)
+def test_what_contradicts_the_run_that_a_network_comes_from_is_refused_even_where_it_is_the_default(
+    field, value, run, tmp_path
+):
+    shown = map(str, value) if isinstance(value, list) else [str(value)]
+    with pytest.raises(UserError, match=rf"^{field} .*\(--{field}\) contradicts --init {run}, which has "):
+        parse_command(["--init", str(run), f"--{field}", *shown])
+    (tmp_path / "r.yaml").write_text(json.dumps({field: value}))
+    with pytest.raises(UserError, match=rf"^{field} .*\({tmp_path}/r.yaml\) contradicts --init {run}"):
+        parse_command(["--init", str(run), "--config", str(tmp_path / "r.yaml")])
+
+
+def test_what_agrees_with_the_run_that_a_network_comes_from_may_be_said(run):
+    bare = parse_command(["--init", str(run)]).recipe
+    agreeing = ["--model", "resnet18", "--size", "96", "--fit", "crop"]
+    for window in (["auto"], ["0.1", "0.2", "0.7"]):  # it was auto that found these
+        assert parse_command(["--init", str(run), *agreeing, "--window", *window]).recipe == bare
+    assert parse_command(["--init", str(run), "--config", str(run / "recipe.yaml")]).recipe.photos == bare.photos
+    (run / "data.json").write_text("{}")  # of a time when there were no windows
+    for window in (["whole"], ["auto"], ["0", "0", "1"]):
+        assert parse_command(["--init", str(run), "--window", *window]).recipe.photos.window == "whole"
+
+
+def test_a_run_that_came_from_another_goes_on_as_it_is(run, tmp_path):
+    """Whatever has become of the other, and though an earlier version trained another network from it."""
+    (tmp_path / "second").mkdir()
+    recipe = parse_command(["--model", "resnet50"]).recipe
+    started = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, init=run))
+    (tmp_path / "second/recipe.yaml").write_text(to_yaml(started))
+    assert parse_command(["--resume", str(tmp_path / "second")]).recipe == started
+    (run / "recipe.yaml").unlink()
+    assert parse_command(["--resume", str(tmp_path / "second")]).recipe == started
+
+
+def test_two_places_to_start_from_are_refused(run):
+    with pytest.raises(UserError, match=r"--init and --weights x\.pth"):
+        parse_command(["--init", str(run), "--weights", "x.pth"])
+    parse_command(["--init", str(run), "--weights", "none"])
+
+
+def test_no_run_and_a_damaged_one_are_refused_by_name(run, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere/recipe\.yaml"):
+        parse_command(["--init", str(tmp_path / "nowhere")])
+    for damaged in ("{", "[]", '{"window": 3}', '{"window": [1]}'):
+        (run / "data.json").write_text(damaged)
+        with pytest.raises(UserError, match=f"--init {run}.*data.json"):
+            parse_command(["--init", str(run)])
 
 
 def test_the_flat_recipe_has_every_field_once():

@@ -1,0 +1,57 @@
+"""Which value of a field holds where several give one: later files over earlier ones, flags over all of them.
+
+What a run hands on with its weights is over none: it belongs to them, so that another value is a contradiction.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+MAX_SHOWN = 40  # characters of a value
+OF_NETWORK = ("model", "size", "fit", "window")
+WHOLE = (0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value of a field, and the file or flag that gives it."""
+
+    value: Any
+    source: str
+
+    def __str__(self) -> str:
+        text = str(self.value)
+        return f"{text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + ' …'} ({self.source})"
+
+
+def override(before: dict[str, Given], after: dict[str, Given]) -> dict[str, Given]:
+    """Both, where those of `after` hold; a line for each field that they change."""
+    for name, field in after.items():
+        if name in before and before[name].value != field.value:
+            print(f"{name:12} {field} overrides {before[name]}")
+    return before | after
+
+
+@dataclass(frozen=True)
+class HandedOn:
+    """What a run hands on to one that starts from its weights.
+
+    Where its data are, and while they are the same, the photos that it held out, since its weights know all others;
+    and what its network is. `network` has the window that was found, `stated` the one that its recipe asked for.
+    """
+
+    run: Path
+    data: str
+    split: Path | None
+    stated: dict[str, Any]
+    network: dict[str, Any]
+
+    def check(self, given: dict[str, Given]):
+        """Raises UserError for a field that contradicts what the network is."""
+        for name in OF_NETWORK:
+            own = self.network[name]
+            allowed = (own, self.stated[name], WHOLE if own == "whole" else own)
+            if name in given and given[name].value not in allowed:
+                raise UserError(f"{name} {given[name]} contradicts --init {self.run}, which has {own}; leave it out")

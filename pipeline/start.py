@@ -61,7 +61,7 @@ def check_unseen(options: NetworkOptions, data: TrainingData, held_out: np.ndarr
     """
     flag, path = _source(options)
     run = Run(path.parent) if path else None
-    if not run or not run.split.exists() or run.about_data()["fingerprint"] != data.pack.fingerprint:
+    if not run or not run.split.exists() or run.about_data().fingerprint != data.pack.fingerprint:
         return  # no run, or one of other photos
     seen = set(data.pack.names[held_out]) - set(run.held_out_names())
     if seen:
@@ -72,7 +72,9 @@ def check_unseen(options: NetworkOptions, data: TrainingData, held_out: np.ndarr
 def _source(options: NetworkOptions) -> tuple[str, Path | None]:
     """The flag that says where a network starts, and the file of weights that it names."""
     if options.init:
-        return f"--init {options.init}", find_run(options.init, options.init).best
+        run = find_run(options.init, options.init)
+        run.recipe()  # raises where it is not what the run was made with
+        return f"--init {options.init}", run.best
     flag = f"--weights {options.weights}"
     return flag, None if options.weights in ("imagenet", "none") else Path(options.weights)
 

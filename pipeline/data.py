@@ -14,7 +14,7 @@ from pipeline.metrics import Scores, bring_home, mean_shape, score
 from pipeline.pack import Pack, open_pack
 from pipeline.recipe import Recipe
 from pipeline.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
-from pipeline.symmetry import NoSymmetry, find_permutation, read_permutation
+from pipeline.symmetry import FORMAT, NoSymmetry, find_permutation, read_permutation
 from pipeline.window import Shares, find_window, shares_of
 
 NUM_NAMED = 3
@@ -168,6 +168,6 @@ def _permutation(wanted, pack, train):
     try:
         partners = find_permutation(pack.values, train)
     except NoSymmetry as reason:
-        return None, f"no left/right symmetry, mirroring is off: {reason}"
+        return None, f"no left/right symmetry, mirroring is off: {reason}; --permutation FILE gives it: {FORMAT}"
     pairs = int((partners != np.arange(len(partners))).sum()) // 2
     return partners, f"found: {pairs} pairs of points, {len(partners) - 2 * pairs} on the axis"

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.console import Console, recorded_console
 from pipeline.errors import run_script
-from pipeline.recipe import Recipe, parse_command
+from pipeline.recipe import Command, Recipe, parse_command
 from pipeline.stopping import Stopped, terminated_as_interrupted
 
 if TYPE_CHECKING:
-    from pipeline.console import Console
     from pipeline.metrics import Scores
     from pipeline.runs import Run
 
@@ -20,27 +20,29 @@ NOT_LEARNED = 0.7  # of the mean shape's error
 
 
 def main():
-    command = parse_command(sys.argv[1:])
-
-    # What follows needs torch, which takes seconds to import; --help does not wait for it.
-    from pipeline.console import recorded_console
-    from pipeline.runs import find_run, fold_runs
-
-    place = command.recipe.run
-    data, cache = (Path(os.path.realpath(path)) for path in (place.data, place.cache))  # a loop of links stays as it is
-    recipe = replace(command.recipe, run=replace(place, data=data, cache=cache))
     try:
         with terminated_as_interrupted(), recorded_console() as console:
-            if command.folds or (command.resume and fold_runs(command.resume)):
-                train_folds(recipe, console, command.folds, command.resume)
-            else:
-                train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
+            run_command(parse_command(sys.argv[1:]), console)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.status)
 
 
-def train_run(recipe: Recipe, console: "Console", earlier: "Run | None", folder: Path | None = None):
+def run_command(command: Command, console: Console):
+    """Trains what the command asks for."""
+    # What follows needs torch, which takes seconds to import; --help does not wait for it.
+    from pipeline.runs import find_run, fold_runs
+
+    options = command.recipe.run
+    data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
+    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
+    if command.folds or (command.resume and fold_runs(command.resume)):
+        train_folds(recipe, console, command.folds, command.resume)
+    else:
+        train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
+
+
+def train_run(recipe: Recipe, console: Console, earlier: "Run | None", folder: Path | None = None):
     """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
     from pipeline.batches import parse_chain
     from pipeline.checkpoint import load_checkpoint
@@ -137,7 +139,7 @@ def say_result(run: "Run", history: list[dict[str, float]], floor: "Scores"):
     print(f"submission   python predict.py --run {run.folder}")
 
 
-def train_folds(recipe: Recipe, console: "Console", count: int | None, earlier: Path | None):
+def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None):
     """Trains each fold in turn, or goes on with them, and keeps what each predicts of what it held out."""
     import numpy as np
 

@@ -10,11 +10,12 @@ import numpy as np
 from augment import Window
 from pipeline import contest
 from pipeline.errors import Faults, UserError
+from pipeline.flip_indices import FORMAT, read_permutation
 from pipeline.metrics import Scores, bring_home, mean_shape, score
 from pipeline.pack import Pack, open_pack
 from pipeline.recipe import Recipe
 from pipeline.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
-from pipeline.symmetry import FORMAT, NoSymmetry, find_permutation, read_permutation
+from pipeline.symmetry import NoSymmetry, find_permutation
 from pipeline.window import Shares, find_window, shares_of
 
 NUM_NAMED = 3

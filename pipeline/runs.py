@@ -33,9 +33,9 @@ from pipeline.data import TrainingData
 from pipeline.environment import environment
 from pipeline.errors import UserError
 from pipeline.files import digest, parse_json, read_bytes, sealed, unsealed, write_text
+from pipeline.flip_indices import check_permutation
 from pipeline.metrics import Scores
 from pipeline.recipe import CHANGEABLE_ON_RESUME, PhotoOptions, Recipe, changes, flatten, read_recipe, to_yaml
-from pipeline.symmetry import read_permutation
 from pipeline.window import WHOLE, Shares
 
 MAX_NAME = 60
@@ -99,11 +99,11 @@ class Run:
 
     def partners(self, num_points: int) -> np.ndarray | None:
         """(K,) partners of the points under mirroring, None where there is no mirroring."""
-        return read_permutation(self.permutation, num_points) if self._mirrors() else None
+        partners = self._partners()
+        return None if partners is None else check_permutation(partners, num_points, source=str(self.permutation))
 
-    def _mirrors(self):
-        partners = parse_json(self.permutation, self._content("permutation.json"), list[int] | None)  # type: ignore[arg-type]
-        return partners is not None
+    def _partners(self) -> object:
+        return parse_json(self.permutation, self._content("permutation.json"), object)
 
     @property
     def views(self) -> Path:
@@ -142,7 +142,7 @@ class Run:
     def photo_options(self) -> PhotoOptions:
         """The recipe's, with the window, the split and the permutation that the run was made with."""
         self.held_out_names()
-        permutation = str(self.permutation) if self._mirrors() else "none"
+        permutation = "none" if self._partners() is None else str(self.permutation)
         return replace(self.recipe().photos, split=self.split, permutation=permutation)
 
     def add_environment(self, device: str):

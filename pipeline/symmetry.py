@@ -9,20 +9,14 @@ partner is the right hand all the same. Where as many are seen from behind as fr
 nothing had to be renumbered; a permutation without pairs is therefore refused.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import PCA
 
-from pipeline.errors import UserError
 from pipeline.shape_model import fit_shapes
 
-FORMAT = "a JSON list with the number of each point's partner, its own where a point lies on the axis"
-
-MAX_BYTES = 10_000_000  # of a file with a permutation
 MIN_SHAPES = 50
 MAX_SHAPES = 2000
 MIN_KNOWN = 3  # points of a shape that is not complete
@@ -169,8 +163,8 @@ def _chosen(points, samples):
     """
     chosen = np.random.default_rng(0).permutation(samples)[: 2 * MAX_SHAPES]
     shapes = np.asarray(points[np.sort(chosen)], np.float64)
-    known = np.isfinite(shapes).all(axis=2)
-    enough = known.all(axis=1)
+    known = np.asarray(np.isfinite(shapes).all(axis=2))
+    enough = np.asarray(known.all(axis=1))
     if enough.sum() < MIN_SHAPES:
         enough = known.sum(axis=1) >= min(MIN_KNOWN, known.shape[1])
     shapes, known = shapes[enough][:MAX_SHAPES], known[enough][:MAX_SHAPES]
@@ -192,33 +186,3 @@ def _normalised(shapes):
 
 def _mirrored(shapes):
     return shapes * (-1.0, 1.0)
-
-
-def read_permutation(path: Path, num_points: int, *, flag: str = "--permutation") -> np.ndarray:
-    """(K,) int: the permutation in a file, a JSON list with the partner of each point.
-
-    Raises UserError of one line that names `flag` and the file where it is none; `flag` may be empty.
-    """
-    source = f"{flag} {path}".strip()
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{source}: not a regular file; it takes {FORMAT}")
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{source}: {path.stat().st_size:,} bytes are too many; it takes {FORMAT}")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{source}: {str(error).splitlines()[0]}; it takes {FORMAT}") from error
-    return check_permutation(found, num_points, source=source)
-
-
-def check_permutation(found: object, num_points: int, *, source: str) -> np.ndarray:
-    """(K,) int: what JSON holds, if it is a permutation that undoes itself. Raises UserError where it is not."""
-    whole = isinstance(found, list) and all(type(partner) is int for partner in found)  # True is an int, and 1.0 is 1
-    if not whole or sorted(found) != list(range(num_points)):
-        raise UserError(f"{source}: not a list of whole numbers that names each of the points 0..{num_points - 1} once")
-    permutation = np.array(found, int)
-    if (wrong := permutation[permutation] != np.arange(num_points)).any():
-        point = wrong.argmax()
-        partner = permutation[point]
-        raise UserError(f"{source}: {point} has partner {partner}, whose partner is {permutation[partner]}")
-    return permutation

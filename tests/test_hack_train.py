@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import hack_train
+from pipeline.console import recorded_console
 from pipeline.metrics import Scores
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
@@ -51,9 +52,13 @@ def test_a_stopped_run_and_stopped_folds_say_what_resumes_them(contest, tmp_path
     monkeypatch.setattr("pipeline.training.train", stop)
     recipe: Recipe = recipe_of(contest, tmp_path / "a b", "-e", "1")
     folders: set[Path] = set()
-    for work in (lambda: hack_train.train_run(recipe, None), lambda: hack_train.train_folds(recipe, 2, None)):
-        with pytest.raises(Stopped):
-            work()
+    works = (
+        lambda console: hack_train.train_run(recipe, console, None),
+        lambda console: hack_train.train_folds(recipe, console, 2, None),
+    )
+    for work in works:
+        with pytest.raises(Stopped), recorded_console() as console:
+            work(console)
         *_, last = lines = capsys.readouterr().out.splitlines()
         (folder,) = set((tmp_path / "a b/runs").iterdir()) - folders
         folders.add(folder)

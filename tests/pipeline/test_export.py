@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from pipeline import export
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.export import FORMATS, worst_difference
+from pipeline.metrics import Scores
 from pipeline.photos import read_photo
 from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
-from pipeline.runs import Run
+from pipeline.runs import AboutData, Run
 from pipeline.submission import read_submission
 
 pytest.importorskip("onnxruntime", reason="exports need onnx, onnxscript and onnxruntime")
@@ -75,7 +77,8 @@ def run(contest, tmp_path):
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     run.write_recipe(recipe)
-    (run.folder / "data.json").write_text(json.dumps({"window": [0.1, 0.1, 0.8]}))
+    about = AboutData("0", 1, 1, Scores(1, 1, 1, 1), (0.1, 0.1, 0.8))
+    (run.folder / "data.json").write_text(json.dumps(asdict(about)))
     names = sorted(path.name for path in (data / "train/images").iterdir())
     run.split.write_text("\n".join(names[:20]))
     run.permutation.write_text("null")

@@ -183,8 +183,8 @@ def test_the_doubtful_photos_are_in_the_order_of_their_captions(monkeypatch, tmp
 def test_the_worst_photos_are_in_the_order_of_their_captions(monkeypatch):
     drawn = captured(monkeypatch, report)
     errors = np.random.default_rng(0).uniform(0, 99, 20)
-    writer = SimpleNamespace(add_image=lambda *_, **__: None)
-    reporting = SimpleNamespace(NUM_WORST=8, writer=writer, run=SimpleNamespace(picture=lambda name: name))
+    writers = {"train": SimpleNamespace(add_image=lambda *_, **__: None)}
+    reporting = SimpleNamespace(NUM_WORST=8, splits=writers, run=SimpleNamespace(picture=lambda name: name))
     report.Report.worst(
         reporting,
         "train",

@@ -92,7 +92,7 @@ def test_a_recipe_with_nothing_to_show_or_a_fault_is_refused(augment, said, cont
     ("flags", "said"),
     [
         (["--config", "no.yaml"], "no.yaml cannot be read"),
-        (["--config", "."], r"\. cannot be read"),
+        (["--config", "."], r"\. is not a regular file"),
         (["--data", "no"], "--data takes the folder"),
         (["--seed", "-1"], "--seed -1"),
         (["--size", "8"], "--size 8"),

@@ -1,6 +1,7 @@
 """Where a network starts: what cannot be had is refused at once, and so is what would make another experiment of it."""
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from models import build_network
 from pipeline.checkpoint import save_checkpoint
 from pipeline.errors import UserError
+from pipeline.metrics import Scores
 from pipeline.recipe import NetworkOptions, parse_command
-from pipeline.runs import Run
+from pipeline.runs import AboutData, Run
 from pipeline.start import check_unseen, load_run_network, make_network, read_start
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
@@ -28,7 +30,8 @@ def run(tmp_path) -> Run:
     network = build_network(recipe.network.model, SHAPE, 64)
     save_checkpoint(found.best, {"network": network.state_dict(), "epoch": 0})
     found.split.write_text("b\nd\n")
-    (found.folder / "data.json").write_text(json.dumps({"fingerprint": "faces", "window": [0.1, 0.1, 0.8]}))
+    about = AboutData("faces", 4, 2, Scores(1, 1, 1, 1), (0.1, 0.1, 0.8))
+    (found.folder / "data.json").write_text(json.dumps(asdict(about)))
     return found
 
 

@@ -13,7 +13,8 @@ from demo.head import Head
 from pipeline import symmetry
 from pipeline.contest import LANDMARKS, find_contest, read_landmarks
 from pipeline.errors import Faults, UserError
-from pipeline.symmetry import NoSymmetry, read_permutation
+from pipeline.flip_indices import read_permutation
+from pipeline.symmetry import NoSymmetry
 from tests.partners import NUM_POINTS, PARTNERS
 
 MIRROR68 = [

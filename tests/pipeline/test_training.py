@@ -317,7 +317,7 @@ def scalars(run, folder, tag):
 def test_tensorboard_shows_each_step_and_epoch_once_after_a_resume(contest, tmp_path, monkeypatch):
     """An epoch was lost when a run went on at its end; and pictures lay at epochs where scalars lie at steps."""
     monkeypatch.setattr(module, "draw_worst", DRAW_WORST)
-    monkeypatch.setattr(report_module, "gallery", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(report_module, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(module, "READ_EVERY", 3)
     recipe = recipe_of(contest, tmp_path, "-e", "3")
     for cut_at in (4, 6):  # the end of an epoch, and a step that is not read yet; then some that no checkpoint has

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo_contest
-SOURCES := augment models pipeline demo benchmarks hack_train.py predict.py
+SOURCES := augment models pipeline tools demo benchmarks hack_train.py predict.py
 
 .PHONY: help demo tests check format lint types pictures clear
 .DEFAULT_GOAL := help

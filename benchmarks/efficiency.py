@@ -17,23 +17,23 @@ import torch
 
 from augment import parse_augmenters
 from benchmarks.results import write_result
-from pipeline.batches import epoch_order, training_batches
-from pipeline.data import load_training_data, mean_shape_score
-from pipeline.device import autocast, choose_device, choose_precision
-from pipeline.loss import sample_losses
+from pipeline.data.dataset import load_training_data, mean_shape_score
+from pipeline.data.loader import epoch_order, training_batches
+from pipeline.networks import make_network
 from pipeline.progress import PlainProgress
 from pipeline.recipe import Recipe, parse_command
-from pipeline.report import Report
-from pipeline.runs import create_run
-from pipeline.start import make_network
+from pipeline.runtime import Runtime
 from pipeline.stopping import StopRequest
-from pipeline.training import Sitting, Training, train_epoch
+from pipeline.training.callbacks import Report
+from pipeline.training.losses import sample_losses
+from pipeline.training.new_run import create_run
+from pipeline.training.trainer import Sitting, Training, train_epoch
 
 ROUNDS = 11
 STEPS = 25
 
 
-def say_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: str, num_points: int):
+def print_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: str, num_points: int):
     """Prints and writes what came of the rounds."""
     ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
     print(f"efficiency {statistics.median(ratios):.3f}   (rounds: {', '.join(f'{ratio:.3f}' for ratio in ratios)})")
@@ -57,20 +57,19 @@ def main():
     recipe = parse_command(
         [*sys.argv[1:], "--weights", "none", "--epochs", "1000", "--checkpoint-minutes", "1e9"]
     ).recipe
-    device = choose_device(gpu=recipe.run.gpu)
-    precision = choose_precision(recipe.network.precision, device)
+    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     data = load_training_data(recipe)
     data = replace(data, train=data.train[: STEPS * recipe.optimiser.batch_size])
     network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=0)
-    training = Training(network, recipe, data, device, precision)
+    training = Training(network, recipe, data, runtime)
     chain = parse_augmenters(recipe.augmentation.augment)
     sitting = Sitting(training, PlainProgress(1.0, "training", unit="", clock=lambda: 0.0), StopRequest())
     place = {"seed": 0, "epoch": 0}
     order = epoch_order(data.train, **place, batch_size=recipe.optimiser.batch_size)
-    batch = next(iter(training_batches(data.pack, order[:1], chain, data.permutation, **place, device=device)))
+    batch = next(iter(training_batches(data.pack, order[:1], chain, data.permutation, **place, device=runtime.device)))
 
     def wait():
-        if device.type == "cuda":
+        if runtime.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -82,7 +81,7 @@ def main():
     def fixed():
         """The bare step: forward, loss, backward, clip, step, on one batch."""
         for _ in order:
-            with autocast(device, precision):
+            with runtime.autocast():
                 predicted = training.network(batch.images)
             loss = sample_losses(predicted, batch, beta=recipe.loss.beta).mean()
             training.optimiser.zero_grad()
@@ -105,7 +104,7 @@ def main():
                 work()
                 rates[name].append(len(order) * recipe.optimiser.batch_size / (wait() - begun))
         report.close()
-    say_efficiency(recipe, rates, precision, data.num_points)
+    print_efficiency(recipe, rates, runtime.precision, data.num_points)
 
 
 if __name__ == "__main__":

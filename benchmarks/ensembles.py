@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.results import write_result
+from pipeline.inference.submission import read_submission
 from pipeline.metrics import normalised_mean_error, photo_errors
-from pipeline.submission import read_submission
 
 ROOT = Path(__file__).parents[1]
 FOLDS = 5

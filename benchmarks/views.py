@@ -15,14 +15,14 @@ import torch
 import ttach
 
 from augment import Window
-from augment.merge import merge
 from benchmarks.results import write_result
 from models import build_network
-from pipeline.device import autocast, choose_device, choose_precision
-from pipeline.pack import Squares
-from pipeline.predictions import predict_views
+from pipeline.data.pack import Squares
+from pipeline.inference.merge import merge
+from pipeline.inference.predict import predict_views
+from pipeline.inference.tta import parse_views
 from pipeline.recipe import VIEWS
-from pipeline.views import parse_views
+from pipeline.runtime import Runtime
 
 MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 128, 64, 971
 WINDOW = Window(square=160, left=16, top=16, size=SIZE)
@@ -48,28 +48,27 @@ def ratios(works: dict[str, Callable[[], None]], base: dict[str, str]) -> dict[s
 
 @torch.no_grad()
 def main():
-    device = choose_device(gpu="--gpu" in sys.argv)
-    precision = choose_precision("auto", device)
+    runtime = Runtime.choose(gpu="--gpu" in sys.argv)
     rng = np.random.default_rng(0)
-    num_photos = BATCH * (16 if device.type == "cuda" else 2)
+    num_photos = BATCH * (16 if runtime.device.type == "cuda" else 2)
     squares = rng.integers(0, 256, (num_photos, WINDOW.square, WINDOW.square, 3), dtype=np.uint8)
     names = np.arange(num_photos).astype(str)
     pack = Squares(squares, np.tile(WINDOW.matrix, (num_photos, 1, 1)), WINDOW, names)
-    network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE).to(device).eval()
+    network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE).to(runtime.device).eval()
     images = torch.from_numpy(WINDOW.cut(squares).copy()).permute(0, 3, 1, 2)
     partners = np.arange(NUM_POINTS)
 
     def passes(count):
         """`count` forward passes over the photos, and nothing else."""
         for start in range(0, num_photos, BATCH):
-            batch = images[start : start + BATCH].to(device)
+            batch = images[start : start + BATCH].to(runtime.device)
             for _ in range(count):
-                with autocast(device, precision):
+                with runtime.autocast():
                     network(batch).cpu()
 
     def ours(views):
         for _, points, counts in predict_views(
-            network, pack, np.arange(num_photos), views, partners, device=device, precision=precision, batch_size=BATCH
+            network, pack, np.arange(num_photos), views, partners, runtime=runtime, batch_size=BATCH
         ):
             merge(points, np.ones(len(views)), counts)
 
@@ -77,14 +76,14 @@ def main():
         """The network as ttach wants it: (B, 2 K) keypoints as shares of the image."""
 
         def forward(self, batch):
-            with autocast(device, precision):
+            with runtime.autocast():
                 return (network(batch) / SIZE).flatten(1)
 
     wrapped = ttach.KeypointsTTAWrapper(Flat(), ttach.Compose([ttach.HorizontalFlip()]), scaled=True)
 
     def ttachs():
         for start in range(0, num_photos, BATCH):
-            wrapped(images[start : start + BATCH].to(device)).cpu()
+            wrapped(images[start : start + BATCH].to(runtime.device)).cpu()
 
     flips = parse_views([[], MIRROR], size=SIZE, mirroring=True, source="views")
     all_views = parse_views(VIEWS, size=SIZE, mirroring=True, source="views")
@@ -101,10 +100,10 @@ def main():
     write_result(
         "views",
         {
-            "network": f"{MODEL} at {SIZE} px, {precision}, batches of {BATCH}, {NUM_POINTS} points",
+            "network": f"{MODEL} at {SIZE} px, {runtime.precision}, batches of {BATCH}, {NUM_POINTS} points",
             "time over that of the forward passes": {name: round(ratio, 3) for name, ratio in over.items()},
         },
-        gpu=device.type == "cuda",
+        gpu=runtime.device.type == "cuda",
     )
 
 

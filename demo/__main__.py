@@ -8,8 +8,8 @@ from annotated_types import Ge
 from tyro.conf import Positional
 
 from demo.contest import write_contest
+from pipeline.cli import parse_flags
 from pipeline.errors import run_script
-from pipeline.flags import parse_flags
 
 
 @dataclass(frozen=True)

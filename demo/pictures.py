@@ -8,14 +8,14 @@ import numpy as np
 from tyro.conf import Positional
 
 from demo.photo import draw_photo
-from pipeline.batches import parse_chain
+from pipeline.cli import parse_flags
+from pipeline.data.drawing import POINTS, draw_points, grid, resized, scaled, write_picture
+from pipeline.data.loader import parse_chain
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder
-from pipeline.flags import parse_flags
-from pipeline.pictures import POINTS, draw_points, grid, resized, scaled, write_picture
 from pipeline.recipe import read_recipe
 from pipeline.runs import find_run
-from pipeline.sheet import EVERYTHING, augmenters_sheet, draws_sheet, some_photos
+from tools.augment_sheet import EVERYTHING, augmenters_sheet, draws_sheet, some_photos
 
 NUM_DRAWN = 12
 COLUMNS = 6

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from tyro.conf import Positional
 
-from pipeline.data import load_test_data
+from pipeline.cli import parse_flags
+from pipeline.data.dataset import load_test_data
 from pipeline.errors import UserError, run_script
-from pipeline.flags import parse_flags
+from pipeline.inference.submission import read_submission
 from pipeline.metrics import bring_home, score
+from pipeline.networks import load_run_network
 from pipeline.runs import find_run
-from pipeline.start import load_run_network
-from pipeline.submission import read_submission
 
 NOT_LEARNED = 0.5  # of the mean shape's error
 

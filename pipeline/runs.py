@@ -15,12 +15,9 @@ that was cut or exchanged is an error, not another split or permutation.
 import csv
 import io
 import json
-import re
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,16 +26,13 @@ import yaml
 from annotated_types import Ge, Le
 from filelock import FileLock, Timeout
 
-from pipeline.data import TrainingData
 from pipeline.environment import environment
 from pipeline.errors import UserError
-from pipeline.files import digest, parse_json, read_bytes, sealed, unsealed, write_text
+from pipeline.files import digest, parse_json, read_bytes, unsealed, write_text
 from pipeline.flip_indices import check_permutation
 from pipeline.metrics import Scores
-from pipeline.recipe import CHANGEABLE_ON_RESUME, PhotoOptions, Recipe, changes, flatten, read_recipe, to_yaml
-from pipeline.window import WHOLE, Shares
-
-MAX_NAME = 60
+from pipeline.precedence import WHOLE
+from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, read_recipe, to_yaml
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class AboutData:
     num_train: int
     num_validation: int
     mean_shape: Scores
-    window: Shares = WHOLE  # the first runs had none
+    window: tuple[float, float, float] = WHOLE  # the first runs had none
 
 
 @dataclass(frozen=True)
@@ -175,12 +169,10 @@ class Run:
     def about_data(self) -> AboutData:
         return parse_json(self.folder / "data.json", self._content("data.json"), AboutData)
 
-    def check_data(self, data: TrainingData):
-        """Raises UserError when the data are not those that the run was made with."""
-        if self.about_data().fingerprint != data.pack.fingerprint:
-            raise UserError(
-                f"{self.folder} was trained on other photos or points than {data.pack.folder}; start a new run"
-            )
+    def check_data(self, fingerprint: str, source: Path):
+        """Raises UserError when the data of `source` are not those that the run was made with."""
+        if self.about_data().fingerprint != fingerprint:
+            raise UserError(f"{self.folder} was trained on other photos or points than {source}; start a new run")
 
     def read_metrics(self) -> list[dict[str, float]]:
         """The rows of the table, one an epoch. Raises UserError where it is damaged."""
@@ -205,54 +197,6 @@ class Run:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.metrics, text.getvalue())
-
-
-def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Path | None = None) -> Run:
-    """Writes what is known before training into a new folder; `floor` is the mean shape's score."""
-    run = Run(folder or new_folder(recipe))
-    run.folder.mkdir(exist_ok=True)
-    try:
-        _write_what_is_known(run, recipe, data, floor)
-    except BaseException:
-        shutil.rmtree(run.folder, ignore_errors=True)  # nobody could resume it
-        raise
-    return run
-
-
-def _write_what_is_known(run, recipe, data, floor):
-    about = AboutData(data.pack.fingerprint, len(data.train), len(data.validation), floor, data.window)
-    texts = {
-        "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
-        "permutation.json": json.dumps(None if data.permutation is None else data.permutation.tolist()),
-        "data.json": json.dumps(asdict(about), indent=1),
-    }
-    for name, text in texts.items():
-        write_text(run.folder / name, text)
-    fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}
-    manifest = Manifest({name: digest(text.encode()) for name, text in texts.items()}, fixed)
-    write_text(run.folder / "manifest.json", sealed(asdict(manifest)))
-    run.write_recipe(recipe)  # last: with it the run can be resumed
-
-
-def new_folder(recipe: Recipe) -> Path:
-    """Makes a folder below the recipe's `runs`, with a name that is not taken."""
-    folder = recipe.run.runs / folder_name(recipe, time.strftime("%Y%m%d-%H%M%S"))
-    for path in (folder, *(folder.with_name(f"{folder.name}-{again}") for again in range(2, 100))):
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return path
-    raise UserError(f"--runs {recipe.run.runs}: {folder.name} and 99 more of its name are there; give another --name")
-
-
-def folder_name(recipe: Recipe, now: str) -> str:
-    """`<time>_<name>_<model>_<size>px`, of letters, digits, dots, dashes and underscores alone.
-
-    That much stays true whatever a resumed run changes; all in which a recipe is no default stands in changes.yaml.
-    """
-    parts = (now, recipe.run.name, recipe.network.model, f"{recipe.photos.size}px")
-    return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.")[:MAX_NAME].strip("-.") or "run" for part in parts)
 
 
 def find_run(folder: Path | None, runs: Path) -> Run:

@@ -12,11 +12,12 @@ from pipeline.metrics import Scores
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
 from pipeline.stopping import Stopped
+from pipeline.training import session
 
 
 def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     """As when --minutes were used up before the first one: it was a traceback."""
-    hack_train.say_result(Run(tmp_path), [], Scores(1, 1, 1, 1))
+    session.print_result(Run(tmp_path), [], Scores(1, 1, 1, 1))
     assert "raise --minutes" in capsys.readouterr().out
 
 
@@ -25,7 +26,7 @@ def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, n
     def stop(*_):
         raise Stopped(number)
 
-    monkeypatch.setattr(hack_train, "train_run", stop)
+    monkeypatch.setattr(session, "train_run", stop)
     monkeypatch.setattr("sys.argv", ["hack_train.py"])
     with pytest.raises(SystemExit) as caught:
         hack_train.main()
@@ -34,7 +35,7 @@ def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, n
 
 
 def test_sigterm_while_photos_are_packed_ends_with_a_line(monkeypatch, capsys):
-    monkeypatch.setattr(hack_train, "train_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(session, "train_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr("sys.argv", ["hack_train.py"])
     with pytest.raises(SystemExit) as caught:
         hack_train.main()
@@ -44,17 +45,17 @@ def test_sigterm_while_photos_are_packed_ends_with_a_line(monkeypatch, capsys):
 
 def test_a_stopped_run_and_stopped_folds_say_what_resumes_them(contest, tmp_path, monkeypatch, capsys):
     """Of folds the whole loop ends, and their folder is named."""
-    from tests.pipeline.test_training import recipe_of
+    from tests.pipeline.training.test_trainer import recipe_of
 
     def stop(training, *_):
         raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr("pipeline.training.train", stop)
+    monkeypatch.setattr("pipeline.training.session.train", stop)
     recipe: Recipe = recipe_of(contest, tmp_path / "a b", "-e", "1")
     folders: set[Path] = set()
     works = (
-        lambda console: hack_train.train_run(recipe, console, None),
-        lambda console: hack_train.train_folds(recipe, console, 2, None),
+        lambda console: session.train_run(recipe, console, None),
+        lambda console: session.train_folds(recipe, console, 2, None),
     )
     for work in works:
         with pytest.raises(Stopped), recorded_console() as console:
@@ -62,5 +63,5 @@ def test_a_stopped_run_and_stopped_folds_say_what_resumes_them(contest, tmp_path
         *_, last = lines = capsys.readouterr().out.splitlines()
         (folder,) = set((tmp_path / "a b/runs").iterdir()) - folders
         folders.add(folder)
-        assert last == f"stopped      to go on: python hack_train.py --resume '{folder}'"
+        assert last == f"stopped      to resume: python hack_train.py --resume '{folder}'"
         assert "fold 1" not in lines

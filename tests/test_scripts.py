@@ -15,8 +15,8 @@ import torch
 
 from pipeline.checkpoint import load_checkpoint
 from pipeline.runs import Run
-from pipeline.score import score_submission
 from tests.scripts import ROOT, SMALL, call, call_process, command, train
+from tools.score import score_submission
 
 
 def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
@@ -97,7 +97,7 @@ def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_p
     (killed,) = {path.parent for path in (folder / "runs").glob("*/recipe.yaml")}
     status, out, err = call("hack_train.py", folder, "--resume", killed)
     assert status == 0, err
-    assert "goes on      from" in out
+    assert "resuming     from" in out
     for name in ("best.pt", "last.pt"):
         one, other = load_checkpoint(whole / name), load_checkpoint(killed / name)
         for key, tensor in one["network"].items():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from demo import pictures
+from pipeline.data.drawing import GAP, POINTS
 from pipeline.errors import UserError
-from pipeline.pictures import GAP, POINTS
 
 
 def test_a_run_that_has_predicted_no_test_photos_is_refused_with_the_command_that_does(tmp_path, monkeypatch):

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from augment import Window
-from pipeline.contest import LANDMARKS, read_groups, read_landmarks, read_test_points
+from pipeline.data.contest import LANDMARKS, read_groups, read_landmarks, read_test_points
+from pipeline.data.pack import open_pack
+from pipeline.data.photos import MAX_PIXELS, BrokenPhoto, difference_hash, read_photo
 from pipeline.errors import Faults
-from pipeline.pack import open_pack
-from pipeline.photos import MAX_PIXELS, BrokenPhoto, difference_hash, read_photo
 from tests.fuzz.mutations import mutate
 
 NUM_CASES = int(os.environ.get("FUZZ_CASES", "50"))  # of each test
@@ -117,7 +117,7 @@ def read(path):
 
 
 def test_a_pack_in_a_damaged_cache_is_what_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.pack.sync", lambda path: None)
+    monkeypatch.setattr("pipeline.data.pack.sync", lambda path: None)
     (tmp_path / "train/images").mkdir(parents=True)
     for name in NAMES:
         Image.effect_noise((9, 8), 90).convert("RGB").save(tmp_path / "train/images" / name)

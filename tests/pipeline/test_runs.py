@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.recipe import parse_command
-from pipeline.runs import Run, find_run, fold_runs, folder_name
+from pipeline.runs import Run, find_run, fold_runs
+from pipeline.training.new_run import folder_name
 from tests.scripts import call
 
 

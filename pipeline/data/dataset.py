@@ -1,0 +1,174 @@
+"""What a training run needs of the data, found before it starts: packs, split, permutation, mean shape."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from augment import Window
+from pipeline.data import contest
+from pipeline.data.pack import Pack, open_pack
+from pipeline.data.roi import Shares, find_window, shares_of
+from pipeline.data.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
+from pipeline.data.symmetry import NoSymmetry, find_permutation
+from pipeline.errors import Faults, UserError
+from pipeline.flip_indices import FORMAT, read_permutation
+from pipeline.metrics import Scores, bring_home, mean_shape, score
+from pipeline.recipe import Recipe
+
+NUM_NAMED = 3
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """pack: all photos of train. train, validation: places in it. groups: (N,) numbers of what belongs together;
+    `grouping` says how they came. test: the photos of the test, where the contest has some.
+
+    permutation: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
+    mean_shape: (K, 2) of the photos that are trained on, in pixels of the window. window: which part of the square
+    that is.
+    """
+
+    pack: Pack
+    train: np.ndarray
+    validation: np.ndarray
+    groups: np.ndarray
+    grouping: str
+    test: Pack | None
+    permutation: np.ndarray | None
+    symmetry: str
+    mean_shape: np.ndarray
+    window: Shares
+
+    @property
+    def num_points(self) -> int:
+        return len(self.mean_shape)
+
+
+def load_training_data(recipe: Recipe) -> TrainingData:
+    """Reads and checks all that the contest's folder holds, the test's part too, then splits the photos.
+
+    Raises UserError with every fault of the data, before anything is trained.
+    """
+    options = recipe.photos
+    table, window, pack, test, given = _open_contest(recipe)
+    near = near_duplicate_groups(pack.hashes)
+    groups = near if given is None else unite(given, near)
+    if options.split:
+        held_out = split_by_file(options.split, pack.names)
+    else:
+        held_out = split_by_groups(groups, share=1 - options.train_share, seed=recipe.run.seed)
+    train = np.flatnonzero(~held_out)
+    if len(unknown := np.flatnonzero(np.isnan(pack.values[train]).any(axis=2).all(axis=0))):
+        raise UserError(
+            f"{table}: {len(unknown)} points are missing in every photo that is trained on, "
+            f"number {unknown[0]} for one; remove their columns"
+        )
+    partners, symmetry = _permutation(options.permutation, pack, train)
+    return TrainingData(
+        pack=pack,
+        train=train,
+        validation=np.flatnonzero(held_out),
+        groups=groups,
+        grouping=describe_groups(given, near),
+        test=test,
+        permutation=partners,
+        symmetry=symmetry,
+        mean_shape=mean_shape(pack.fits, pack.values, train),
+        window=window,
+    )
+
+
+def _open_contest(recipe):
+    """The train table's path, the window, the packs of train and of the test, None without one, and the numbers of the
+    groups of `groups.csv`, None without it.
+    """
+    root, options = contest.find_contest(recipe.run.data), recipe.photos
+    table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
+    faults = Faults()
+    if options.window == "auto":
+        window = find_window(table, fit=options.fit, cache=recipe.run.cache)
+    else:
+        window = shares_of(options.window)
+    pack = _open(recipe, table, contest.read_landmarks, faults, window)
+    num_points = contest.count_points(table)
+    test = given = None
+    if num_points and asked.parent.exists():
+        test = _open(recipe, asked, partial(contest.read_test_points, num_points=num_points), faults, window)
+    if os.path.lexists(groups):
+        given = contest.read_groups(groups, pack.names.tolist() if pack else [], faults)
+    faults.refuse()
+    assert pack is not None
+    return table, window, pack, test, given
+
+
+def leaks(data: TrainingData) -> list[str]:
+    """What may make a score too good, a line each: a split of a user that cuts groups, test photos that are known."""
+    lines = []
+    crossing = data.validation[np.isin(data.groups[data.validation], data.groups[data.train])]
+    if len(crossing):
+        lines.append(
+            f"--split holds out {len(crossing):,} photos of which near-duplicates or others of their group are trained "
+            f"on: {_first(data.pack.names[crossing])}"
+        )
+    if data.test:
+        groups = near_duplicate_groups(np.concatenate([data.pack.hashes, data.test.hashes]))
+        known = np.isin(groups[len(data.pack) :], groups[: len(data.pack)])
+        if known.any():
+            names = _first(data.test.names[known])
+            lines.append(f"{known.sum():,} photos of the test are near-duplicates of photos of train: {names}")
+    return lines
+
+
+def _first(names):
+    return ", ".join(names[:NUM_NAMED].tolist()) + (" …" if len(names) > NUM_NAMED else "")
+
+
+def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack]:
+    """The table of the test photos and their pack, which has the same rows but for broken photos that are skipped.
+
+    Raises UserError with every fault of the data.
+    """
+    path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
+    read_asked = partial(contest.read_test_points, num_points=num_points)
+    faults = Faults()
+    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.window))
+    faults.refuse()
+    assert pack is not None
+    table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
+    faults.refuse()
+    return table, pack
+
+
+def _open(recipe, path, read_table, faults, window):
+    return open_pack(
+        path,
+        read_table,
+        cache=recipe.run.cache,
+        window=Window.of(window, recipe.photos.size),
+        fit=recipe.photos.fit,
+        faults=faults,
+        skip_bad_photos=recipe.run.skip_bad_photos,
+    )
+
+
+def mean_shape_score(data: TrainingData) -> Scores:
+    """What the mean shape scores on the validation photos: the floor, a network that does not look."""
+    fits, truth = data.pack.fits[data.validation], data.pack.values[data.validation]
+    return score(bring_home(fits, data.mean_shape), truth, data.groups[data.validation])
+
+
+def _permutation(wanted, pack, train):
+    """The partners, and how they were had in a few words."""
+    if wanted == "none":
+        return None, "mirroring is off"
+    if wanted != "auto":
+        return read_permutation(Path(wanted), pack.values.shape[1]), f"partners from {wanted}"
+    try:
+        partners = find_permutation(pack.values, train)
+    except NoSymmetry as reason:
+        return None, f"no left/right symmetry, mirroring is off: {reason}; --permutation FILE gives it: {FORMAT}"
+    pairs = int((partners != np.arange(len(partners))).sum()) // 2
+    return partners, f"found: {pairs} pairs of points, {len(partners) - 2 * pairs} on the axis"

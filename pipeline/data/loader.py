@@ -1,0 +1,115 @@
+"""Batches for training: photos of the pack, a view drawn for each, one warp, and the points where they went.
+
+The order of an epoch and the draws are functions of (seed, epoch), so that a run can go on anywhere. The next
+batch is made in the background while the network computes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from augment import Chain, Key, View, parse_augmenters, transform_points
+from augment.geometry import scale_of
+from augment.warp import on_device
+from pipeline.data.pack import Pack
+from pipeline.errors import UserError
+from pipeline.recipe import Recipe
+
+NUM_PROBES = 64  # draws that show whether a chain keeps the size
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B augmented photos.
+
+    images: (B, 3, S, S) uint8. points: (B, K, 2) float32 in pixels of the images, NaN where missing.
+    inside: (B, K) bool, which of the points lie in the frame.
+    scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the window.
+    samples: (B,) places in the pack.
+    """
+
+    images: torch.Tensor
+    points: torch.Tensor
+    inside: torch.Tensor
+    scale: torch.Tensor
+    samples: np.ndarray
+
+
+def parse_chain(recipe: Recipe) -> Chain:
+    """The recipe's augmenters. Raises UserError for one that makes no sense, or that changes the size of the image."""
+    size = (recipe.photos.size, recipe.photos.size)
+    try:
+        chain = parse_augmenters(recipe.augmentation.augment)
+        found = chain.draw(Key(0, 0, np.arange(NUM_PROBES)), size).size
+    except ValueError as error:
+        raise UserError(f"augment: {error}") from error
+    if found != size:
+        raise UserError(f"augment: images of {found} pixels come out, --size is {recipe.photos.size}")
+    return chain
+
+
+def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
+    """The samples of an epoch in random order, cut into full batches; what is left over has its turn another time."""
+    order = np.random.default_rng((seed, epoch)).permutation(samples)
+    num_batches = max(1, len(order) // batch_size)
+    return [order[i * batch_size : (i + 1) * batch_size] for i in range(num_batches)]
+
+
+def make_batch(
+    pack: Pack, samples: np.ndarray, view: View, permutation: np.ndarray | None, device: torch.device
+) -> Batch:
+    """The photos of `samples` and their points through `view`."""
+    fits = pack.fits[samples]
+    points = view.move(transform_points(fits, pack.values[samples]), permutation)
+    scale = 1 / (scale_of(view.geometry, view.source) * scale_of(fits))
+    return Batch(
+        pack.window.then(view).warp(to_device(pack.squares[samples], device)),
+        on_device(points, device, np.float32),
+        on_device(view.inside(points), device),
+        on_device(scale, device, np.float32),
+        samples,
+    )
+
+
+def training_batches(
+    pack: Pack,
+    batches: list[np.ndarray],
+    chain: Chain,
+    permutation: np.ndarray | None,
+    *,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    size = pack.window.size
+
+    def make(samples):
+        view = chain.draw(Key(seed, epoch, samples), (size, size))
+        view = view.unmirrored() if permutation is None else view
+        return make_batch(pack, samples, view, permutation, device)
+
+    return in_background(make, batches)
+
+
+def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(B, S, S, 3) uint8 pixels as a (B, 3, S, S) channels-last tensor on `device`, without waiting for the copy."""
+    return on_device(pixels, device).permute(0, 3, 1, 2)
+
+
+def in_background(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`map(make, items)`, where a thread makes the next one while the last one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = None
+        for item in items:
+            coming, ready = pool.submit(make, item), coming
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()

@@ -1,0 +1,65 @@
+"""Reading a photo from a file, whole or not at all."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.data.headers import declared_size, jpeg_ends
+from pipeline.files import check_regular
+
+MAX_PIXELS = 2**28  # 0.8 GB in memory; a file of a few kilobytes can declare more than any memory holds
+MAX_BYTES = 2**31 - 1  # of a file, the most that OpenCV takes
+MAX_RATIO = 100  # of the sides: fitted by its short side, a longer photo would not fit into memory
+
+
+class BrokenPhoto(Exception):
+    """A photo that cannot be read; the text says why and how to mend it."""
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """The (height, width, 3) uint8 RGB pixels of a photo, turned as its EXIF says.
+
+    Raises BrokenPhoto where the file is missing, cut short, no image, or one of a size that no photo has.
+    """
+    content = _read(path)
+    if (size := declared_size(content)) is not None:
+        _check_size(path, *size)
+    if content.startswith(b"\xff\xd8") and not jpeg_ends(content):  # a decoder may fill the rest with grey
+        raise BrokenPhoto(f"{path} is cut short at {len(content):,} bytes; copy it again")
+    try:
+        photo = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
+    except cv2.error:  # of a size that OpenCV refuses, in a format whose header is not read here
+        photo = None
+    if photo is None:
+        raise BrokenPhoto(f"{path} is not an image that can be decoded ({len(content):,} bytes); replace it")
+    _check_size(path, *photo.shape[1::-1])
+    return photo
+
+
+def _read(path):
+    try:
+        check_regular(path)
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BrokenPhoto(f"{path} has {size:,} bytes; a photo has at most {MAX_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenPhoto(
+            f"{path} cannot be read: {error.strerror}; copy it there, or go on without it by --skip-bad-photos"
+        ) from error
+
+
+def _check_size(path, width, height):
+    if width * height > MAX_PIXELS:
+        raise BrokenPhoto(f"{path} is of {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}; make it smaller")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise BrokenPhoto(f"{path} is of {width:,} x {height:,} pixels, which is no photo; replace it")
+
+
+def difference_hash(photo: np.ndarray) -> np.ndarray:
+    """(32,) uint8: 256 bits that near-duplicate photos share, whether a grey pixel is darker than its right neighbour.
+
+    Source: "dHash", N. Krawetz, "Kind of Like That", hackerfactor.com, 2013, at 16 x 16.
+    """
+    grey = cv2.cvtColor(cv2.resize(photo, (17, 16), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    return np.packbits(grey[:, :-1] < grey[:, 1:])

@@ -1,0 +1,110 @@
+"""The window: the part of the fitted square that the network is shown, found from where the training points lie.
+
+Photos of a contest often have a wide margin around the face, much the same in all of them. A network that is shown
+what lies within sees the face larger in an image of the same size. As data it is (left, top, side) in shares of the
+square's side.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from pipeline.data.cache import claimed, content_key
+from pipeline.data.contest import read_landmarks
+from pipeline.data.pack import map_with_all_cores
+from pipeline.data.photos import BrokenPhoto, read_photo
+from pipeline.errors import Faults
+from pipeline.files import write_text
+from pipeline.precedence import WHOLE
+
+Shares = tuple[float, float, float]
+NUM_PHOTOS = 2000  # that are looked at
+READ = 0.9  # share of these that must be readable for what is found to be kept
+CUT = 0.005  # share of the photos that may have a point beyond one side of the window
+MARGIN = 0.05  # of what holds the points, on each side
+LARGEST, SMALLEST = 0.9, 0.5  # sides: more is not worth what it cuts, less would be a pack of more than four times
+DECIMALS = 4
+
+
+def shares_of(window: Literal["auto", "whole"] | Shares) -> Shares:
+    """The window of a recipe as shares; "auto", which is still to be found, is that of no run."""
+    assert window != "auto"
+    return WHOLE if window == "whole" else window
+
+
+def find_window(table: Path, *, fit: str, cache: Path) -> Shares:
+    """The smallest window that holds the points of nearly all photos of the train table, with a margin; where that is
+    not worth it, the whole square.
+
+    It is found once for the same table and photos, and kept in the cache. Faults are left to the pack to name.
+    """
+    known = cache / f"window-{content_key(table, fit, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST)}.json"
+    with claimed(known):
+        if known.exists() and (window := _read_window(known)):
+            return window
+        rows = read_landmarks(table, faults := Faults())
+        if faults.lines:
+            return WHOLE
+        points = points_in_square(table.parent / "images", rows.names, rows.values, fit)
+        window = window_of(points)
+        if len(points) >= READ * min(NUM_PHOTOS, len(rows.names)):
+            write_text(known, json.dumps(window))
+        return window
+
+
+def _read_window(path) -> Shares | None:
+    """What was found before, or None and a word where the file is damaged."""
+    try:
+        left, top, side = TypeAdapter(Shares).validate_json(path.read_bytes())
+    except ValueError:
+        left = top = side = 0.0
+    if SMALLEST <= side <= 1 and all(0 <= start <= 1 - side + 2 * 10.0**-DECIMALS for start in (left, top)):
+        return left, top, side
+    print(f"{path} is damaged; the window is found anew")
+    return None
+
+
+def describe_window(window: Shares) -> str:
+    left, top, side = window
+    place = f"from {left:.0%} of its width and {top:.0%} of its height"
+    return "the whole square" if side == 1 else f"{side:.0%} of the square's side, {place}"
+
+
+def window_of(points: np.ndarray) -> Shares:
+    """The window of (N, K, 2) points of N photos, in shares of the square's side; NaN where one is missing."""
+    known = points[np.isfinite(points).any(axis=1).all(axis=1)]
+    if not len(known):
+        return WHOLE
+    low = np.quantile(np.nanmin(known, axis=1), CUT, axis=0)
+    high = np.quantile(np.nanmax(known, axis=1), 1 - CUT, axis=0)
+    side = (1 + 2 * MARGIN) * (high - low).max()
+    if side > LARGEST:
+        return WHOLE
+    side = max(side, SMALLEST)
+    left, top = np.clip((low + high - side) / 2, 0, 1 - side).round(DECIMALS).tolist()
+    return left, top, round(float(side), DECIMALS)
+
+
+def points_in_square(photos: Path, names: list[str], points: np.ndarray, fit: str) -> np.ndarray:
+    """(N, K, 2) points of photos that are evenly spread over the table, in shares of the fitted square's side.
+
+    Photos that cannot be read are left out.
+    """
+    places = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
+    sizes = map_with_all_cores(_size, [photos / names[place] for place in places], "where the points lie")
+    found = []
+    for place, size in zip(places, sizes, strict=True):
+        if size is not None:
+            found.append((points[place] + 0.5 - size / 2) / (size.max() if fit == "pad" else size.min()) + 0.5)
+    return np.array(found).reshape(-1, *points.shape[1:])
+
+
+def _size(path):
+    """(width, height) of a photo, None of a broken one."""
+    try:
+        return np.array(read_photo(path).shape[1::-1])
+    except BrokenPhoto:
+        return None

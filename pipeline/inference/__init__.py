@@ -1,0 +1,1 @@
+"""From photos to a submission: views, prediction, merging, weights, uncertainty, members, ensembles."""

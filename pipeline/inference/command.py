@@ -1,0 +1,71 @@
+"""A prediction in the order in which one would tell it: find the runs, load them, weigh their views, weigh the runs,
+predict, submit."""
+
+from pipeline.errors import UserError
+from pipeline.files import may_write
+from pipeline.inference.ensemble import Ensemble, Prediction, load_members, weigh_runs
+from pipeline.inference.member import print_not_fitted, weigh_views, why_not_calibrated
+from pipeline.inference.options import PredictOptions
+from pipeline.inference.photos import predict_photos
+from pipeline.inference.record import keep_earlier, write_record
+from pipeline.inference.submission import verify_submission, write_submission, write_uncertainty
+from pipeline.inference.uncertainty import print_calibration
+from pipeline.runs import find_runs
+from pipeline.runtime import Runtime
+
+
+def predict_command(options: PredictOptions):
+    """Predicts what the command asks for. Raises UserError for runs or data that cannot be predicted."""
+    runtime = Runtime.choose(gpu=options.gpu)
+    runs = find_runs(options.run, options.runs)
+    members = load_members(runs, options, runtime.device)
+    members = [weigh_views(member, options.weights, batch_size=options.batch_size) for member in members]
+    print_not_fitted(members)
+    ensemble = weigh_runs(members, options)
+    print_ensemble(ensemble, runtime, options)
+    if options.photo:
+        out = options.output or ensemble.folder / "photos"
+        predict_photos(ensemble, options.photo, out, decimals=options.decimals)
+    else:
+        test = ensemble.predict_test(batch_size=options.batch_size)
+        submit(test, ensemble, options)
+
+
+def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions):
+    """What predicts. Raises UserError where what it predicts has no place."""
+    for member in ensemble.members:
+        views = f"{len(member.views)} views, {member.kind}"
+        print(f"run         {member.run.folder}, {options.checkpoint} weights; {views}")
+    if len(ensemble.members) > 1:
+        print(f"merged      {ensemble.kind}")
+    print(f"device      {runtime}")
+    if not may_write(ensemble.folder) and not options.output:
+        raise UserError(f"{ensemble.folder} may not be written; give --output a path of yours")
+
+
+def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions):
+    """Writes the submission, reads it back, and writes what goes with it."""
+    if len(test.rows) < len(test.names):
+        print(f"left out    {len(test.names) - len(test.rows):,} photos are missing or broken and have the mean shape")
+    output = options.output or ensemble.folder / "submission.csv"
+    record = ensemble.record() | {"decimals": options.decimals}
+    if kept := keep_earlier(output, record):
+        print(f"earlier     the submission that was there is of other runs, views or weights; it is now {kept}")
+    write_submission(output, test.names, test.points, decimals=options.decimals)
+    verify_submission(output, test.names, test.points, decimals=options.decimals)
+    write_record(output, record)
+    if options.uncertainty:
+        calibration = ensemble.calibration
+        write_uncertainty(options.uncertainty, test.names, test.deviations, calibrated=calibration is not None)
+        if calibration:
+            print(f"uncertainty {options.uncertainty}: standard deviations")
+            print_calibration(calibration)
+        else:
+            print(f"uncertainty {options.uncertainty}: the spread of views and runs alone, not calibrated")
+            print(f"            {why_not_calibrated(ensemble.members)}")
+    if may_write(ensemble.folder):
+        for picture in ensemble.draw(test):
+            print(f"pictures    {picture}")
+    else:
+        print(f"pictures    left out: {ensemble.folder} may not be written")
+    print(f"submission  {output}: {len(test.names):,} photos, read back and verified")

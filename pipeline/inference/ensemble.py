@@ -1,0 +1,286 @@
+"""One run or several that predict together, merged in pixels of the photos and in floats."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from augment.geometry import scale_of
+from pipeline.blocks import blocks
+from pipeline.data.dataset import load_test_data
+from pipeline.data.drawing import gallery, write_picture
+from pipeline.data.pack import Pack, Squares
+from pipeline.errors import UserError
+from pipeline.files import may_write, sealed, unsealed, write_text
+from pipeline.inference.member import (
+    Member,
+    checked_weights,
+    enough,
+    held_out,
+    load_member,
+    print_rows,
+    score_row,
+)
+from pipeline.inference.merge import blend, merge
+from pipeline.inference.options import PredictOptions
+from pipeline.inference.predict import mean_shape_points
+from pipeline.inference.uncertainty import Calibration, calibrate, calibration_of_merge, mean_calibration
+from pipeline.inference.weights import fit_weights
+from pipeline.runs import Run, folder_of
+
+NUM_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted of a contest's test photos, in the order of its table.
+
+    points: (N, L, 2) in pixels of the photos. deviations: (N, L), how far a coordinate may be off.
+    packs: one a run, all of the same photos. rows: their rows in the table; other photos are broken.
+    """
+
+    names: list[str]
+    points: np.ndarray
+    deviations: np.ndarray
+    packs: list[Pack]
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Runs and their weights, (R,) or (R, K); `kind` says how the weights were had. folder: where results go.
+
+    calibration: of the variance over views and runs; without one deviations are not calibrated.
+    """
+
+    members: list[Member]
+    weights: np.ndarray
+    kind: str
+    calibration: Calibration | None
+    method: str
+    power: float
+    folder: Path
+
+    def predict_test(self, *, batch_size: int) -> Prediction:
+        """Predicts the points that the test asks for. Raises UserError with every fault of the data."""
+        opened = [load_test_data(member.recipe, len(member.network.mean_shape)) for member in self.members]
+        table = opened[0][0]
+        for other, _ in opened[1:]:
+            if other.names != table.names or not np.array_equal(other.values, table.values):
+                raise UserError("the runs were trained on contests with other test photos; give one with --data")
+        points = np.empty((len(opened), *table.values.shape, 2), np.float32)
+        variances = np.zeros(points.shape[:-1], np.float32)
+        packs = [pack for _, pack in opened]
+        there = np.isin(table.names, packs[0].names)
+        rows = np.flatnonzero(there)
+        for place, (member, pack) in enumerate(zip(self.members, packs, strict=True)):
+            points[place, ~there] = mean_shape_points(member.network, pack, table.values[~there])
+            points[place, rows], variances[place, rows] = member.predict(
+                pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
+            )
+        merged, variance = np.empty(points.shape[1:]), np.empty(points.shape[1:-1], np.float32)
+        means = np.zeros(2)
+        for block in blocks(len(table.names)):
+            weights = self.weights if self.weights.ndim == 1 else self.weights[:, table.values[block]]
+            merged[block] = self._merge(points[:, block], weights)
+            within, between = variances_of(points[:, block], variances[:, block], weights)
+            variance[block] = within + between
+            means += [part[there[block]].sum() / (variance.shape[1] * len(rows)) for part in (within, between)]
+        variance[~there] = np.nan
+        return Prediction(table.names, merged, self._deviations(variance, *means.tolist()), packs, rows)
+
+    def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
+        """(N, K, 2) all points of the photos at `samples` of the runs' packs."""
+        found = [
+            member.predict(pack, samples, batch_size=64)[0] for member, pack in zip(self.members, packs, strict=True)
+        ]
+        return self._merge(np.stack(found), self.weights)
+
+    def record(self) -> dict[str, Any]:
+        """What its predictions are made of, as plain data."""
+        runs = [
+            {
+                "run": str(member.run.folder.resolve()),
+                "checkpoint": member.digest,
+                "views": [view.plain for view in member.views],
+                "weights": member.weights.tolist(),
+                "data": str(member.recipe.run.data),
+            }
+            for member in self.members
+        ]
+        return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}
+
+    def draw(self, test: Prediction) -> list[Path]:
+        """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""
+        pack = test.packs[0]
+        deviations = test.deviations[test.rows].mean(axis=1)
+        shares = deviations * scale_of(pack.fits) / pack.window.size
+        kind = "error expected of a coordinate" if self.calibration else "spread of views and runs, not calibrated"
+        chosen = {
+            "test": ("Test photos", np.linspace(0, len(pack) - 1, min(len(pack), NUM_SHOWN)).astype(int)),
+            "doubtful": ("Most doubtful test photos", np.argsort(-shares, kind="stable")[:NUM_SHOWN]),
+        }
+        paths = []
+        for name, (title, samples) in chosen.items():
+            points = self.predict_all(test.packs, samples)
+            title = f"{title}; ± {kind}, as a share of the picture's side and in pixels of the photo"
+            captions = [f"±{shares[i]:.2%} of the side, {deviations[i]:.2f} px" for i in samples]
+            picture = gallery(pack, samples, points, None, title=title, captions=captions)
+            paths.append(Run(self.folder).picture(name))
+            write_picture(paths[-1], picture)
+        return paths
+
+    def _merge(self, points, weights):
+        return blend(points, weights, method=self.method, power=self.power)
+
+    def _deviations(self, variance, within, between):
+        """(N, L) from the variance over views and runs, of which the means within runs and between them are given."""
+        calibration = self.calibration
+        if calibration and not calibration.table:
+            calibration = calibration_of_merge(calibration, within, between)
+        return calibration.deviation(variance) if calibration else np.sqrt(variance)
+
+
+def variances_of(points: np.ndarray, variances: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, L) variances of a coordinate within runs and between them, from (R, N, L, 2) points and their (R, N, L)
+    variances over views.
+    """
+    around = np.stack((variances, ((points - merge(points, weights)) ** 2).mean(axis=-1)), axis=-1)
+    within, between = np.moveaxis(merge(around, weights), -1, 0)
+    return within, between
+
+
+def load_members(runs: list[Run], options: PredictOptions, device: torch.device) -> list[Member]:
+    """The runs in an order of their own, so that the order in which they are given changes nothing.
+
+    Raises UserError for runs that cannot predict together.
+    """
+    members = [load_member(run, options, device) for run in sorted(runs, key=lambda run: str(run.folder))]
+    counts = {len(member.network.mean_shape) for member in members}
+    if len(counts) > 1:
+        raise UserError(f"the runs were trained on contests with {sorted(counts)} points; give those of one")
+    return members
+
+
+def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
+    """The members as one. Their weights are fitted on the photos that all of them held out, where there are enough of
+    these; "auto" takes those that were fitted before for the same members.
+    """
+    method, weights = options.merge, options.weights
+    homes = {folder_of(member.run) for member in members}
+    key = _key(members)
+    home = homes.pop() if len(homes) == 1 else options.runs / f"ensemble_{key[:8]}"
+    calibration = mean_calibration([member.calibration for member in members])
+    shares = np.full(len(members), 1 / len(members))
+    equal = Ensemble(members, shares, "equal weights", calibration, method, options.power, home)
+    if len(members) == 1:
+        return replace(equal, kind="one run", folder=members[0].run.folder)
+    home.mkdir(parents=True, exist_ok=True)
+    if method == "rank":
+        errors = [member.run.best_mse for member in members]
+        ranks = len(members) - np.argsort(np.argsort(errors)).astype(float)
+        return replace(equal, weights=ranks / ranks.sum(), kind="weights by rank of the validation MSE")
+    if method != "weighted" or weights == "equal":
+        return replace(equal, kind="equal weights" if method == "weighted" else f"{method}, equal weights")
+    path = home / "ensemble.json"
+    if weights == "auto" and (fitted := _saved(equal, key, path)):
+        return fitted
+    try:
+        packs, samples, groups = _held_out_by_all(members)
+    except UserError as error:
+        print(f"weights     of the runs equal, since none can be fitted: {error}")
+        return equal
+    return _fitted(equal, packs, samples, groups, key=key, path=path, batch_size=options.batch_size)
+
+
+def _saved(ensemble, key, path):
+    """With the weights that were fitted before, if they are of the same members."""
+    if not path.exists() or (fit := unsealed(path, SavedMerge)).key != key:
+        return None
+    num_points = len(ensemble.members[0].network.mean_shape)
+    shares = checked_weights(path, fit.weights, len(ensemble.members), num_points)
+    return replace(ensemble, weights=shares, kind=fit.kind, calibration=fit.calibration)
+
+
+@dataclass(frozen=True)
+class SavedMerge:
+    """What is read of the ensemble.json of several runs."""
+
+    key: str
+    weights: list[float] | list[list[float]]
+    kind: str
+    calibration: Calibration
+
+
+def _key(members):
+    """What the weights of these members are weights of."""
+    about = [[member.digest, [view.plain for view in member.views], member.weights.tolist()] for member in members]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _fitted(ensemble, packs, samples, groups, *, key, path, batch_size):
+    """With weights fitted on photos that all runs held out; what they bring is said and saved.
+
+    The runs' own weights of views may have been fitted on the same photos, so each run alone looks a little too good,
+    but no run better than another.
+    """
+    members = ensemble.members
+    found, seconds = [], []
+    for member, pack, rows in zip(members, packs, samples, strict=True):
+        begun = time.perf_counter()
+        found.append(member.predict(pack, rows, batch_size=batch_size, description="held-out photos"))
+        seconds.append((time.perf_counter() - begun) / len(rows))
+    truth = packs[0].values[samples[0]].astype(np.float64)
+    points, variances = (np.stack(arrays) for arrays in zip(*found, strict=True))
+    errors = points - truth
+    fit = fit_weights(errors, np.ones(errors.shape[:3], bool), groups, prune=False)
+    weights = fit.weights.round(5)  # as they are saved
+    spreads = np.sqrt(np.add(*variances_of(points, variances, weights)))
+    calibration = calibrate(fit.judged["chosen"], spreads, groups)
+    rows = [
+        score_row(member.run.folder.name, one + truth, truth, groups, each)
+        for member, one, each in zip(members, errors, seconds, strict=True)
+    ]
+    rows += [score_row(kind, one + truth, truth, groups, sum(seconds)) for kind, one in fit.judged.items()]
+    saved = {
+        "key": key,
+        "runs": [str(member.run.folder) for member in members],
+        "weights": weights.tolist(),
+        "kind": fit.kind,
+        "calibration": vars(calibration),
+        "what it brought": rows,
+    }
+    if may_write(path.parent):
+        write_text(path, sealed(saved))
+    else:
+        print(f"weights     are not kept for next time: {path.parent} may not be written")
+    print_rows(f"merged runs, {len(truth):,} photos held out by all", rows)
+    return replace(ensemble, weights=weights, kind=fit.kind, calibration=calibration)
+
+
+def _held_out_by_all(members):
+    """Each run's pack, the rows in it of the photos that all runs held out, in one order, and these photos' groups.
+
+    Raises UserError where there are too few, or the runs have other points on them.
+    """
+    if not set.intersection(*(set(member.run.held_out_names()) for member in members)):
+        raise UserError("the runs held out no photo in common")
+    opened = [held_out(member) for member in members]
+    names = [data.pack.names[data.validation].tolist() for data, _ in opened]
+    common = set.intersection(*map(set, names))
+    first, _ = opened[0]
+    chosen = enough(first, first.validation[[name in common for name in names[0]]])
+    samples = []
+    for data, _ in opened:
+        row_of = {name: row for row, name in enumerate(data.pack.names.tolist())}
+        samples.append(np.array([row_of[name] for name in first.pack.names[chosen]]))
+    values = [data.pack.values[rows] for (data, _), rows in zip(opened, samples, strict=True)]
+    if not all(np.array_equal(values[0], other, equal_nan=True) for other in values[1:]):
+        raise UserError("the runs were trained on other points of the photos that they all held out")
+    return [data.pack for data, _ in opened], samples, first.groups[chosen]

@@ -1,0 +1,60 @@
+"""What `predict.py` is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+from tyro.conf import arg
+
+from pipeline.errors import UserError
+from pipeline.files import check_outputs
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Flags of the command line."""
+
+    run: Annotated[tuple[Path, ...], arg(metavar="RUN …")] = ()
+    """Folders of runs, or of the folds of one; several are merged. Without it the newest one with weights."""
+    data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
+    """The contest's folder; without it the one that the run was trained on."""
+    photo: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Predict this photo, or all in this folder, instead of a contest: pictures and points.csv."""
+    gpu: bool = False
+    """Predict on the GPU."""
+    checkpoint: Literal["best", "last"] = "best"
+    """The weights with the best validation, or those of the last epoch."""
+    views: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A JSON file with other views than those of the run's recipe."""
+    weights: Literal["auto", "fit", "equal"] = "auto"
+    """Of views and runs: fitted on held-out photos if they are not yet, fitted anew, or equal (or by hand)."""
+    merge: Literal["weighted", "median", "power", "rank"] = "weighted"
+    """How several runs are merged; rank weights them by the rank of their validation MSE."""
+    power: Annotated[float, Gt(0)] = 2.0
+    """Of the power mean."""
+    batch_size: Annotated[int, arg(aliases=["-b"]), Ge(1)] = 128
+    """Photos at a time."""
+    decimals: Annotated[int, Interval(ge=0, le=6)] = 2
+    """Of the submission's values; 0 gives integers."""
+    output: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The submission, or the folder for --photo; without it in the run's folder."""
+    uncertainty: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write a standard deviation for each point to this file too, in pixels of the photo; docs/predict.md."""
+    runs: Path = Path("runs")
+    """Where run folders are."""
+    cache: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Where decoded photos are kept; without it where the run keeps them."""
+    skip_bad_photos: bool = False
+    """Give photos that are missing or broken the mean shape, and say how many."""
+
+    def check(self):
+        """Raises UserError, before anything is computed, for what could not be written or makes no sense."""
+        if not self.photo:
+            check_outputs({"--output": self.output, "--uncertainty": self.uncertainty})
+        elif self.output and self.output.is_file():
+            raise UserError(f"--output {self.output} is a file; with --photo it is a folder")
+        if self.photo and not self.photo.exists():
+            raise UserError(f"--photo {self.photo} is not there; give a photo, or a folder of them")
+        if self.photo and self.uncertainty:
+            raise UserError("--uncertainty is of a contest's test photos; leave it out with --photo")

@@ -1,0 +1,110 @@
+"""From photos to points: the network on a pack, through one view or several, and its points brought home."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from augment import View, transform_points
+from models import LandmarkNet
+from pipeline.blocks import blocks
+from pipeline.data.loader import in_background, to_device
+from pipeline.data.pack import Pack, Squares
+from pipeline.inference.tta import FixedView
+from pipeline.metrics import bring_home, check_finite
+from pipeline.progress import progress
+from pipeline.runtime import Runtime
+
+
+@torch.no_grad()
+def predict_points(
+    network: LandmarkNet,
+    pack: Pack,
+    samples: np.ndarray,
+    *,
+    runtime: Runtime,
+    batch_size: int = 128,
+    description: str | None = None,
+) -> np.ndarray:
+    """(N, K, 2) float32 points of the photos at `samples` as they are, in pixels of the photos.
+
+    The network is in eval mode.
+    """
+    points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
+    as_it_is = [FixedView.as_it_is()]
+    for block, found, _ in predict_views(
+        network,
+        pack,
+        samples,
+        as_it_is,
+        None,
+        runtime=runtime,
+        batch_size=batch_size,
+        description=description,
+    ):
+        points[block] = found[0]
+    return points
+
+
+@torch.no_grad()
+def predict_views(
+    network: LandmarkNet,
+    pack: Pack | Squares,
+    samples: np.ndarray,
+    views: list[FixedView],
+    permutation: np.ndarray | None,
+    *,
+    runtime: Runtime,
+    batch_size: int = 128,
+    description: str | None = None,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """For each block of `samples`, which is a slice of them: what each view finds.
+
+    Yields the slice, (V, B, K, 2) float64 points in pixels of the photos, and (V, B, K) bool: False for a point that
+    the view has cropped out, of which it can say nothing. The next warp is done while the network computes. With a
+    `description` the progress is shown.
+
+    All predictions of a network come from here. Raises UserError, naming the photo, for one that is not a number:
+    further on it would look like a point whose truth is missing.
+    """
+    assert not network.training
+    batches = blocks(len(samples), batch_size)
+
+    def make(job):
+        block, fixed = job
+        images = to_device(pack.squares[samples[block]], runtime.device)
+        view = fixed.of(len(images), pack.window.size)
+        return view, pack.window.then(view).warp(images)
+
+    warped = in_background(make, ((block, view) for block in batches for view in views))
+    with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
+        for block in batches:
+            found = []
+            for _ in views:
+                view, images = next(warped)
+                with runtime.autocast():
+                    found.append((view, network(images)))
+            home = [_bring_back(view, points.cpu().numpy(), permutation) for view, points in found]
+            fits = pack.fits[samples[block]]
+            points = np.stack([bring_home(fits, points) for points, _ in home])
+            check_finite(points, pack.names[samples[block]])
+            yield block, points, np.stack([seen for _, seen in home])
+            if bar:
+                bar.update(len(fits))
+
+
+def _bring_back(view: View, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(B, K, 2) points of the view's images as points of the window, and whether the view has not cropped them out.
+
+    A point outside the window has been cropped by all views alike, and counts in each.
+    """
+    home = view.placement.inverse().move(found, permutation)
+    whole = View.identity(len(home), view.source)
+    return home, view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)
+
+
+def mean_shape_points(network: LandmarkNet, pack: Pack, asked: np.ndarray) -> np.ndarray:
+    """(N, L, 2) asked points of the mean shape, in pixels of the pack's typical photo: for photos that are broken."""
+    shape = bring_home(np.median(pack.fits, axis=0)[None], network.mean_shape.cpu().numpy())[0]
+    return shape[asked].astype(np.float32)

@@ -1,0 +1,134 @@
+"""The network that a recipe asks for, and the weights that it starts from."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import LandmarkNet, Loaded, build_network, check_name, load_state, read_imagenet_weights, read_weights
+from pipeline.checkpoint import load_checkpoint
+from pipeline.errors import UserError
+from pipeline.recipe import NetworkOptions
+from pipeline.runs import Run, find_run
+
+NUM_LISTED = 6
+ELSEWHERE = 0.02  # of the image's side, on average: a mean shape so far away is of images that show something else
+
+
+def read_start(options: NetworkOptions) -> dict[str, torch.Tensor] | None:
+    """The tensors to start from, or None for a random start. Asked for before anything that takes long.
+
+    Raises UserError when they cannot be had: the run neither dies later nor becomes another experiment.
+    """
+    try:
+        check_name(options.model)
+    except ValueError as error:
+        raise UserError(f"--model {error}") from error
+    flag, path = _source(options)
+    if path:
+        return _read(flag, path, options.model)
+    if options.weights == "none":
+        if options.freeze_epochs:
+            raise UserError(
+                f"--freeze-epochs {options.freeze_epochs}: the backbone starts from random weights, of which a head "
+                "learns next to nothing; give 0, or weights to start from"
+            )
+        return None
+    try:
+        return read_imagenet_weights(options.model)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the ImageNet weights of {options.model} cannot be downloaded ({error}); give --weights a FILE of them, "
+            "or --weights none to start from random ones"
+        ) from error
+
+
+def load_run_network(run: Run, checkpoint: str) -> LandmarkNet:
+    """The averaged network of a run in eval mode: `best` by validation, or of the `last` epoch."""
+    content = load_checkpoint(run.best if checkpoint == "best" else run.last)
+    state = content["network" if checkpoint == "best" else "average"]
+    recipe = run.recipe()
+    network = build_network(recipe.network.model, state["mean_shape"], recipe.photos.size)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def check_unseen(options: NetworkOptions, fingerprint: str, *, held_out: list[str], everything: bool):
+    """Raises UserError where the run that the network starts from was trained on photos that are held out now.
+
+    They would no longer tell how well the network does on photos that it has not seen. fingerprint: of the data.
+    everything: whether each photo is held out in turn, as by folds.
+    """
+    flag, path = _source(options)
+    run = Run(path.parent) if path else None
+    if not run or not run.split.exists() or run.about_data().fingerprint != fingerprint:
+        return  # no run, or one of other photos
+    if seen := set(held_out) - set(run.held_out_names()):
+        fix = "folds start from weights of no run" if everything else f"give --split {run.split}"
+        raise UserError(f"{flag} was trained on {len(seen):,} of the photos that are to be held out; {fix}")
+
+
+def _source(options: NetworkOptions) -> tuple[str, Path | None]:
+    """The flag that says where a network starts, and the file of weights that it names."""
+    if options.init:
+        run = find_run(options.init, options.init)
+        run.recipe()  # raises where it is not what the run was made with
+        return f"--init {options.init}", run.best
+    flag = f"--weights {options.weights}"
+    return flag, None if options.weights in ("imagenet", "none") else Path(options.weights)
+
+
+def _read(flag, path, model):
+    try:
+        return read_weights(path, model)
+    except OSError as error:
+        raise UserError(f"{flag}: {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}") from error
+
+
+def make_network(
+    options: NetworkOptions, start: dict[str, torch.Tensor] | None, *, mean_shape: np.ndarray, size: int, seed: int
+) -> LandmarkNet:
+    """The network with its start loaded, after a look at whether it takes images of this size.
+
+    Weights of a run bring their mean shape along, unless it was of images of another size or another window.
+    """
+    torch.manual_seed(seed)
+    network = build_network(options.model, mean_shape, size)
+    _check_size(network, options.model, size)
+    if start is not None:
+        own = network.mean_shape.clone()
+        try:
+            print(_describe(load_state(network, start)))
+        except ValueError as error:
+            raise UserError(f"{_source(options)[0]}: {error}") from error
+        if "mean_shape" in start and len(start["mean_shape"]) != len(own):
+            print(
+                f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: it starts anew"
+            )
+        if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
+            print("  their mean shape lies elsewhere (another size, window or contest); that of these photos is taken")
+            network.mean_shape.copy_(own)
+    return network
+
+
+def _check_size(network, model, size):
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"--model {model} does not take images of --size {size}: {str(error).splitlines()[0]}"
+        ) from error
+    network.train()
+
+
+def _describe(loaded: Loaded) -> str:
+    lines = [f"loaded {loaded.num_loaded} tensors" + ("" if loaded.head else "; the head starts at random")]
+    for names, what in ((loaded.missing, "start at random"), (loaded.left_over, "of the file were not used")):
+        if names:
+            more = f" … and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+            lines.append(f"  {len(names)} {what}: {', '.join(names[:NUM_LISTED])}{more}")
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""What a run computes with: which processor, and how precisely."""
+
+import os
+from dataclasses import dataclass
+
+import cv2
+import psutil
+import torch
+
+from pipeline.errors import UserError
+
+MAX_BUSY = 0.5  # cores
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The device, and the precision of convolutions and matrix products on it: bf16, fp16 or fp32."""
+
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def choose(cls, *, gpu: bool, precision: str = "auto") -> "Runtime":
+        """Raises UserError where a GPU is asked for and none is usable."""
+        device = choose_device(gpu=gpu)
+        return cls(device, choose_precision(precision, device))
+
+    def autocast(self) -> torch.autocast:
+        """The context in which a network computes in this precision."""
+        types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return torch.autocast(self.device.type, dtype=types.get(self.precision), enabled=self.precision in types)
+
+    def __str__(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name()
+        return f"CPU, {torch.get_num_threads()} threads"
+
+
+def choose_device(*, gpu: bool) -> torch.device:
+    """The GPU if it is asked for, else the CPU; says so when a GPU stands idle.
+
+    OpenCV is left one thread: its others take the cores from torch, and an image is too small to share.
+    Raises UserError, with what was found, when a GPU is asked for and none is usable.
+    """
+    cv2.setNumThreads(1)
+    if torch.cuda.is_available():
+        if gpu:
+            return torch.device("cuda")
+        print(f"on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
+    elif gpu:
+        found = f"torch {torch.__version__} for CUDA {torch.version.cuda} finds {torch.cuda.device_count()} GPUs"
+        if torch.version.cuda is None and torch.version.hip is None:
+            found = f"torch {torch.__version__} is built without CUDA"
+        raise UserError(
+            f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
+        )
+    return torch.device("cpu")
+
+
+def print_busy(device: torch.device):
+    """Says it when other programs compute on the cores that are about to be used.
+
+    Two programs that both compute with all cores wait for each other at every step, and each can be ten times slower.
+    """
+    if device.type != "cpu" or torch.get_num_threads() == 1:
+        return
+    busy = psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
+    if busy > MAX_BUSY:
+        print(f"busy         other programs keep {busy:.1f} cores busy, which can slow this one many times;")
+        print("             to share the cores: OMP_NUM_THREADS=1 python hack_train.py …", flush=True)
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """`auto` as bf16 where the processor computes in it, else fp16 on a GPU and fp32 on a CPU."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    found = torch.cpu.get_capabilities()
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16") else "fp32"

@@ -1,0 +1,98 @@
+"""Folds: runs that each hold out another part of the photos, so that every photo is predicted by one that never saw it.
+
+    recipe.yaml     of all of them          fold-0/, fold-1/ …      runs like any other
+    folds.json      how many there are      fold-0.txt …            the photos that each holds out
+    held_out.csv    what each scored
+
+Each run's `held_out_points.npy` has the points of the photos in its `validation.txt`, in that order.
+"""
+
+import csv
+import io
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.dataset import TrainingData
+from pipeline.data.split import split_into_folds
+from pipeline.errors import UserError
+from pipeline.files import digest, replacing, write_text
+from pipeline.metrics import score
+from pipeline.recipe import Recipe, to_yaml
+from pipeline.runs import Folds, Run, fold_runs
+from pipeline.training.new_run import new_folder
+
+
+def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
+    """A folder for `count` folds, with the photos that each holds out.
+
+    Raises UserError where there are too few groups.
+    """
+    fold_of = split_into_folds(data.groups, count)
+    if fold_of.max() + 1 < count:
+        raise UserError(f"--folds {count}: the photos are of {fold_of.max() + 1} groups, which cannot be split")
+    folder = new_folder(replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_folds-{count}")))
+    digests = {}
+    for fold in range(count):
+        held_out = "".join(f"{name}\n" for name in data.pack.names[fold_of == fold])
+        write_text(folder / f"fold-{fold}.txt", held_out)
+        digests[f"fold-{fold}.txt"] = digest(held_out.encode())
+    write_text(folder / "recipe.yaml", to_yaml(recipe))
+    write_text(folder / "folds.json", json.dumps(asdict(Folds(count, digests))))  # last: with it they can be resumed
+    return folder
+
+
+def fold_recipe(recipe: Recipe, folder: Path, fold: int) -> Recipe:
+    """The recipe of one fold: all the same but for what is held out."""
+    name = f"{recipe.run.name}-fold-{fold}"
+    split = folder / f"fold-{fold}.txt"
+    return replace(recipe, run=replace(recipe.run, name=name), photos=replace(recipe.photos, split=split))
+
+
+def save_held_out(run: Run, points: np.ndarray):
+    """Keeps (N, K, 2) points of the photos that a fold held out, in pixels of the photos."""
+    with replacing(run.held_out_points) as file:
+        np.save(file, points.astype(np.float32))
+
+
+def _read_held_out(run, shape):
+    path = run.held_out_points
+    try:
+        points = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); delete it, and --resume makes it anew") from error
+    if points.shape != shape:
+        raise UserError(
+            f"{path} has points of shape {points.shape}, not {shape}; delete it, and --resume makes it anew"
+        )
+    return points
+
+
+def print_folds(folder: Path, data: TrainingData):
+    """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv."""
+    place = {name: row for row, name in enumerate(data.pack.names)}
+    rows, parts = [], []
+    for fold, run in enumerate(fold_runs(folder)):
+        samples = np.array([place[name] for name in run.held_out_names()])
+        parts.append((samples, _read_held_out(run, (len(samples), data.num_points, 2))))
+        rows.append(_row(f"fold {fold}", *parts[-1], data))
+    samples, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    rows.append(_row("all", samples, points, data))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "held_out.csv", text.getvalue())
+    print(f"\n{'held out':10}{'photos':>8}{'MSE':>10}{'95 %':>20}{'NME %':>8}")
+    for row in rows:
+        interval = f"{row['low']:.2f} … {row['high']:.2f}"
+        print(f"{row['part']:10}{row['photos']:8,}{row['mse']:10.3f}{interval:>20}{row['nme']:8.2f}")
+    print(f"\nfolds        {folder}")
+    print(f"submission   python predict.py --run {folder}")
+
+
+def _row(part, samples, points, data):
+    scores = score(points, data.pack.values[samples], data.groups[samples])
+    return {"part": part, "photos": len(samples), **asdict(scores)}

@@ -1,0 +1,65 @@
+"""The folder of a new run, with what is known before it is trained."""
+
+import json
+import re
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.data.dataset import TrainingData
+from pipeline.errors import UserError
+from pipeline.files import digest, sealed, write_text
+from pipeline.metrics import Scores
+from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
+from pipeline.runs import AboutData, Manifest, Run
+
+MAX_NAME = 60  # characters of each part of a folder's name
+
+
+def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Path | None = None) -> Run:
+    """Writes what is known before training into a new folder; `floor` is the mean shape's score."""
+    run = Run(folder or new_folder(recipe))
+    run.folder.mkdir(exist_ok=True)
+    try:
+        _write_what_is_known(run, recipe, data, floor)
+    except BaseException:
+        shutil.rmtree(run.folder, ignore_errors=True)  # nobody could resume it
+        raise
+    return run
+
+
+def _write_what_is_known(run, recipe, data, floor):
+    about = AboutData(data.pack.fingerprint, len(data.train), len(data.validation), floor, data.window)
+    texts = {
+        "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
+        "permutation.json": json.dumps(None if data.permutation is None else data.permutation.tolist()),
+        "data.json": json.dumps(asdict(about), indent=1),
+    }
+    for name, text in texts.items():
+        write_text(run.folder / name, text)
+    fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}
+    manifest = Manifest({name: digest(text.encode()) for name, text in texts.items()}, fixed)
+    write_text(run.folder / "manifest.json", sealed(asdict(manifest)))
+    run.write_recipe(recipe)  # last: with it the run can be resumed
+
+
+def new_folder(recipe: Recipe) -> Path:
+    """Makes a folder below the recipe's `runs`, with a name that is not taken."""
+    folder = recipe.run.runs / folder_name(recipe, time.strftime("%Y%m%d-%H%M%S"))
+    for path in (folder, *(folder.with_name(f"{folder.name}-{again}") for again in range(2, 100))):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise UserError(f"--runs {recipe.run.runs}: {folder.name} and 99 more of its name are there; give another --name")
+
+
+def folder_name(recipe: Recipe, now: str) -> str:
+    """`<time>_<name>_<model>_<size>px`, of letters, digits, dots, dashes and underscores alone.
+
+    That much stays true whatever a resumed run changes; all in which a recipe is no default stands in changes.yaml.
+    """
+    parts = (now, recipe.run.name, recipe.network.model, f"{recipe.photos.size}px")
+    return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.")[:MAX_NAME].strip("-.") or "run" for part in parts)

@@ -1,0 +1,156 @@
+"""A training from the command to its result: what can be refused is refused first, then the data are read, the parts
+are built in a straight line, and the run is trained or resumed. Folds are runs in turn."""
+
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.checkpoint import load_checkpoint
+from pipeline.console import Console
+from pipeline.data.contest import find_contest
+from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score
+from pipeline.data.loader import parse_chain
+from pipeline.data.roi import describe_window
+from pipeline.files import check_folder, check_usable, write_text
+from pipeline.inference.predict import predict_points
+from pipeline.inference.tta import parse_views
+from pipeline.metrics import Scores
+from pipeline.networks import check_unseen, load_run_network, make_network, read_start
+from pipeline.recipe import Command, Recipe, to_yaml
+from pipeline.runs import Run, find_run, fold_runs
+from pipeline.runtime import Runtime, print_busy
+from pipeline.stopping import Stopped
+from pipeline.training.callbacks import Report
+from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
+from pipeline.training.new_run import create_run
+from pipeline.training.trainer import Training, train
+
+NOT_LEARNED = 0.7  # of the mean shape's error
+
+
+def train_command(command: Command, console: Console):
+    """Trains what the command asks for. Raises UserError, early, for what cannot be trained."""
+    options = command.recipe.run
+    data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
+    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
+    if command.folds or (command.resume and fold_runs(command.resume)):
+        train_folds(recipe, console, command.folds, command.resume)
+    else:
+        train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
+
+
+def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None):
+    """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
+    find_contest(recipe.run.data)
+    check_run_folder(recipe, earlier)
+    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    chain = parse_chain(recipe)
+    parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
+    start = None if earlier and earlier.last.exists() else read_start(recipe.network)
+
+    data = load_training_data(replace(recipe, photos=earlier.photo_options()) if earlier else recipe)
+    if start is not None:
+        held_out = data.pack.names[data.validation].tolist()
+        check_unseen(recipe.network, data.pack.fingerprint, held_out=held_out, everything=False)
+    network = make_network(
+        recipe.network, start, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
+    )
+    training = Training(network, recipe, data, runtime)
+    floor = mean_shape_score(data)
+    if earlier:
+        earlier.check_data(data.pack.fingerprint, data.pack.folder)
+    run = earlier or create_run(recipe, data, floor=floor, folder=folder)
+    console.keep_in(run.folder / "console.txt")
+
+    resume = f"python hack_train.py --resume {shlex.quote(str(folder.parent if folder else run.folder))}"
+    print_start(run, recipe, data, floor=floor, runtime=runtime, resume=resume)
+    print_busy(runtime.device)
+    with run.claimed():
+        run.write_recipe(recipe)
+        run.add_environment(str(runtime))
+        if run.last.exists():
+            training.load_state(load_checkpoint(run.last))
+            so_far = training.progress
+            print(f"resuming     from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
+        elif earlier:
+            print("resuming     from the start: the run was stopped before its first checkpoint")
+        report = Report(run, training.num_read)
+        try:
+            train(training, chain, run, report)
+        except Stopped:
+            print(f"stopped      to resume: {resume}", flush=True)
+            raise
+        finally:
+            report.close()
+    print_result(run, training.progress.history, floor)
+
+
+def check_run_folder(recipe: Recipe, earlier: Run | None):
+    """Raises UserError where the results could not be written, or an earlier run is not that of the recipe."""
+    if earlier:
+        check_usable(earlier.folder)
+        earlier.check_recipe(recipe)
+    else:
+        check_folder("--runs", recipe.run.runs)
+
+
+def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, runtime: Runtime, resume: str):
+    """What is trained on what, where it goes, and how to resume it."""
+    print(f"data         {find_contest(recipe.run.data)}")
+    print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
+    if data.pack.left_out:
+        print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
+    print(f"groups       {data.grouping}")
+    for leak in leaks(data):
+        print(f"warning      {leak}")
+    print(f"window       {describe_window(data.window)}")
+    print(f"left/right   {data.symmetry}")
+    print(f"network      {recipe.network.model} at {recipe.photos.size} px, {runtime.precision} on {runtime}")
+    print(f"mean shape   {floor}: the floor, from a network that does not look")
+    print(f"run          {run.folder}")
+    print(f"             after a stop: {resume}")
+    print(f"             watch it: tensorboard --logdir {recipe.run.runs}", flush=True)
+
+
+def print_result(run: Run, history: list[dict[str, float]], floor: Scores):
+    """The best epoch, and where everything lies."""
+    if not history:
+        print("\nno step fits into the time that is left; raise --minutes")
+        return
+    best = min(history, key=lambda row: row["validation_mse"])
+    mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
+    print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
+    if best["validation_mse"] > NOT_LEARNED * floor.mse:
+        print("             that is hardly better than not looking: train longer, or see the pictures")
+    print(f"weights      {run.best}")
+    print(f"metrics      {run.metrics}")
+    print(f"pictures     {run.picture('worst_validation')}")
+    print(f"submission   python predict.py --run {run.folder}")
+
+
+def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None):
+    """Trains each fold in turn, or goes on with them, and keeps what each predicts of what it held out."""
+    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    begun = fold_runs(earlier)[0] if earlier else None
+    if begun and (begun.folder / "recipe.yaml").exists():
+        recipe = replace(recipe, photos=replace(recipe.photos, window=begun.recipe().photos.window))
+    if not earlier:
+        read_start(recipe.network)  # a bad one is refused before there is a folder
+    data = load_training_data(recipe)
+    if not earlier:
+        names = data.pack.names.tolist()
+        check_unseen(recipe.network, data.pack.fingerprint, held_out=names, everything=True)
+    folder = earlier or create_folds(recipe, data, count or 0)
+    recipe = replace(recipe, photos=replace(recipe.photos, window=data.window))
+    write_text(folder / "recipe.yaml", to_yaml(recipe))
+    for fold, run in enumerate(fold_runs(folder)):
+        print(f"\nfold {fold}")
+        known = run if (run.folder / "recipe.yaml").exists() else None
+        train_run(fold_recipe(recipe, folder, fold), console, known, run.folder)
+        samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
+        network = load_run_network(run, "best").to(runtime.device)
+        save_held_out(run, predict_points(network, data.pack, samples, runtime=runtime))
+    print_folds(folder, data)

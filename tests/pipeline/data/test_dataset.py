@@ -1,0 +1,100 @@
+"""What belongs together stays on one side whoever says so, and what may flatter a score is said."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from pipeline.data.dataset import leaks, load_training_data
+from pipeline.data.split import split_into_folds
+from pipeline.errors import UserError
+from pipeline.recipe import parse_command
+
+
+@pytest.fixture(scope="module")
+def copied(contest, tmp_path_factory):
+    """A contest of 20 groups of four photos, and 40 more groups of one each: a copy, byte for byte, of every second."""
+    root = shutil.copytree(contest, tmp_path_factory.mktemp("copied") / "contest")
+    table = root / "train/landmarks.csv"
+    header, *rows = table.read_text().strip().split("\n")
+    copies = []
+    for row in rows[::2]:
+        name, _, cells = row.partition("\t")
+        shutil.copy(root / "train/images" / name, root / "train/images" / f"copy_{name}")
+        copies.append(f"copy_{name}\t{cells}")
+    table.write_text("\n".join([header, *rows, *copies]) + "\n")
+    names = [row.partition("\t")[0] for row in rows + copies]
+    lines = [f"{name}\t{place // 4 if place < 80 else place}" for place, name in enumerate(names)]
+    (root / "train/groups.csv").write_text("\n".join(["file_name\tgroup", *lines]) + "\n")
+    return root
+
+
+@pytest.fixture
+def load(tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp() / "cache of test_data"
+
+    def load(root, *flags):
+        places = ["--cache", str(cache), "--size", "32", "--window", "whole", "--permutation", "none"]
+        return load_training_data(parse_command(["-n", "x", "-d", str(root), *places, *map(str, flags)]).recipe)
+
+    return load
+
+
+def test_neither_the_split_nor_folds_part_a_photo_from_its_copy_or_its_group(copied, load):
+    data = load(copied)
+    assert data.grouping == "60 of groups.csv, 60 of them joined into 20 by 80 near-duplicates"
+    given = np.array([place // 4 if place < 80 else place for place in range(120)])
+    copy_of = np.array([place if place < 80 else 2 * (place - 80) for place in range(120)])
+    held_out = np.isin(np.arange(120), data.validation)
+    for side in (held_out, *(split_into_folds(data.groups, 3) == fold for fold in range(3))):
+        assert 0 < side.sum() < 120
+        assert not set(given[side]) & set(given[~side])
+        assert not set(copy_of[side]) & set(copy_of[~side])
+    assert leaks(data) == []
+
+
+def test_a_split_that_parts_photos_from_their_copies_or_groups_is_said(copied, load, tmp_path):
+    data = load(copied)
+    names = data.pack.names
+    (tmp_path / "split.txt").write_text("\n".join(names[[0, 80, 44]]))  # two of a group of six, and one of another
+    (line,) = leaks(load(copied, "--split", tmp_path / "split.txt"))
+    assert line.startswith("--split holds out 3 photos of which near-duplicates or others of their group")
+    assert all(name in line for name in names[[0, 80, 44]])
+    (tmp_path / "split.txt").write_text("\n".join(names[data.groups == data.groups[5]]))
+    assert leaks(load(copied, "--split", tmp_path / "split.txt")) == []
+
+
+def test_photos_of_the_test_that_are_in_train_are_said(contest, load, tmp_path):
+    root = shutil.copytree(contest, tmp_path / "contest")
+    assert load(root).grouping == "no groups.csv; 0 near-duplicates in 0 groups"
+    shown = sorted((root / "test/images").iterdir())[:2]
+    for photo, train in zip(shown, sorted((root / "train/images").iterdir()), strict=False):
+        shutil.copy(train, photo)
+    (line,) = leaks(load(root))
+    assert line.startswith("2 photos of the test are near-duplicates of photos of train")
+    assert all(photo.name in line for photo in shown)
+
+
+def test_faults_of_all_tables_are_refused_together(copied, load, tmp_path):
+    root = shutil.copytree(copied, tmp_path / "contest")
+    with (root / "train/landmarks.csv").open("a") as file:
+        file.write("z.jpg\t1\n")
+    with (root / "train/groups.csv").open("a") as file:
+        file.write("z.jpg\n")
+    with (root / "test/test_points.csv").open("a") as file:
+        file.write("z.jpg\t[\n")
+    with pytest.raises(UserError, match="3 faults") as error:
+        load(root)
+    for named in (
+        "landmarks.csv line 122: 1 numbers",
+        "groups.csv line 122: 1 columns",
+        "test_points.csv line 14: '['",
+    ):
+        assert named in str(error.value)
+
+
+def test_a_link_to_groups_that_are_not_there_is_a_fault(contest, load, tmp_path):
+    root = shutil.copytree(contest, tmp_path / "contest")
+    (root / "train/groups.csv").symlink_to("nowhere.csv")
+    with pytest.raises(UserError, match=r"groups\.csv cannot be read: No such file"):
+        load(root)

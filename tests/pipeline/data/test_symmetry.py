@@ -1,0 +1,268 @@
+"""The left/right permutation is right or refused, never wrong."""
+
+import contextlib
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demo.head import Head
+from pipeline.data import symmetry
+from pipeline.data.contest import LANDMARKS, find_contest, read_landmarks
+from pipeline.data.symmetry import NoSymmetry
+from pipeline.errors import Faults, UserError
+from pipeline.flip_indices import read_permutation
+from tests.partners import NUM_POINTS, PARTNERS
+
+MIRROR68 = [
+    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1), 45, 44, 43, 42, 47, 46,
+    39, 38, 37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1), 64, 63, 62, 61, 60, 67, 66, 65,
+]  # fmt: skip
+
+
+def find_permutation(points):
+    return symmetry.find_permutation(points, np.arange(len(points)))
+
+
+def faces(count, seed=0, turned=0.0):
+    """(count, 971, 2) points of drawn heads in random poses; `turned` makes more of them look to one side."""
+    rng = np.random.default_rng(seed)
+    shapes = []
+    for _ in range(count):
+        yaw, roll = np.radians(rng.normal(turned, 18)), np.radians(rng.normal(0, 8))
+        x, y, z = (Head.draw(rng).points() * rng.uniform(50, 90)).T
+        x = x * np.cos(yaw) + z * np.sin(yaw)
+        shapes.append(
+            np.stack((x * np.cos(roll) - y * np.sin(roll), x * np.sin(roll) + y * np.cos(roll)), axis=-1) + 100
+        )
+    return np.rint(shapes)
+
+
+FACES = faces(300)
+
+
+def test_the_971_points_of_drawn_faces_have_the_contests_partners():
+    np.testing.assert_array_equal(find_permutation(FACES), PARTNERS)
+
+
+def test_the_68_points_of_real_faces_have_their_known_partners(faces68):
+    points = read_landmarks(find_contest(faces68) / LANDMARKS, Faults()).values
+    np.testing.assert_array_equal(find_permutation(points), MIRROR68)
+
+
+@given(st.integers(0, 10_000))
+def test_renumbering_the_points_renumbers_the_partners(seed):
+    order = np.random.default_rng(seed).permutation(NUM_POINTS)[:60]
+    keep = np.union1d(order, PARTNERS[order])
+    place = {point: i for i, point in enumerate(np.random.default_rng(seed).permutation(keep))}
+    shuffled = FACES[:, list(place)]
+    try:
+        found = find_permutation(shuffled)
+    except NoSymmetry:
+        return  # refused is allowed, wrong is not
+    np.testing.assert_array_equal(found, [place[PARTNERS[point]] for point in place])
+
+
+@pytest.mark.parametrize("turned", [5, 15, 30, 45])
+def test_faces_that_look_to_one_side_are_right_or_refused(turned):
+    try:
+        found = find_permutation(faces(200, seed=turned, turned=turned))
+    except NoSymmetry:
+        assert turned > 5
+    else:
+        np.testing.assert_array_equal(found, PARTNERS)
+
+
+@given(st.integers(0, 10_000))
+def test_points_without_symmetry_are_refused(seed):
+    rng = np.random.default_rng(seed)
+    with pytest.raises(NoSymmetry):
+        find_permutation(rng.uniform(0, 200, (1, 40, 2)) + rng.normal(0, 3, (200, 40, 2)))
+    with pytest.raises(NoSymmetry):
+        find_permutation(rng.normal(0, 10, (200, 40, 2)))
+
+
+def test_a_symmetric_mean_of_asymmetric_shapes_is_refused():
+    """Only the points of one side ever move, so a mirrored shape is one that never occurs."""
+    rng = np.random.default_rng(0)
+    shapes = np.tile(FACES.mean(0)[[0, 20, 64, 84, 969, 970, 200, 540]], (200, 1, 1))
+    shapes += rng.normal(0, 0.2, shapes.shape)
+    shapes[:, :2] += rng.normal(0, 8, (200, 1, 2))
+    with pytest.raises(NoSymmetry):
+        find_permutation(shapes)
+
+
+# A person's joints as LSP numbers them: ankle, knee, hip and the other leg back; wrist, elbow, shoulder; neck, head.
+JOINTS = np.array([5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13])
+
+
+def bodies(count, seed, behind=0.25):
+    """(count, 14, 2) joints of people in any pose, as photographed: x to the right, y down; some from behind."""
+    rng = np.random.default_rng(seed)
+    joints = np.zeros((count, 14, 3))
+    joints[:, 12], joints[:, 13] = (0, -1.1, 0), (0, -1.1, 0) + rng.normal((0, -0.5, 0), 0.1, (count, 3))
+    for side, (far, middle, near) in ((-1, (0, 1, 2)), (1, (5, 4, 3)), (-1, (6, 7, 8)), (1, (11, 10, 9))):
+        arm = middle in (7, 10)
+        joints[:, near] = (side * (0.36 if arm else 0.2), -0.97 if arm else 0, 0)
+        limb = rng.normal((side * (0.5 if arm else 0.1), 1, 0), 0.6 if arm else 0.25, (count, 3))
+        rest = limb + rng.normal((0, 0, 0.3 if arm else -0.3), 0.6 if arm else 0.3, (count, 3))
+        joints[:, middle] = joints[:, near] + 0.6 * limb / np.linalg.norm(limb, axis=1, keepdims=True)
+        joints[:, far] = joints[:, middle] + 0.6 * rest / np.linalg.norm(rest, axis=1, keepdims=True)
+    turned = rng.normal(0, 0.5, count) + np.pi * (rng.random(count) < behind)
+    x = joints[..., 0] * np.cos(turned)[:, None] + joints[..., 2] * np.sin(turned)[:, None]
+    points = np.stack((x, joints[..., 1]), axis=2) + rng.normal(0, 0.02, (count, 14, 2))
+    return points * rng.uniform(30, 90, (count, 1, 1)) + rng.uniform(50, 200, (count, 1, 2))
+
+
+def without(points, share, seed=0):
+    """The points, of which a share is missing here and there."""
+    points = points.copy()
+    points[np.random.default_rng(seed).random(points.shape[:2]) < share] = np.nan
+    return points
+
+
+def without_a_side(points, partners, seed=0):
+    """Of each shape either all of the left is missing or all of the right."""
+    rng = np.random.default_rng(seed)
+    first = np.flatnonzero(np.arange(len(partners)) < partners)
+    points, left = points.copy(), rng.random(len(points)) < 0.5
+    points[np.ix_(left, first)] = np.nan
+    points[np.ix_(~left, partners[first])] = np.nan
+    return points
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
+def test_the_partners_of_real_faces_are_found_with_points_missing(faces68, share):
+    points = read_landmarks(find_contest(faces68) / LANDMARKS, Faults()).values
+    np.testing.assert_array_equal(find_permutation(without(points[::3], share)), MIRROR68)
+
+
+def test_the_partners_of_real_faces_are_found_where_only_one_side_is_ever_seen(faces68):
+    points = read_landmarks(find_contest(faces68) / LANDMARKS, Faults()).values
+    np.testing.assert_array_equal(find_permutation(without_a_side(points[::4], np.array(MIRROR68))), MIRROR68)
+
+
+def test_the_971_partners_are_found_with_points_missing():
+    np.testing.assert_array_equal(find_permutation(without(FACES[:150], 0.3)), PARTNERS)
+
+
+@pytest.mark.parametrize("behind", [0, 0.25])
+@pytest.mark.parametrize("share", [0, 0.3, 0.7])
+def test_the_partners_of_a_persons_joints_are_found_with_joints_missing(share, behind):
+    """Left and right are the person's own, from behind too."""
+    np.testing.assert_array_equal(find_permutation(without(bodies(2000, 1, behind), share)), JOINTS)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.sampled_from([0, 0.2, 0.5]), st.sampled_from([0, 0.1, 0.4]), st.integers(60, 400))
+def test_partners_of_joints_are_right_or_refused(seed, behind, share, count):
+    points = without(bodies(count, seed, behind), share, seed)
+    for shapes in (points, without_a_side(points, JOINTS, seed)):
+        with contextlib.suppress(NoSymmetry):
+            np.testing.assert_array_equal(find_permutation(shapes), JOINTS)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10_000), st.sampled_from([0, 0.3, 0.6]))
+def test_incomplete_points_without_symmetry_are_refused(seed, share):
+    rng = np.random.default_rng(seed)
+    layout = rng.uniform(0, 200, (1, 14, 2)) + rng.normal(0, 10, (500, 14, 2))
+    for points in (layout, np.delete(bodies(500, seed), seed % 12, axis=1)):  # of the joints, one has lost its partner
+        with pytest.raises(NoSymmetry):
+            find_permutation(without(points, share, seed))
+
+
+def test_where_nothing_would_be_renumbered_the_permutation_is_refused():
+    """So it looks from shapes where as many people are seen from behind as from the front; it would be wrong."""
+    points = bodies(1000, 0, behind=0)
+    with pytest.raises(NoSymmetry, match="no two points mirror each other"):
+        find_permutation(np.concatenate((points, points * (-1, 1))))
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.6])
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 2), (6, 7), (7, 8), (8, 12), (2, 8), (12, 13)])
+def test_neighbours_that_are_exchanged_are_noticed(first, second, share):
+    points = without(bodies(2000, 2), share)
+    shapes, known = symmetry._chosen(points, np.arange(len(points)))
+    limits = symmetry.INCOMPLETE if share else symmetry.COMPLETE
+    symmetry._check_likelihood(shapes, known, JOINTS, limits)
+    order = np.arange(14)
+    order[[first, second]] = second, first
+    for wrong in (JOINTS[order], order[JOINTS[order]]):  # the second undoes itself
+        if (wrong != JOINTS).any():
+            with pytest.raises(NoSymmetry):
+                symmetry._check_likelihood(shapes, known, wrong, limits)
+
+
+def test_pairs_that_pass_for_points_on_the_axis_are_noticed():
+    """Legs of animals from the side: each mirrored leg is where it may be, but no longer in step with the others."""
+    points = without(bodies(2000, 3, behind=0.45), 0.3)
+    shapes, known = symmetry._chosen(points, np.arange(len(points)))
+    for pair in ((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9)):
+        wrong = JOINTS.copy()
+        wrong[list(pair)] = pair
+        with pytest.raises(NoSymmetry):
+            symmetry._check_likelihood(shapes, known, wrong, symmetry.INCOMPLETE)
+
+
+def test_too_few_shapes_are_refused():
+    shapes = FACES[:, ::50].copy()
+    shapes[20:, 2:] = np.nan
+    with pytest.raises(NoSymmetry, match="20 photos have 3 points or more; 50 are needed"):
+        find_permutation(shapes)
+
+
+@pytest.mark.parametrize("count", [0, 20])
+def test_a_point_that_is_rarely_known_is_refused(count):
+    shapes = bodies(200, 0)
+    shapes[count:, 3] = np.nan
+    with pytest.raises(NoSymmetry, match=f"point 3 is known in {count} of 200 photos"):
+        find_permutation(shapes)
+
+
+def test_a_permutation_of_the_user_is_read(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps(MIRROR68))
+    np.testing.assert_array_equal(read_permutation(tmp_path / "p.json", 68), MIRROR68)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b"[1, 0, 2", "partner"),
+        (b"[1, 0]", "each of the points 0..2"),
+        (b"[0, 1, 1]", "once"),
+        (b"[1, 2, 0]", "0 has partner 1, whose partner is 2"),
+        (b"[false, true, 2]", "whole numbers"),
+        (b"[0.0, 1.0, 2.0]", "whole numbers"),
+        (b'["0", "1", "2"]', "whole numbers"),
+        (b"[NaN, 1, 2]", "whole numbers"),
+        (b"[-1, 1, 2]", "0..2"),
+        (b"[[0], [1], [2]]", "whole numbers"),
+        (b"{}", "not a list"),
+        (b"null", "not a list"),
+        (b"", "partner"),
+        (b"[" * 100_000, "recursion"),
+        (b"1" * 10_000, "digits"),
+        (b"[" + b" " * 10_000_000 + b"0, 1, 2]", "too many"),
+        ("[0, 1, 2] é".encode("latin-1"), "utf-8"),
+    ],
+)
+def test_a_permutation_that_is_none_is_refused_in_one_line(tmp_path, text, named):
+    (tmp_path / "p.json").write_bytes(text)
+    with pytest.raises(UserError, match=named) as refused:
+        read_permutation(tmp_path / "p.json", 3)
+    assert str(refused.value).startswith(f"--permutation {tmp_path / 'p.json'}: ")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=f"^{tmp_path / 'p.json'}: "):
+        read_permutation(tmp_path / "p.json", 3, flag="")
+
+
+def test_a_permutation_is_read_from_a_regular_file_only(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    os.symlink("loop", tmp_path / "loop")
+    for path in (tmp_path / "fifo", tmp_path, tmp_path / "nowhere", tmp_path / "loop", tmp_path / "\0"):
+        with pytest.raises(UserError, match=r"--permutation .*a JSON list"):
+            read_permutation(path, 3)

@@ -1,0 +1,247 @@
+"""Runs that predict together: what is merged, in what order, with which weights; folds; photos outside a contest."""
+
+import itertools
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.checkpoint import load_checkpoint
+from pipeline.errors import UserError
+from pipeline.inference import ensemble
+from pipeline.inference.member import Member
+from pipeline.inference.submission import read_submission
+from pipeline.precedence import WHOLE
+from pipeline.recipe import VIEWS, read_recipe
+from pipeline.runs import Run
+from tests.partners import PARTNERS
+from tests.scripts import SMALL, call, train
+
+
+@pytest.fixture(scope="module")
+def runs(contest, tmp_path_factory):
+    """A folder with two runs of other networks and sizes that hold out the same photos."""
+    folder = tmp_path_factory.mktemp("runs")
+    partners = folder / "partners.json"
+    partners.write_text(json.dumps(PARTNERS.tolist()))
+    first, _ = train(folder, contest, "-e", "1", "--train-share", "0.6", "--permutation", partners)
+    flags = ["--size", "40", "--split", first / "validation.txt", "--model", "squeezenet1_1", "-e", "1"]
+    status, _, err = call("hack_train.py", folder, "-n", "y", "-d", contest, *SMALL, *flags)
+    assert status == 0, err
+    second = next(path for path in (folder / "runs").iterdir() if path != first)
+    return folder, first, second
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def predict(folder, *flags):
+    status, out, err = call("predict.py", folder, *flags)
+    assert status == 0, err
+    return out
+
+
+def test_a_run_fits_its_weights_once_and_uses_them_again(runs):
+    folder, first, _ = runs
+    out = predict(folder, "--run", first)
+    assert re.search(r"on held-out photos +MSE +change", out)
+    saved = json.loads((first / "views.json").read_text())
+    assert len(saved["weights"]) == len(saved["views"]) == len(VIEWS)
+    assert np.min(saved["weights"]) >= 0
+    np.testing.assert_allclose(np.sum(saved["weights"], axis=0), 1, atol=1e-3)
+    assert saved["equivariance"][0] == {"view": "as it is", "bias": [0.0, 0.0], "spread": 0.0, "confused": 0.0}
+    assert {row["part"] for row in saved["what it brought"]} >= {"as it is", "Mirror", "equal weights", "chosen"}
+    _, points = read_submission(first / "submission.csv")
+    again = predict(folder, "--run", first, "--output", folder / "again.csv")
+    assert "on held-out photos" not in again
+    np.testing.assert_array_equal(read_submission(folder / "again.csv")[1], points)
+
+
+def test_weights_of_other_views_are_not_taken(runs):
+    folder, first, _ = runs
+    path = folder / "views.json"
+    path.write_text(json.dumps([[], [{"AffineAugmenter": {"scale": 0.9}}]]))
+    out = predict(folder, "--run", first, "--views", path, "--weights", "equal", "--output", folder / "o.csv")
+    assert "2 views, equal weights" in out
+    path.write_text(json.dumps([{"augment": [], "weight": 3}, [{"AffineAugmenter": {"scale": 0.9}}]]))
+    out = predict(folder, "--run", first, "--views", path, "--output", folder / "o.csv")
+    assert "2 views, weights by hand" in out
+
+
+def test_runs_are_merged_in_pixels_of_the_photos_and_in_any_order(runs, tmp_path):
+    folder, first, second = runs
+    single = []
+    for run in (first, second):
+        predict(folder, "--run", run, "--weights", "equal", "--decimals", "4", "--output", tmp_path / "one.csv")
+        single.append(read_submission(tmp_path / "one.csv")[1])
+    for order in ((first, second), (second, first)):
+        flags = ("--weights", "equal", "--decimals", "4", "--output", tmp_path / "both.csv")
+        predict(folder, "--run", *order, *flags)
+        np.testing.assert_allclose(read_submission(tmp_path / "both.csv")[1], np.mean(single, axis=0), atol=2e-4)
+    out = predict(folder, "--run", first, second, "--output", tmp_path / "fitted.csv")
+    assert "photos held out by all" in out
+    again = predict(folder, "--run", second, first, "--output", tmp_path / "again.csv")
+    assert "photos held out by all" not in again  # the weights were saved
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "fitted.csv").read_bytes()
+    predict(folder, "--run", first, second, "--merge", "median", "--output", tmp_path / "median.csv")
+    out = predict(folder, "--run", first, second, "--merge", "rank", "--output", tmp_path / "rank.csv")
+    assert "rank" in out
+
+
+def test_fitted_weights_are_found_again_whatever_their_decimals(runs, tmp_path):
+    folder, first, second = runs
+    (tmp_path / "three.json").write_text(json.dumps([[], *([{"AffineAugmenter": {"scale": s}}] for s in (0.9, 1.1))]))
+    flags = ("--run", first, second, "--views", tmp_path / "three.json", "--output", tmp_path / "s.csv")
+    assert "photos held out by all" in predict(folder, *flags)
+    assert "photos held out by all" not in predict(folder, *flags)
+
+
+def test_weights_are_fitted_on_a_runs_own_data_where_another_folder_has_a_test_alone(runs, contest, tmp_path):
+    folder, first, _ = runs
+    shutil.copytree(contest / "test", tmp_path / "other/test")
+    flags = ("--run", first, "--data", tmp_path / "other", "--weights", "fit", "--output", tmp_path / "s.csv")
+    assert "on held-out photos" in predict(folder, *flags)
+
+
+@given(seed=st.integers(0, 999), length=st.integers(1, 9), each_point=st.booleans())
+def test_the_points_that_are_asked_are_those_of_all_points_in_that_order(seed, length, each_point):
+    rng = np.random.default_rng(seed)
+    found, counts = rng.uniform(0, 99, (3, 5, 7, 2)), rng.random((3, 5, 7)) < 0.8
+    used = np.array([True, False, True])
+
+    def predict_views(*_, **__):
+        return ((rows, found[used][:, rows], counts[used][:, rows]) for rows in (slice(0, 2), slice(2, 5)))
+
+    member = SimpleNamespace(
+        network=SimpleNamespace(mean_shape=np.zeros((7, 2))),
+        views=["a", "b", "c"],
+        used=used,
+        weights=rng.uniform(0.1, 1, (3, 7) if each_point else 3),
+        permutation=None,
+        predict_views=predict_views,
+    )
+    asked = rng.integers(0, 7, (5, length))
+    every, spreads = Member.predict(member, None, np.arange(5), batch_size=2)
+    some, some_spreads = Member.predict(member, None, np.arange(5), asked, batch_size=2)
+    np.testing.assert_array_equal(some, np.take_along_axis(every, asked[..., None], axis=1))
+    np.testing.assert_array_equal(some_spreads, np.take_along_axis(spreads, asked, axis=1))
+
+
+def test_runs_are_fitted_on_the_same_photos_whatever_their_order_and_what_each_left_out(monkeypatch):
+    """Two contests with the same photos in other orders, one of which has lost a photo."""
+    numbers = {name: number for number, name in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    runs, members = {}, []
+    for order in ("zyxwvutsrqponmlkjihgfedcba", "bdfhjlnprtvxacegikmoqsuwy"):
+        values = np.array([numbers[name] for name in order], float)[:, None, None] * np.ones((1, 3, 2))
+        pack = SimpleNamespace(names=np.array(list(order)), values=values)
+        data = SimpleNamespace(pack=pack, validation=np.arange(len(order)), groups=values[:, 0, 0].astype(int))
+        members.append(SimpleNamespace(run=SimpleNamespace(held_out_names=lambda: list(numbers))))
+        runs[id(members[-1])] = data
+    monkeypatch.setattr(ensemble, "held_out", lambda member: (runs[id(member)], None))
+    packs, samples, groups = ensemble._held_out_by_all(members)
+    one, other = (pack.values[rows, 0, 0].astype(int).tolist() for pack, rows in zip(packs, samples, strict=True))
+    assert one == other == groups.tolist() == list(range(24, -1, -1))
+    packs[1].values[0] += 1
+    with pytest.raises(UserError, match="other points"):
+        ensemble._held_out_by_all(members)
+
+
+def test_uncertainty_has_a_number_for_each_value_of_the_submission(runs, contest, tmp_path):
+    folder, first, second = runs
+    flags = ("--uncertainty", tmp_path / "sd.csv", "--output", tmp_path / "s.csv")
+    predict(folder, "--run", first, second, *flags)
+    deviations = pd.read_csv(tmp_path / "sd.csv", index_col=0)
+    assert deviations.shape == (12, 30)
+    assert deviations.index.tolist() == read_submission(tmp_path / "s.csv")[0]
+    assert (deviations > 0).all(axis=None)
+    assert "within two" in predict(folder, "--run", first, "--uncertainty", tmp_path / "one.csv")
+
+
+def test_a_photo_and_a_folder_of_photos_are_predicted_outside_any_contest(runs, contest, tmp_path):
+    folder, first, _ = runs
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    sources = sorted((contest / "test/images").iterdir())[:3]
+    for number, source in enumerate(sources):
+        (photos / f"{number}.jpg").write_bytes(source.read_bytes())
+    (photos / "broken.jpg").write_bytes(b"no photo")
+    (photos / "notes.txt").write_text("not a photo")
+    out = predict(folder, "--run", first, "--photo", photos, "--output", tmp_path / "out")
+    assert "broken.jpg" in out
+    names, points = read_submission(tmp_path / "out/points.csv")
+    assert names == ["0.jpg", "1.jpg", "2.jpg"]
+    assert points.shape == (3, 971, 2)
+    assert cv2.imread(str(tmp_path / "out/1.jpg.points.png")) is not None
+    predict(folder, "--run", first, "--photo", photos / "1.jpg", "--output", tmp_path / "one")
+    np.testing.assert_allclose(read_submission(tmp_path / "one/points.csv")[1][0], points[1], atol=0.02)
+    status, _, err = call("predict.py", folder, "--run", first, "--photo", photos / "broken.jpg")
+    assert status == 2
+    assert err.count("\n") == 1
+    # The same photo, as the contest's test has it, has the same points.
+    asked = pd.read_csv(contest / "test/test_points.csv", sep="\t", index_col=0).point_index_list
+    predict(folder, "--run", first, "--output", tmp_path / "s.csv")
+    test_names, test_points = read_submission(tmp_path / "s.csv")
+    row = test_names.index(sources[1].name)
+    np.testing.assert_allclose(test_points[row], points[1][json.loads(asked[sources[1].name])], atol=0.02)
+
+
+@pytest.mark.parametrize("window", ["auto", "whole"])
+def test_folds_hold_out_every_photo_once_and_predict_as_one(window, contest, tmp_path):
+    status, out, err = call(
+        "hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL, "-e", "1", "--folds", "3", "--window", window
+    )
+    assert status == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    held_out = [(folder / f"fold-{fold}/validation.txt").read_text().split() for fold in range(3)]
+    names = pd.read_csv(contest / "train/landmarks.csv", sep="\t", usecols=[0]).file_name.tolist()
+    assert sorted(itertools.chain(*held_out)) == sorted(names)
+    for fold in range(3):
+        run = Run(folder / f"fold-{fold}")
+        points = np.load(run.held_out_points)
+        assert points.shape == (len(held_out[fold]), 971, 2)
+    table = pd.read_csv(folder / "held_out.csv", index_col=0)
+    assert table.index.tolist() == ["fold 0", "fold 1", "fold 2", "all"]
+    assert table.photos["all"] == 80
+    weighted = np.average(table.mse[:3], weights=table.photos[:3])
+    assert table.mse["all"] == pytest.approx(weighted)
+
+    # All folds go on, each from where it was; those of the time before windows too.
+    if window == "whole":
+        for path in folder.rglob("manifest.json"):
+            path.unlink()
+        for path in folder.rglob("recipe.yaml"):
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if not line.startswith("window")))
+        for path in folder.rglob("data.json"):
+            path.write_text(json.dumps({name: value for name, value in read_json(path).items() if name != "window"}))
+    status, out, err = call("hack_train.py", tmp_path, "--resume", folder, "-e", "2")
+    assert status == 0, err
+    assert [load_checkpoint(folder / f"fold-{fold}/last.pt")["progress"]["epoch"] for fold in range(3)] == [2, 2, 2]
+    assert "fold 2" in out
+    assert read_recipe(folder / "recipe.yaml").optimiser.epochs == 2  # and a third sitting will know
+    windows = {Run(folder / f"fold-{fold}").recipe().photos.window for fold in range(3)}
+    assert windows == {read_recipe(folder / "recipe.yaml").photos.window}
+    assert (windows == {WHOLE}) == (window == "whole")
+
+    out = predict(tmp_path)
+    assert str(folder / "submission.csv") in out
+    assert len(pd.read_csv(folder / "submission.csv")) == 12
+    (folder / "fold-1/best.pt").unlink()
+    status, _, err = call("predict.py", tmp_path, "--run", folder)
+    assert status == 2
+    assert "--resume" in err
+
+
+def test_folds_of_too_few_groups_or_with_a_split_are_refused(contest, tmp_path):
+    for flags in (["--folds", "1"], ["--folds", "3", "--split", "x.txt"], ["--folds", "500"]):
+        status, _, err = call("hack_train.py", tmp_path, "-d", contest, *SMALL, *flags)
+        assert status == 2, flags
+        assert "--folds" in err

@@ -1,0 +1,26 @@
+"""A submission takes the place of one that was made of the same, and of no other."""
+
+from pipeline.inference.record import keep_earlier, write_record
+
+
+def test_only_what_was_made_of_the_same_is_replaced(tmp_path):
+    path = tmp_path / "submission.csv"
+    one, other = {"views": [[]], "weights": (0.5, 0.5)}, {"views": [[]], "weights": (0.4, 0.6)}
+    assert keep_earlier(path, one) is None
+    path.write_text("first")
+    write_record(path, one)
+    assert keep_earlier(path, one) is None
+    kept = keep_earlier(path, other)
+    assert kept.read_text() == "first"
+    assert not path.exists()
+    assert keep_earlier(kept, one) is None  # its record went along
+    path.write_text("second, of an earlier version")
+    again = keep_earlier(path, other)
+    assert {file.read_text() for file in (kept, again)} == {"first", "second, of an earlier version"}
+
+
+def test_a_damaged_record_keeps_the_table(tmp_path):
+    path = tmp_path / "submission.csv"
+    path.write_text("first")
+    (tmp_path / "submission.csv.json").write_bytes(b"[" * 100_000)
+    assert keep_earlier(path, {"a": 1}).read_text() == "first"

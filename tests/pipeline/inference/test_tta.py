@@ -1,0 +1,198 @@
+"""Views are replayed, batched and brought home exactly; what makes no sense as a view is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from augment import Window, transform_points
+from pipeline.data.pack import Squares
+from pipeline.errors import UserError
+from pipeline.inference.merge import merge
+from pipeline.inference.predict import predict_points, predict_views
+from pipeline.inference.tta import parse_views, read_views
+from pipeline.recipe import VIEWS
+from pipeline.runtime import Runtime
+
+SIDE = 48
+MIRROR = {"MirrorAugmenter": {"probability": 1}}
+TURN = {"AffineAugmenter": {"rotation": 20}}
+ZOOM = {"CropAugmenter": {"share": 0.5, "x": 0.5, "y": 0.5}}
+PARTNERS = np.array([1, 0, 2])
+CPU = {"runtime": Runtime(torch.device("cpu"), "fp32")}
+
+
+def views_of(*entries, mirroring=True):
+    return parse_views(list(entries), size=SIDE, mirroring=mirroring, source="views")
+
+
+class Follower(torch.nn.Module):
+    """A perfectly equivariant network: it finds the left point red, the right one green and the middle one blue.
+
+    Seen through a mirror, what was the red spot on the left is a red spot on the right; a face's left eye would look
+    like a right one, so there the two colours have changed their meaning, which `mirrored` says.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean_shape", torch.zeros(3, 2))
+        self.mirrored = False
+
+    def forward(self, images):
+        weights = (images.double() - 60).clip(min=0)
+        y, x = (torch.arange(n, dtype=torch.float64) for n in images.shape[-2:])
+        total = weights.sum((2, 3)).clip(min=1e-9)
+        found = torch.stack(((weights.sum(2) * x).sum(2) / total, (weights.sum(3) * y).sum(2) / total), dim=2)
+        return (found[:, [1, 0, 2]] if self.mirrored else found).float()
+
+
+def spots(points, side):
+    """(N, side, side, 3) images with a red, a green and a blue spot at (N, 3, 2) points."""
+    y, x = np.mgrid[:side, :side]
+    distance = (x[..., None] - points[:, None, None, :, 0]) ** 2 + (y[..., None] - points[:, None, None, :, 1]) ** 2
+    return np.rint(255 * np.exp(-distance / (2 * 3.0**2))).astype(np.uint8)
+
+
+@pytest.fixture(params=[Window(SIDE, 0, 0, SIDE), Window(80, 20, 9, SIDE)], ids=["the whole square", "a window"])
+def pack(request):
+    """Seven photos with three spots each, in pixels of photos three times as large."""
+    window = request.param
+    rng = np.random.default_rng(0)
+    points = np.array([(16, 20), (32, 20), (24, 31)]) + rng.uniform(-3, 3, (7, 3, 2))
+    fits = np.tile(np.diag([1 / 3, 1 / 3, 1.0]), (7, 1, 1))
+    squares = spots(points + (window.left, window.top), window.square)
+    return Squares(squares, fits, window, np.array(list("abcdefg"))), transform_points(np.linalg.inv(fits), points)
+
+
+def predicted(pack, views, *, batch_size=3):
+    """(V, N, K, 2) points and (V, N, K) counts of the follower, which is told when it looks into a mirror."""
+    network = Follower().eval()
+    found = []
+    for view in views:
+        network.mirrored = bool(view.of(1, SIDE).mirrored.all())
+        blocks = predict_views(
+            network, pack, np.arange(len(pack.squares)), [view], PARTNERS, batch_size=batch_size, **CPU
+        )
+        found.append([(points[0], counts[0]) for _, points, counts in blocks])
+    return tuple(np.stack([np.concatenate([block[i] for block in one]) for one in found]) for i in (0, 1))
+
+
+def test_views_of_an_equivariant_network_have_no_bias(pack):
+    squares, truth = pack
+    views = views_of([], [MIRROR], [TURN], [MIRROR, TURN], [{"AffineAugmenter": {"scale": 1.2, "shift_x": 0.1}}])
+    points, counts = predicted(squares, views)
+    assert counts.all()
+    # In pixels of photos three times as large: a flip that is wrong by a pixel would be wrong by three.
+    assert np.abs(points - truth).max() < 0.3
+    assert np.abs((points - truth).mean(axis=(1, 2))).max() < 0.06
+    assert np.abs((points - points[0]).mean(axis=(1, 2))).max() < 0.06
+
+
+def test_equal_views_give_the_single_prediction_to_the_bit(pack):
+    squares, _ = pack
+    network = Follower().eval()
+    samples = np.arange(7)
+    single = predict_points(network, squares, samples, batch_size=3, **CPU)
+    blocks = predict_views(network, squares, samples, views_of([], [], []), None, batch_size=3, **CPU)
+    merged = np.concatenate([merge(points, np.ones(3), counts) for _, points, counts in blocks])
+    np.testing.assert_array_equal(merged.astype(np.float32), single)
+
+
+def test_neither_the_order_of_photos_nor_the_batch_changes_a_prediction(pack):
+    squares, _ = pack
+    order = np.random.default_rng(1).permutation(7)
+    one = predict_points(Follower().eval(), squares, np.arange(7), batch_size=2, **CPU)
+    other = predict_points(Follower().eval(), squares, order, batch_size=7, **CPU)
+    np.testing.assert_allclose(other, one[order], atol=1e-4)
+
+
+def test_the_order_of_views_changes_nothing():
+    entries = [[TURN], [], [MIRROR, TURN], [MIRROR]]
+    assert views_of(*entries) == views_of(*entries[::-1])
+    assert views_of(*entries)[0].plain == []
+
+
+def test_a_point_that_a_view_has_cropped_out_does_not_count_in_it(pack):
+    squares, truth = pack
+    zoom = {"CropAugmenter": {"share": 0.5, "x": 1, "y": 0.5}}  # the left spot is outside
+    points, counts = predicted(squares, views_of([], [zoom]))
+    assert counts[0].all()
+    # What the follower finds in the zoomed view says which points it would claim to see; the truth says which it can.
+    inside = truth[..., 0] / 3 > SIDE / 2 - 0.5
+    assert (counts[1][inside]).all()
+    merged = merge(points, np.ones(2), counts)
+    np.testing.assert_array_equal(merged[~counts[1]], points[0][~counts[1]])
+
+
+def test_what_lies_outside_the_photo_itself_counts_everywhere(pack):
+    squares, _ = pack
+    network = Follower().eval()
+    network.forward = lambda images: torch.full((len(images), 3, 2), -5.0)
+    views = views_of([], [{"AffineAugmenter": {"scale": 1.1}}])
+    for _, _, counts in predict_views(network, squares, np.arange(7), views, None, **CPU):
+        assert counts.all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e38])  # the last is none any more in pixels of the photo
+def test_a_prediction_that_is_no_number_is_an_error_with_the_photos_name(pack, value):
+    squares, _ = pack
+    network = Follower().eval()
+    found = network.forward
+
+    def spoiled(images):
+        points = found(images)
+        points[1, 2, 1] = value  # the second photo of a batch of four
+        return points
+
+    network.forward = spoiled
+    with pytest.raises(UserError, match=r"point 2 of photo f .*, and 1 of 3 photos"):
+        predict_points(network, squares, np.array([4, 5, 6]), batch_size=4, **CPU)
+    with pytest.raises(UserError, match="point 2 of photo b "):
+        list(predict_views(network, squares, np.arange(7), views_of([], [TURN]), None, batch_size=4, **CPU))
+
+
+def test_mirrored_views_are_left_out_without_partners():
+    assert [view.name for view in views_of([], [MIRROR], [TURN], mirroring=False)] == ["as it is", "Affine rotation 20"]
+    with pytest.raises(UserError, match="left/right"):
+        views_of([MIRROR], mirroring=False)
+
+
+def test_the_views_of_the_default_recipe_are_views():
+    views = parse_views(VIEWS, size=SIDE, mirroring=True, source="views")
+    assert len(views) == len(VIEWS)
+    assert sum(view.of(1, SIDE).mirrored.all() for view in views) == len(views) / 2
+    assert all(not view.of(5, SIDE).varies for view in views)
+
+
+@pytest.mark.parametrize(
+    ("entries", "named"),
+    [
+        ([], "list of views"),
+        ({"augment": []}, "list of views"),
+        ([[], 3], "view 1"),
+        ([[{"AffineAugmenter": {"rotation": [-5, 5]}}]], "view 0 is random"),
+        ([[{"MirrorAugmenter": {}}]], "view 0 is random"),
+        ([[{"AffineAugmenter": {"angle": 5}}]], "view 0.*angle"),
+        ([{"augment": [], "weight": -1}], "view 0.*weight"),
+        ([{"augment": [], "weight": "2"}], "view 0.*weight"),
+        ([{"augment": [], "weight": 10**400}], "view 0.*weight"),
+        ([{"augment": [], 1: 2, "x": 3}], "view 0 has no '1'"),
+        ([[{"AffineAugmenter": {"rotation": 10**400}}]], "view 0.*rotation"),
+    ],
+)
+def test_what_is_no_view_is_refused_with_its_place(entries, named):
+    with pytest.raises(UserError, match=f"views.*{named}"):
+        parse_views(entries, size=SIDE, mirroring=True, source="views")
+
+
+def test_a_file_of_views_is_read_or_refused(tmp_path):
+    path = tmp_path / "views.json"
+    path.write_text(json.dumps([[], {"augment": [MIRROR], "weight": 2}]))
+    assert [view.weight for view in parse_views(read_views(path), size=SIDE, mirroring=True, source="")] == [1.0, 2.0]
+    for text in ("[[", 100_000 * "["):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"views\.json is not JSON"):
+            read_views(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_views(tmp_path / "none.json")

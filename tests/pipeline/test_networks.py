@@ -1,0 +1,102 @@
+"""Where a network starts: what cannot be had is refused at once, and so is what would make another experiment of it."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from models import build_network
+from pipeline.checkpoint import save_checkpoint
+from pipeline.errors import UserError
+from pipeline.metrics import Scores
+from pipeline.networks import check_unseen, load_run_network, make_network, read_start
+from pipeline.recipe import NetworkOptions, parse_command
+from pipeline.runs import AboutData, Run
+
+SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A run of a small network that held out photos b and d of a … f."""
+    recipe = parse_command(["--model", "shufflenet_v2_x0_5", "--weights", "none", "--size", "64"]).recipe
+    found = Run(tmp_path / "run")
+    found.folder.mkdir()
+    found.write_recipe(recipe)
+    torch.manual_seed(1)
+    network = build_network(recipe.network.model, SHAPE, 64)
+    save_checkpoint(found.best, {"network": network.state_dict(), "epoch": 0})
+    found.split.write_text("b\nd\n")
+    about = AboutData("faces", 4, 2, Scores(1, 1, 1, 1), (0.1, 0.1, 0.8))
+    (found.folder / "data.json").write_text(json.dumps(asdict(about)))
+    return found
+
+
+def start(shape=SHAPE, **options):
+    """A network as the script makes it."""
+    chosen = NetworkOptions(**options)
+    return make_network(chosen, read_start(chosen), mean_shape=shape, size=64, seed=5)
+
+
+def test_a_network_that_comes_from_a_run_gives_its_points_with_nothing_but_its_folder_given(run):
+    recipe = parse_command(["--init", str(run.folder), "--learning-rate", "1e-4"]).recipe
+    network = make_network(
+        recipe.network, read_start(recipe.network), mean_shape=SHAPE, size=recipe.photos.size, seed=5
+    ).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(network(images), load_run_network(run, "best")(images))
+
+
+def test_a_head_for_another_number_of_points_is_said(run, capsys):
+    start(np.ones((9, 2)) * 30, model="shufflenet_v2_x0_5", init=run.folder)
+    assert "their head is for 7 points, these photos have 9" in capsys.readouterr().out
+    start(model="shufflenet_v2_x0_5", init=run.folder)
+    assert "head" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("from_run", [True, False])
+def test_it_stops_where_most_of_the_backbone_does_not_fit(from_run, run):
+    """As a run of an earlier version would that goes on after it was stopped before its first checkpoint."""
+    source = {"init": run.folder} if from_run else {"weights": str(run.best)}
+    flag = f"--init {run.folder}" if from_run else f"--weights {run.best}"
+    with pytest.raises(UserError, match=rf"^{flag}: .* another --model\?$"):
+        start(model="shufflenet_v2_x1_0", **source)
+
+
+def test_folds_are_no_run_to_start_from(run):
+    (run.folder / "folds.json").write_text('{"folds": 2}')
+    with pytest.raises(UserError, match="2 folds; give one of them"):
+        start(model="shufflenet_v2_x0_5", init=parse_command(["--init", str(run.folder)]).recipe.network.init)
+
+
+def test_a_model_that_is_none_is_refused_in_one_short_line():
+    with pytest.raises(UserError, match=r"^--model 'resnet_18' .* did you mean resnet18") as error:
+        read_start(NetworkOptions(model="resnet_18"))
+    assert len(str(error.value)) < 200
+
+
+def test_freezing_a_random_backbone_is_refused(run):
+    with pytest.raises(UserError, match="--freeze-epochs 2: the backbone starts from random weights"):
+        read_start(NetworkOptions(model="resnet18", weights="none", freeze_epochs=2))
+    assert read_start(NetworkOptions(model="resnet18", weights="none")) is None
+    assert read_start(NetworkOptions(model="shufflenet_v2_x0_5", weights="none", init=run.folder, freeze_epochs=2))
+
+
+@pytest.mark.parametrize("source", ["init", "weights"])
+def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
+    """It would validate a network that knows it; every photo is held out by one of several folds."""
+    options = NetworkOptions(**{source: run.folder if source == "init" else str(run.best)})
+    check_unseen(options, "faces", held_out=["b", "d"], everything=False)
+    check_unseen(options, "faces", held_out=["d"], everything=False)
+    with pytest.raises(UserError, match=rf"trained on 1 of the photos .* give --split {run.split}"):
+        check_unseen(options, "faces", held_out=["b", "c"], everything=False)
+    with pytest.raises(UserError, match=r"trained on 4 of the photos .* folds start from weights of no run"):
+        check_unseen(options, "faces", held_out=list("abcdef"), everything=True)
+    check_unseen(options, "other faces", held_out=list("abcdef"), everything=False)
+    check_unseen(NetworkOptions(), "faces", held_out=list("abcdef"), everything=True)
+
+    def __len__(self):
+        return len(self.names)

@@ -1,0 +1,486 @@
+"""Equal seeds give equal runs, and a run that was cut off ends as one that was not: on the CPU, to the bit."""
+
+import math
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from augment import Key, parse_augmenters, transform_points
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.data.dataset import load_training_data, mean_shape_score
+from pipeline.data.loader import epoch_order, in_background, make_batch
+from pipeline.errors import UserError
+from pipeline.metrics import score
+from pipeline.networks import make_network
+from pipeline.recipe import Recipe, parse_command
+from pipeline.runtime import Runtime
+from pipeline.stopping import SIGNALS, Stopped
+from pipeline.training import callbacks as report_module
+from pipeline.training import trainer as module
+from pipeline.training.callbacks import Report
+from pipeline.training.new_run import create_run
+from pipeline.training.trainer import Training, sample_like_validation, train
+
+SMALL = [
+    "--model",
+    "mobilenet_v3_small",
+    "--weights",
+    "none",
+    "--size",
+    "32",
+    "-b",
+    "16",
+    "--train-share",
+    "0.8",
+    "--precision",
+    "fp32",
+]
+
+
+def recipe_of(contest, folder, *flags) -> Recipe:
+    return parse_command(
+        [
+            "-n",
+            "t",
+            "-d",
+            str(contest),
+            "--runs",
+            str(folder / "runs"),
+            "--cache",
+            str(folder / "cache"),
+            *SMALL,
+            *flags,
+        ]
+    ).recipe
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch):
+    """Drawing and packing pictures of 971 points takes longer than all else here. The data, which nothing changes, are
+    loaded once, and so is a whole run of equal flags trained once."""
+    monkeypatch.setattr(module, "draw_worst", lambda *_: None)
+
+
+DRAW_WORST = module.draw_worst
+DATA: dict = {}
+WHOLE: dict = {}
+
+
+def data_of(recipe):
+    key = (recipe.run.data, recipe.photos, recipe.run.seed)
+    if key not in DATA:
+        DATA[key] = load_training_data(recipe)
+    return DATA[key]
+
+
+def whole_run(recipe) -> Training:
+    """A run that was never cut off, trained once."""
+    key = (repr(replace(recipe, run=replace(recipe.run, runs=None, cache=None))), module.READ_EVERY)
+    if key not in WHOLE:
+        WHOLE[key] = run_to_end(*start(recipe))
+    return WHOLE[key]
+
+
+def start(recipe) -> tuple[Training, Report]:
+    data = data_of(recipe)
+    network = make_network(
+        recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
+    )
+    training = Training(network, recipe, data, Runtime(torch.device("cpu"), "fp32"))
+    training.run = create_run(recipe, data, floor=mean_shape_score(data))
+    return training, Report(training.run, 0)
+
+
+def run_to_end(training, report):
+    train(training, parse_augmenters(training.recipe.augmentation.augment), training.run, report)
+    report.close()
+    return training
+
+
+def same(one: Training, other: Training):
+    states = one.state(), other.state()
+    for name in ("network", "average"):
+        for key, tensor in states[0][name].items():
+            assert torch.equal(tensor, states[1][name][key]), f"{name} {key}"
+    return True
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "plateau_validation"])
+def test_equal_seeds_give_equal_runs_and_others_do_not(contest, tmp_path, schedule):
+    flags = ["-e", "2", "--schedule", schedule, "--plateau-patience", "0.5"]
+    one = run_to_end(*start(recipe_of(contest, tmp_path, *flags)))
+    other = run_to_end(*start(recipe_of(contest, tmp_path, *flags)))
+    assert same(one, other)
+    assert one.progress.history[-1]["validation_mse"] == other.progress.history[-1]["validation_mse"]
+    third = run_to_end(*start(recipe_of(contest, tmp_path, *flags, "--seed", "1")))
+    assert not torch.equal(one.network.head.weight, third.network.head.weight)
+
+
+def history_of(training):
+    """The rows of the table without what depends on the clock."""
+    return [
+        {name: value for name, value in row.items() if name not in ("minutes", "images_per_second")}
+        for row in training.progress.history
+    ]
+
+
+def resume(recipe, run) -> tuple[Training, Report]:
+    """As hack_train.py goes on with a run."""
+    again, _ = start(recipe)
+    again.run = run
+    again.load_state(load_checkpoint(run.last))
+    return again, Report(run, again.num_read)
+
+
+class Cut(Exception):
+    """Stands for the kill of a process."""
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--schedule", "plateau", "-lr", "0.01"],
+        ["--freeze-epochs", "1", "--top-perc-train", "50", "--without-top-perc-train", "9"],
+    ],
+)
+@pytest.mark.parametrize("cut_at", [1, 5, 8, 11])
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(contest, tmp_path, monkeypatch, flags, cut_at):
+    """Cut in the middle of an epoch, at its end, and with a checkpoint within an epoch."""
+    monkeypatch.setattr(module, "READ_EVERY", 2)
+    recipe = recipe_of(contest, tmp_path, "-e", "3", "--checkpoint-minutes", "1e-9", *flags)
+    whole = whole_run(recipe)
+
+    cut, report = start(recipe)
+    step = Training.step
+
+    def step_or_die(self, batch):
+        if self.progress.step == cut_at:
+            raise Cut
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", step_or_die)
+        with pytest.raises(Cut):
+            run_to_end(cut, report)
+    again, report = start(recipe)
+    if cut.run.last.exists():
+        again.load_state(load_checkpoint(cut.run.last))
+        assert again.progress.step in (cut_at, cut_at - 1)
+    again.run = cut.run
+    run_to_end(again, report)
+    assert same(whole, again)
+    assert history_of(whole) == history_of(again)
+    assert cut.run.metrics.read_text().count("\n") == 4
+    assert torch.equal(load_checkpoint(cut.run.best)["network"]["mean_shape"], whole.network.mean_shape)
+
+
+@pytest.mark.parametrize(
+    ("where", "at", "number"),
+    [
+        ("step", 0, signal.SIGTERM),
+        ("step", 4, signal.SIGINT),
+        ("step", 7, signal.SIGTERM),
+        ("validate", 1, signal.SIGINT),
+        ("validate", 2, signal.SIGTERM),
+    ],
+)
+def test_a_run_that_a_signal_stops_saves_its_step_and_ends_as_one_that_was_not(
+    contest, tmp_path, monkeypatch, where, at, number
+):
+    """The signal comes in a step, whose losses are not read yet, or in validation; handlers are as before."""
+    monkeypatch.setattr(module, "READ_EVERY", 3)
+    flags = ["-e", "3", "--schedule", "plateau", "-lr", "0.01", "--plateau-patience", "0.25", "--warmup", "0"]
+    recipe = recipe_of(contest, tmp_path, *flags, "--top-perc-train", "50", "--without-top-perc-train", "5")
+    whole = whole_run(recipe)
+    handlers = [signal.getsignal(each) for each in SIGNALS]
+    stopped, report = start(recipe)
+    method, calls = getattr(Training, where), []
+
+    def stop_in(self, *arguments):
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
+        calls.append(None)
+        return method(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, where, stop_in)
+        with pytest.raises(Stopped) as caught:
+            run_to_end(stopped, report)
+    assert caught.value.status == 128 + number
+    assert [signal.getsignal(each) for each in SIGNALS] == handlers
+    again, report = resume(recipe, stopped.run)
+    assert again.progress.step == stopped.progress.step
+    if where == "step":
+        assert again.progress.step == at + 1  # the step was ended, and no other was begun
+    if where == "validate":
+        assert len(again.progress.history) == at  # this validation was not waited for
+    run_to_end(again, report)
+    assert same(whole, again)
+    assert history_of(whole) == history_of(again)
+
+
+def test_a_second_signal_stops_at_once(contest, tmp_path, monkeypatch):
+    training, report = start(recipe_of(contest, tmp_path, "-e", "1"))
+
+    def interrupt_twice(self, batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on")
+
+    monkeypatch.setattr(Training, "step", interrupt_twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_to_end(training, report)
+    assert not isinstance(caught.value, Stopped)
+    assert not training.run.last.exists()
+
+
+def test_a_run_killed_before_its_last_validation_is_validated_and_trains_no_more(contest, tmp_path, monkeypatch):
+    """All steps are done, or the minutes are used up, in the last checkpoint within an epoch."""
+    for flags, cut_at, minutes in ((["-e", "1"], 4, 1.0), (["--minutes", "60"], 1, 61.0)):
+        recipe = recipe_of(contest, tmp_path, "--checkpoint-minutes", "1e-9", *flags)
+        cut, report = start(recipe)
+        method = Training.step
+
+        def step_or_die(self, batch, method=method, cut_at=cut_at, minutes=minutes):
+            method(self, batch)
+            if self.progress.step == cut_at:
+                self.progress.minutes = minutes
+                save_checkpoint(self.run.last, self.state())
+                raise Cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "step", step_or_die)
+            with pytest.raises(Cut):
+                run_to_end(cut, report)
+        again, report = resume(recipe, cut.run)
+        assert again.share_done >= 1
+        run_to_end(again, report)
+        assert again.progress.step == cut_at
+        assert len(again.progress.history) == 1
+        assert again.run.best.exists()
+
+
+def test_checkpoints_of_earlier_versions_load(contest, tmp_path):
+    recipe = recipe_of(contest, tmp_path, "-e", "1")
+    training = run_to_end(*start(recipe))
+    state = training.state()
+    for later in ("recent_losses", "unread"):
+        del state[later]
+    again, _ = start(recipe)
+    again.load_state(state)
+    assert same(training, again)
+
+
+def test_a_run_can_be_made_longer(contest, tmp_path):
+    recipe = recipe_of(contest, tmp_path, "-e", "1")
+    short = run_to_end(*start(recipe))
+    longer = replace(recipe, optimiser=replace(recipe.optimiser, epochs=2))
+    again, report = start(longer)
+    again.load_state(load_checkpoint(short.run.last))
+    run_to_end(again, report)
+    assert [row["epoch"] for row in again.progress.history] == [0, 1]
+    assert again.progress.step == 2 * again.steps_per_epoch
+
+
+def test_training_learns_and_the_best_weights_are_kept(contest, tmp_path):
+    training = run_to_end(*start(recipe_of(contest, tmp_path, "-e", "6", "--augment", "[]", "--average", "0")))
+    history = training.progress.history
+    errors = training.sample_errors[training.data.train]  # in train mode: norms of so few steps know little of theirs
+    assert errors.nanmean() < 0.5 * history[0]["train_mse"]
+    best = load_checkpoint(training.run.best)
+    assert best["mse"] == min(row["validation_mse"] for row in history) == training.progress.best_mse
+
+
+def test_train_is_measured_as_validation_is(contest, tmp_path):
+    """The averaged network on photos as they are, of which there are as many, always the same."""
+    training = run_to_end(*start(recipe_of(contest, tmp_path, "-e", "2")))
+    data, sample = training.data, training.train_sample
+    assert len(set(sample)) == len(data.validation)
+    assert set(sample) <= set(data.train)
+    assert np.array_equal(sample, start(training.recipe)[0].train_sample)
+    expected = score(training.predict(sample), data.pack.values[sample]).mse
+    assert training.progress.history[-1]["train_mse"] == expected
+    few = replace(data, train=data.train[:3])
+    assert sample_like_validation(few, seed=0).tolist() == sorted(few.train)
+
+
+def scalars(run, folder, tag):
+    events = EventAccumulator(str(run.events / folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)], events
+
+
+def test_tensorboard_shows_each_step_and_epoch_once_after_a_resume(contest, tmp_path, monkeypatch):
+    """An epoch was lost when a run went on at its end; and pictures lay at epochs where scalars lie at steps."""
+    monkeypatch.setattr(module, "draw_worst", DRAW_WORST)
+    monkeypatch.setattr(report_module, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(module, "READ_EVERY", 3)
+    recipe = recipe_of(contest, tmp_path, "-e", "3")
+    for cut_at in (4, 6):  # the end of an epoch, and a step that is not read yet; then some that no checkpoint has
+        cut, report = start(recipe)
+        method = Training.step
+
+        def stop_at(self, batch, method=method, cut_at=cut_at):
+            if self.progress.step == cut_at + 3:
+                raise Cut
+            method(self, batch)
+            if self.progress.step == cut_at:
+                save_checkpoint(self.run.last, self.state())
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "step", stop_at)
+            patch.setattr(module, "save_checkpoint", lambda path, content: None)
+            with pytest.raises(Cut):
+                run_to_end(cut, report)
+        again, report = resume(recipe, cut.run)
+        run_to_end(again, report)
+        steps, _ = scalars(again.run, "", "step/smoothed_loss")
+        assert [step for step, _ in steps] == list(range(1, 13))
+        for split in ("train", "validation"):
+            found, events = scalars(again.run, split, "epoch/mse")
+            expected = [(row["step"], pytest.approx(row[f"{split}_mse"])) for row in again.progress.history]
+            assert found == expected
+            assert {image.step for image in events.Images("worst")} <= {4, 8, 12}
+            assert len(events.Images("worst")) >= 2
+
+
+def test_validation_is_never_trimmed_and_never_augmented(contest, tmp_path):
+    plain, _ = start(recipe_of(contest, tmp_path))
+    trimmed, _ = start(recipe_of(contest, tmp_path, "--top-perc-train", "30", "--without-top-perc-train", "10"))
+    np.testing.assert_array_equal(plain.validate(), trimmed.validate())
+    np.testing.assert_array_equal(plain.validate(), plain.validate())
+
+
+def test_validation_leaves_training_as_it_was(contest, tmp_path):
+    training, _ = start(recipe_of(contest, tmp_path))
+    before = {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
+    random = torch.get_rng_state()
+    training.validate()
+    assert torch.equal(random, torch.get_rng_state())
+    assert training.network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.network.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_hint(contest, tmp_path):
+    with pytest.raises(UserError, match="--learning-rate"):
+        run_to_end(*start(recipe_of(contest, tmp_path, "-e", "30", "-lr", "1e18", "--warmup", "0", "--average", "0")))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_loss_that_is_no_number_stops_the_run_with_the_photos_names(contest, tmp_path, precision):
+    """Under fp16 too, where gradients may overflow and a loss may not; and where trimming leaves the photo out."""
+    training, report = start(recipe_of(contest, tmp_path, "-e", "30", "--without-top-perc-train", "10"))
+    training.scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16")
+    forward = training.network.forward
+
+    def fail_on_the_second(images):
+        return forward(images) + torch.tensor([0, math.nan, *[0] * (len(images) - 2)])[:, None, None]
+
+    training.network.forward = fail_on_the_second
+    first = epoch_order(training.data.train, seed=0, epoch=0, batch_size=16)[0]
+    name = training.data.pack.names[first[1]]
+    with pytest.raises(UserError, match=rf"at step 1 \(photos {name}\).*--learning-rate"):
+        run_to_end(training, report)
+    assert not training.run.last.exists()
+
+
+def test_a_prediction_that_is_no_number_stops_validation_and_is_never_the_best(contest, tmp_path, monkeypatch):
+    training, report = start(recipe_of(contest, tmp_path, "-e", "2"))
+    validate = Training.validate
+
+    def validate_but_one(self):
+        points = validate(self)
+        points[2] = math.nan
+        return points
+
+    monkeypatch.setattr(Training, "validate", validate_but_one)
+    name = training.data.pack.names[training.data.validation[2]]
+    with pytest.raises(UserError, match=f"photo {name}"):
+        run_to_end(training, report)
+    assert not training.run.best.exists()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "plateau_validation"])
+@pytest.mark.parametrize("length", [["-e", "3"], ["--minutes", "0.5"]])
+def test_every_schedule_warms_up_over_the_same_share_of_the_training(contest, tmp_path, monkeypatch, schedule, length):
+    training, _ = start(recipe_of(contest, tmp_path, *length, "--schedule", schedule, "-lr", "2", "--warmup", "0.5"))
+    monkeypatch.setattr(Training, "share_done", property(lambda self: self.progress.step / 12))
+    rates = []
+    for training.progress.step in range(12):
+        training._set_rate()
+        rates.append(training.rate)
+        training.judge_plateau(1.0)
+        if training.progress.step == 3:
+            again, _ = start(training.recipe)
+            again.load_state(training.state())
+            again._set_rate()
+            assert again.rate == rates[-1]
+    assert rates[:7] == pytest.approx([2 * step / 6 for step in range(7)])
+    if schedule != "cosine":  # which falls at once
+        assert rates[7:9] == [2, 2]
+    if schedule == "plateau_validation":  # after a patience of one epoch, counted from the end of the warm-up
+        assert rates[9:] == pytest.approx([1.6, 1.6, 1.28])
+
+
+def test_an_epoch_sees_every_photo_at_most_once_and_another_epoch_in_another_order():
+    samples = np.arange(100, 203)
+    order = np.concatenate(epoch_order(samples, seed=0, epoch=0, batch_size=10))
+    assert len(order) == 100 == len(set(order))
+    assert set(order) <= set(samples)
+    assert not np.array_equal(order, np.concatenate(epoch_order(samples, seed=0, epoch=1, batch_size=10)))
+    assert not np.array_equal(order, np.concatenate(epoch_order(samples, seed=1, epoch=0, batch_size=10)))
+    seen = {
+        i for epoch in range(20) for batch in epoch_order(samples, seed=0, epoch=epoch, batch_size=10) for i in batch
+    }
+    assert seen == set(samples)
+    assert [len(batch) for batch in epoch_order(samples, seed=0, epoch=0, batch_size=500)] == [103]
+
+
+@pytest.mark.parametrize("more", [[], [{"PerspectiveAugmenter": {"tilt_x": 0.15, "tilt_y": [-0.15, 0.15]}}]])
+def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(more, contest, tmp_path):
+    recipe = recipe_of(contest, tmp_path)
+    data = data_of(recipe)
+    samples = np.array([5, 3, 70])
+    chain = parse_augmenters([*recipe.augmentation.augment, *more])
+    view = chain.draw(Key(0, 0, samples), (32, 32))
+    batch = make_batch(data.pack, samples, view, data.permutation, torch.device("cpu"))
+    for i, sample in enumerate(samples):
+        through = view.geometry[i] @ data.pack.fits[sample]
+        points = np.column_stack((data.pack.values[sample], np.ones(971))) @ through.T
+        points = points[data.permutation] if np.linalg.det(through) < 0 else points
+        np.testing.assert_allclose(batch.points[i], points[:, :2] / points[:, 2:], atol=1e-3)
+        middle = np.linalg.inv(data.pack.fits[sample]) @ (15.5, 15.5, 1)  # of the window, in pixels of the photo
+        corners = (middle[:2] + 1e-4 * np.array([(0, 0), (1, 0), (0, 1)]))[None]
+        origin, right, below = transform_points(through[None], corners)[0]
+        area = abs(np.linalg.det(np.stack((right - origin, below - origin)) / 1e-4))
+        assert batch.scale[i].item() == pytest.approx(area**-0.5, rel=1e-4)
+
+
+def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, request):
+    recipe = recipe_of(contest, tmp_path)
+    data = data_of(recipe)
+    view = parse_augmenters(recipe.augmentation.augment).draw(Key(0, 0, np.arange(3)), (32, 32))
+    device = request.getfixturevalue("gpu_without_values")  # after the data, which need their values
+    batch = make_batch(data.pack, np.array([5, 3, 70]), view, data.permutation, device)
+    tensors = (batch.images, batch.points, batch.inside, batch.scale)
+    assert [(tensor.device.type, len(tensor)) for tensor in tensors] == [("cuda", 3)] * 4
+
+
+def test_the_background_keeps_the_order_and_passes_errors_on():
+    assert list(in_background(lambda x: x * x, range(7))) == [x * x for x in range(7)]
+    assert list(in_background(str, [])) == []
+
+    def fail_at_3(x):
+        if x == 3:
+            raise ValueError("three")
+        return x
+
+    results = in_background(fail_at_3, range(9))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)

@@ -1,0 +1,257 @@
+"""Contact sheets of a recipe's augmenters on a contest's photos, so that ranges are chosen by eye.
+
+    python -m tools.augment_sheet --data PATH --config configs/FILE
+
+`augmenters.jpg` has each parameter of each augmenter at its lowest, middle and highest value, and first of all what the
+inverse brings back. `draws.jpg` has random draws: could these photos occur in the test?
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from tyro.conf import arg
+
+from augment import (
+    AlbumentationsAugmenter,
+    Augmenter,
+    Chain,
+    Draws,
+    Key,
+    MirrorAugmenter,
+    RandomAugmenter,
+    View,
+    Window,
+    transform_points,
+)
+from augment.augmenters import ends
+from augment.geometry import IDENTITY
+from pipeline.cli import parse_flags
+from pipeline.data.dataset import TrainingData, load_training_data
+from pipeline.data.drawing import (
+    GAP,
+    PAPER,
+    POINTS,
+    TEXT_LINE,
+    draw_points,
+    grid,
+    resized,
+    scaled,
+    text_line,
+    write_over,
+    write_picture,
+)
+from pipeline.data.loader import parse_chain
+from pipeline.errors import UserError, run_script
+from pipeline.files import check_folder
+from pipeline.recipe import Recipe, read_recipe
+
+NUM_PHOTOS = 6
+NUM_DRAWS = 7
+NUM_SETTINGS = 3  # of a parameter
+SIDE = 128  # pixels, of a photo on a sheet
+MARGIN = 12  # pixels, between one strip of photos and the next
+HIGHEST = 2500  # pixels, of the sheet of augmenters
+MOST_STRIPS = HIGHEST // (TEXT_LINE + SIDE + 2 * GAP)  # one above the other
+NUM_TRIED = 64  # draws, to find one that moves the points far
+EVERYTHING = Path(__file__).parents[1] / "configs" / "every_augmenter.yaml"
+
+
+@dataclass(frozen=True)
+class Options:
+    data: Annotated[Path, arg(aliases=["-d"])] = Path()
+    """The contest's folder."""
+    config: Annotated[Path, arg(metavar="FILE")] = EVERYTHING
+    """A recipe file, whose augmenters are shown; without it one with every augmenter there is."""
+    out: Path = Path("sheets")
+    """The folder to write to."""
+    cache: Path = Path("cache")
+    """Where decoded photos are kept."""
+    size: Annotated[Annotated[int, Ge(32)] | None, arg(metavar="INT")] = None
+    """Side of the images, in pixels; without it the recipe's."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Of the photos and the draws."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """A few photos of a pack: squares (N, 3, S, S) uint8, of which the window is shown, points (N, K, 2) in its pixels,
+    and the points' partners.
+    """
+
+    squares: torch.Tensor
+    points: np.ndarray
+    permutation: np.ndarray | None
+    window: Window
+
+    @classmethod
+    def of(cls, data: TrainingData, samples: np.ndarray) -> "Photos":
+        pack = data.pack
+        squares = torch.from_numpy(pack.squares[samples]).permute(0, 3, 1, 2)
+        return cls(squares, transform_points(pack.fits[samples], pack.values[samples]), data.permutation, pack.window)
+
+    def __getitem__(self, place: int) -> "Photos":
+        place %= len(self.squares)
+        return Photos(self.squares[place : place + 1], self.points[place : place + 1], self.permutation, self.window)
+
+    def draw(self, augmenter: Draws, *, seed: int, sample: int = 0) -> View:
+        """A view of one photo."""
+        view = augmenter.draw(Key(seed, 0, np.array([sample])), (self.window.size, self.window.size))
+        return view.unmirrored() if self.permutation is None else view
+
+    def tile(self, view: View, caption: str = "", *, with_points: bool = True) -> np.ndarray:
+        """A (SIDE, SIDE, 3) picture of one photo through a view, and of its points."""
+        points = view.move(self.points, self.permutation)
+        return _tile(self.window.then(view).warp(self.squares), points if with_points else points[:, :0], caption)
+
+    def tile_brought_back(self, view: View, caption: str = "") -> np.ndarray:
+        """What comes home of one photo and of its points, through the inverse of where the view has put them."""
+        home = view.placement.inverse()
+        points = home.move(view.move(self.points, self.permutation), self.permutation)
+        return _tile(home.warp(self.window.then(view).warp(self.squares)), points, caption)
+
+
+def _tile(images, points, caption):
+    image = images[0].permute(1, 2, 0).contiguous().numpy()
+    picture = draw_points(resized(image, SIDE), scaled(points[0], SIDE / len(image)), POINTS)
+    write_over(picture, caption)
+    return picture
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is shown of a parameter, or of an augmenter that has no range: a title, and augmenters with captions."""
+
+    title: str
+    settings: list[tuple[str, Draws]]
+
+
+def some_photos(recipe: Recipe, seed: int) -> Photos:
+    """A few photos of the recipe's contest that have points, drawn by the seed."""
+    data = load_training_data(recipe)
+    some = data.train[np.isfinite(data.pack.values[data.train]).all(axis=2).any(axis=1)]
+    return Photos.of(data, np.random.default_rng(seed).choice(some, min(NUM_PHOTOS, len(some)), replace=False))
+
+
+def augmenters_sheet(chain: Chain, photos: Photos) -> np.ndarray:
+    """What the inverse brings back, and each parameter of each augmenter: lowest, middle and highest.
+
+    Each augmenter has a photo; one without ranges is shown on several. Points are drawn where something moves them,
+    since they would hide what else there is to see. The more there is to show, the wider the sheet.
+    """
+    strips = _there_and_back(chain, photos[0])
+    for number, augmenter in enumerate(chain.augmenters):
+        strips += [_strip_of_row(row, photos, number) for row in rows_of(augmenter)]
+    return grid(strips, -(-len(strips) // MOST_STRIPS))
+
+
+def _there_and_back(chain, photo):
+    """A strip of a photo, of that of its draws which moves the points far and keeps them in the frame, and of what the
+    inverse brings back; no strip where nothing is moved.
+    """
+    views = [photo.draw(chain, seed=0, sample=sample).placement for sample in range(NUM_TRIED)]
+    moved = [transform_points(view.geometry, photo.points) for view in views]
+    ways = [
+        np.nanmax(np.abs(points - photo.points)) * view.inside(points).mean()
+        for view, points in zip(views, moved, strict=True)
+    ]
+    if not max(ways) > 0:
+        return []
+    view, still = views[int(np.argmax(ways))], photo.draw(Chain(()), seed=0)
+    tiles = [photo.tile(still, "as it is"), photo.tile(view, "drawn"), photo.tile_brought_back(view, "brought back")]
+    return [_strip("There and back, by the inverse", tiles)]
+
+
+def _strip_of_row(row, photos, number):
+    """Its settings on one photo; a setting that is alone, on several."""
+    settings, chosen = row.settings, [photos[number]] * NUM_SETTINGS
+    if len(settings) == 1:
+        settings, chosen = settings * NUM_SETTINGS, [photos[number + place] for place in range(NUM_SETTINGS)]
+    views = [photo.draw(setting, seed=number) for photo, (_, setting) in zip(chosen, settings, strict=True)]
+    moves = any((view.geometry != IDENTITY).any() for view in views)
+    tiles = [
+        photo.tile(view, caption, with_points=moves)
+        for photo, view, (caption, _) in zip(chosen, views, settings, strict=True)
+    ]
+    off = photos.permutation is None and isinstance(settings[0][1], MirrorAugmenter)
+    return _strip(f"{row.title}: off, no permutation" if off else row.title, tiles)
+
+
+def _strip(title, tiles):
+    row = grid(tiles, NUM_SETTINGS)
+    return np.pad(
+        np.vstack([text_line(title, row.shape[1]), row]), ((0, 0), (0, MARGIN), (0, 0)), constant_values=PAPER
+    )
+
+
+def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
+    """A row for each photo: as it is, and random draws of the whole chain."""
+    tiles = []
+    for place in range(len(photos.squares)):
+        views = [photos[place].draw(chain, seed=seed, sample=NUM_DRAWS * place + draw) for draw in range(NUM_DRAWS)]
+        as_it_is = photos[place].tile(photos[place].draw(Chain(()), seed=0), "as it is")
+        tiles += [as_it_is, *(photos[place].tile(view) for view in views)]
+    return grid(tiles, 1 + NUM_DRAWS)
+
+
+def rows_of(augmenter: Draws) -> Iterator[Row]:
+    """For each parameter that has a range, its lowest, middle and highest value, while others are at their middle. Of
+    what albumentations draws, three draws.
+    """
+    name = type(augmenter).__name__.removesuffix("Augmenter")
+    if isinstance(augmenter, RandomAugmenter):
+        for child in augmenter.augmenters:
+            yield from rows_of(child)
+        return
+    if isinstance(augmenter, AlbumentationsAugmenter):
+        name = ", ".join(type(transform).__name__ for transform, _ in augmenter.parts)
+        sure = replace(augmenter, probability=1.0)
+        seeds = range(NUM_SETTINGS) if sure.seed is None else [sure.seed]
+        yield Row(name, [(f"draw {seed}", replace(sure, seed=seed)) for seed in seeds])
+        return
+    if not isinstance(augmenter, Augmenter):
+        yield Row(name, [("", augmenter)])
+        return
+    spans = {parameter: ends(getattr(augmenter, parameter)) for parameter in augmenter.parameters()}
+    middles = {parameter: _middle(augmenter, parameter, *span) for parameter, span in spans.items()}
+    still = replace(augmenter, probability=1.0, **middles)
+    ranged = [parameter for parameter, (low, high) in spans.items() if low < high]
+    for parameter in ranged:
+        values = (spans[parameter][0], middles[parameter], spans[parameter][1])
+        yield Row(f"{name} {parameter}", [(f"{value:.3g}", replace(still, **{parameter: value})) for value in values])
+    if not ranged:
+        yield Row(name, [("", still)])
+
+
+def _middle(augmenter, parameter, low, high):
+    return (low * high) ** 0.5 if parameter in augmenter.factors else (low + high) / 2
+
+
+def main():
+    options = parse_flags(Options, __doc__)
+    check_folder("--out", options.out)
+    recipe = read_recipe(options.config)
+    place = replace(recipe.run, data=options.data, cache=options.cache)
+    recipe = replace(recipe, run=place, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
+    try:
+        chain = parse_chain(recipe)
+    except UserError as error:
+        raise UserError(f"{options.config}: {error}") from error
+    if not chain.augmenters:
+        raise UserError(f"{options.config}: augment is empty; there is nothing to show")
+    photos = some_photos(recipe, options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, picture in (
+        ("augmenters", augmenters_sheet(chain, photos)),
+        ("draws", draws_sheet(chain, photos, options.seed)),
+    ):
+        write_picture(options.out / f"{name}.jpg", picture)
+        print(options.out / f"{name}.jpg")
+
+
+if __name__ == "__main__":
+    run_script(main)

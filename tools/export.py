@@ -1,0 +1,202 @@
+"""A run as files that need none of this project: `python -m tools.export RUN`.
+
+    landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, size, size) uint8 RGB images and
+    landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
+    landmarks.onnx              any ONNX runtime
+    landmarks.json              {"fit", "square", "left", "top", "size", "points"}: an image is the window of `size`
+                                pixels from (left, top) of a photo that `fit_photo` has fitted into `square` pixels
+
+Each file is read back, compared with the network on photos that the run held out, or on images of noise where these are
+not there, and timed. The run alone is enough. What does not agree does not stay.
+"""
+
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import numpy as np
+import torch
+from tyro.conf import Positional, arg
+
+from augment import Window
+from models import LandmarkNet
+from pipeline.cli import parse_flags
+from pipeline.data.contest import LANDMARKS, find_contest
+from pipeline.data.pack import Squares
+from pipeline.data.photos import BrokenPhoto, read_photo
+from pipeline.data.roi import shares_of
+from pipeline.errors import UserError, run_script
+from pipeline.files import write_text
+from pipeline.networks import load_run_network
+from pipeline.runs import Run, find_run
+
+MAX_DIFFERENCE = 0.02  # pixels of the image
+NUM_PHOTOS = 16
+ROUNDS = 7
+
+Points = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Options:
+    run: Positional[Path]
+    """The folder of a run."""
+    data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
+    """The contest's folder, if it lies elsewhere than when the run was trained."""
+    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the files go; without it the folder export in the run's."""
+
+
+def export_torchscript(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
+    torch.jit.save(torch.jit.trace(network, example), path)
+    return torch.jit.load(path)
+
+
+def export_program(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    torch.export.save(torch.export.export(network, (example,), dynamic_shapes=({0: batch},)), path)
+    return torch.export.load(path).module()
+
+
+def export_onnx(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
+    """Raises ModuleNotFoundError where the packages for it are not installed."""
+    import onnxruntime
+    import onnxscript  # noqa: F401, torch.onnx needs it
+
+    torch.onnx.export(
+        network,
+        (example,),
+        path,
+        input_names=["images"],
+        output_names=["points"],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+FORMATS = {
+    "landmarks.torchscript.pt": export_torchscript,
+    "landmarks.pt2": export_program,
+    "landmarks.onnx": export_onnx,
+}
+
+
+def held_out_photos(run: Run, data: Path | None) -> dict[str, np.ndarray]:
+    """The first photos that the run held out, by name; none where the run's data are not there any more.
+
+    Raises UserError where `data`, which are asked for, have none of them.
+    """
+    place = data or run.recipe().run.data
+    try:
+        folder = (find_contest(place) / LANDMARKS).parent / "images"
+    except UserError:
+        if data:
+            raise
+        return {}
+    photos = {}
+    for name in run.held_out_names():
+        try:
+            photos[name] = read_photo(folder / name)
+        except BrokenPhoto:
+            continue
+        if len(photos) == NUM_PHOTOS:
+            break
+    if data and not photos:
+        raise UserError(f"--data {data} has none of the photos that {run.folder} held out; leave it out for noise")
+    return photos
+
+
+def example_images(run: Run, data: Path | None) -> tuple[torch.Tensor, str]:
+    """(B, 3, size, size) uint8 images to verify on, and what they are in a few words."""
+    options = run.recipe().photos
+    window = Window.of(shares_of(options.window), options.size)
+    if photos := held_out_photos(run, data):
+        shown, what = window.cut(Squares.of(photos, window, options.fit).squares), f"{len(photos)} held-out photos"
+    else:
+        size = (NUM_PHOTOS, window.size, window.size, 3)
+        shown, what = np.random.default_rng(0).integers(0, 256, size, np.uint8), f"{NUM_PHOTOS} images of noise"
+    return torch.from_numpy(shown.copy()).permute(0, 3, 1, 2).contiguous(), what
+
+
+def worst_difference(found: Points, network: LandmarkNet, photos: torch.Tensor) -> float:
+    """The largest difference from the network's own points, in pixels of the image, for batches of several sizes.
+
+    It is infinite where the points are of another number or no numbers.
+    """
+    worst = 0.0
+    with torch.no_grad():
+        for count in {1, 2, len(photos)}:
+            points, own = found(photos[:count].contiguous()), network(photos[:count])
+            if points.shape != own.shape or not (difference := (points - own).abs().max()).isfinite():
+                return float("inf")
+            worst = max(worst, float(difference))
+    return worst
+
+
+def milliseconds(found: Points, photos: torch.Tensor) -> float:
+    """Median time of one photo."""
+    times = []
+    with torch.no_grad():
+        for _ in range(ROUNDS):
+            begun = time.perf_counter()
+            found(photos)
+            times.append(1000 * (time.perf_counter() - begun) / len(photos))
+    return statistics.median(times[1:])
+
+
+def main():
+    options = parse_flags(Options, __doc__)
+    run = find_run(options.run, options.run)
+    recipe = run.recipe()
+    network = load_run_network(run, "best")
+    photos, what = example_images(run, options.data)
+    with torch.no_grad():
+        if not network(photos).isfinite().all():
+            raise UserError(f"{run.best} gives points that are no numbers; there is nothing to export")
+    folder = options.output or run.folder / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    window = Window.of(shares_of(recipe.photos.window), recipe.photos.size)
+    about = {"fit": recipe.photos.fit, **vars(window), "points": len(network.mean_shape)}
+    write_text(folder / "landmarks.json", json.dumps(about))
+    print(f"compared on {what}")
+    print(f"{'file':44}{'worst px':>10}{'ms, 1 photo':>14}{f'ms of {len(photos)}':>12}")
+    print(f"{'the network itself':44}{'':10}{_times(network, photos)}")
+    for name, export in FORMATS.items():
+        try:
+            found, worst = _export(export, network, photos, folder / name)
+        except ModuleNotFoundError as error:
+            print(f"{name:44}left out: {error}; it needs: pip install onnx onnxscript onnxruntime")
+            continue
+        print(f"{name:44}{worst:10.5f}{_times(found, photos)}")
+    print(f"written to {folder}")
+
+
+def _export(export, network, photos, path):
+    """The points of a file that takes the place of `path` once it is found to agree, and how well it does."""
+    with TemporaryDirectory(dir=path.parent) as unverified, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own tracing, about what is verified here
+        file = Path(unverified) / path.name
+        found = export(network, photos[[0, -1]], file)
+        worst = worst_difference(found, network, photos)
+        if not worst < MAX_DIFFERENCE:
+            raise UserError(f"{path} was not written: what it would give is {worst:.3f} px off the network")
+        file.replace(path)
+    return found, worst
+
+
+def _times(found, photos):
+    return f"{milliseconds(found, photos[:1]):14.2f}{milliseconds(found, photos):12.2f}"
+
+
+if __name__ == "__main__":
+    run_script(main)

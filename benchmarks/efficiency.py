@@ -20,14 +20,12 @@ from benchmarks.results import write_result
 from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.data.loader import epoch_order, training_batches
 from pipeline.networks import make_network
-from pipeline.progress import PlainProgress
 from pipeline.recipe import Recipe, parse_command
 from pipeline.runtime import Runtime
-from pipeline.stopping import StopRequest
-from pipeline.training.callbacks import Report
+from pipeline.training.callbacks import Bar, TensorBoard
 from pipeline.training.losses import sample_losses
 from pipeline.training.new_run import create_run
-from pipeline.training.trainer import Sitting, Training, train_epoch
+from pipeline.training.trainer import Trainer
 
 ROUNDS = 11
 STEPS = 25
@@ -61,9 +59,8 @@ def main():
     data = load_training_data(recipe)
     data = replace(data, train=data.train[: STEPS * recipe.optimiser.batch_size])
     network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=0)
-    training = Training(network, recipe, data, runtime)
+    trainer = Trainer(network, recipe, data, runtime)
     chain = parse_augmenters(recipe.augmentation.augment)
-    sitting = Sitting(training, PlainProgress(1.0, "training", unit="", clock=lambda: 0.0), StopRequest())
     place = {"seed": 0, "epoch": 0}
     order = epoch_order(data.train, **place, batch_size=recipe.optimiser.batch_size)
     batch = next(iter(training_batches(data.pack, order[:1], chain, data.permutation, **place, device=runtime.device)))
@@ -74,20 +71,20 @@ def main():
         return time.perf_counter()
 
     def as_trained():
-        training.progress.epoch += 1
-        training.progress.batch = 0
-        train_epoch(training, chain, run, report, sitting)
+        trainer.state.epoch += 1
+        trainer.state.batch = 0
+        trainer.train_epoch(chain)
 
     def fixed():
         """The bare step: forward, loss, backward, clip, step, on one batch."""
         for _ in order:
             with runtime.autocast():
-                predicted = training.network(batch.images)
+                predicted = trainer.network(batch.images)
             loss = sample_losses(predicted, batch, beta=recipe.loss.beta).mean()
-            training.optimiser.zero_grad()
+            trainer.optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(training.network.parameters(), recipe.optimiser.clip)
-            training.optimiser.step()
+            torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), recipe.optimiser.clip)
+            trainer.optimiser.step()
 
     rates: dict[str, list[float]] = {"as trained": [], "fixed batch": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -96,14 +93,17 @@ def main():
             data,
             floor=mean_shape_score(data),
         )
-        report = Report(run, 0)
+        trainer.callbacks = [TensorBoard(run), Bar()]
+        for callback in trainer.callbacks:
+            callback.begin(trainer)
         as_trained(), fixed()
         for _ in range(ROUNDS):
             for name, work in (("as trained", as_trained), ("fixed batch", fixed)):
                 begun = wait()
                 work()
                 rates[name].append(len(order) * recipe.optimiser.batch_size / (wait() - begun))
-        report.close()
+        for callback in trainer.callbacks:
+            callback.end()
     print_efficiency(recipe, rates, runtime.precision, data.num_points)
 
 

@@ -10,9 +10,9 @@ from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.networks import make_network
 from pipeline.recipe import parse_command
 from pipeline.runtime import Runtime
-from pipeline.training.callbacks import Report
+from pipeline.training.callbacks import default_callbacks
 from pipeline.training.new_run import create_run
-from pipeline.training.trainer import Training, train
+from pipeline.training.trainer import Trainer
 
 
 def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
@@ -26,7 +26,8 @@ def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     few = replace(data, train=np.sort(np.random.default_rng(0).permutation(data.train)[:1280]))
     floor = mean_shape_score(few)
     network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=64, seed=0)
-    training = Training(network, recipe, few, Runtime(torch.device("cpu"), "fp32"))
+    trainer = Trainer(network, recipe, few, Runtime(torch.device("cpu"), "fp32"))
     run = create_run(recipe, few, floor=floor)
-    train(training, parse_augmenters(recipe.augmentation.augment), run, Report(run, 0))
-    assert training.progress.best_mse < 0.9 * floor.mse
+    trainer.callbacks = default_callbacks(run)
+    trainer.train(parse_augmenters(recipe.augmentation.augment))
+    assert trainer.state.best_mse < 0.9 * floor.mse

@@ -50,7 +50,7 @@ def test_a_stopped_run_and_stopped_folds_say_what_resumes_them(contest, tmp_path
     def stop(training, *_):
         raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr("pipeline.training.session.train", stop)
+    monkeypatch.setattr("pipeline.training.session.Trainer.train", stop)
     recipe: Recipe = recipe_of(contest, tmp_path / "a b", "-e", "1")
     folders: set[Path] = set()
     works = (

@@ -23,10 +23,10 @@ from pipeline.recipe import Command, Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime, print_busy
 from pipeline.stopping import Stopped
-from pipeline.training.callbacks import Report
+from pipeline.training.callbacks import default_callbacks
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
 from pipeline.training.new_run import create_run
-from pipeline.training.trainer import Training, train
+from pipeline.training.trainer import Trainer
 
 NOT_LEARNED = 0.7  # of the mean shape's error
 
@@ -58,7 +58,7 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     network = make_network(
         recipe.network, start, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
     )
-    training = Training(network, recipe, data, runtime)
+    trainer = Trainer(network, recipe, data, runtime)
     floor = mean_shape_score(data)
     if earlier:
         earlier.check_data(data.pack.fingerprint, data.pack.folder)
@@ -71,21 +71,19 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     with run.claimed():
         run.write_recipe(recipe)
         run.add_environment(str(runtime))
+        trainer.callbacks = default_callbacks(run)
         if run.last.exists():
-            training.load_state(load_checkpoint(run.last))
-            so_far = training.progress
+            trainer.load_state_dict(load_checkpoint(run.last))
+            so_far = trainer.state
             print(f"resuming     from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
         elif earlier:
             print("resuming     from the start: the run was stopped before its first checkpoint")
-        report = Report(run, training.num_read)
         try:
-            train(training, chain, run, report)
+            trainer.train(chain)
         except Stopped:
             print(f"stopped      to resume: {resume}", flush=True)
             raise
-        finally:
-            report.close()
-    print_result(run, training.progress.history, floor)
+    print_result(run, trainer.state.history, floor)
 
 
 def check_run_folder(recipe: Recipe, earlier: Run | None):

@@ -7,7 +7,9 @@ from torch import nn
 
 from models import build_network
 from pipeline.recipe import OptimiserOptions
-from pipeline.training.optim import WeightAverage, build_optimiser, build_plateau, cosine_rate, freeze_backbone
+from pipeline.training.averaging import WeightAverage
+from pipeline.training.optim import build_optimiser, freeze_backbone
+from pipeline.training.schedules import build_schedule, cosine_rate
 
 
 @pytest.fixture
@@ -40,11 +42,12 @@ def test_the_rate_warms_up_and_falls_along_a_cosine_to_nothing():
 def test_a_plateau_is_counted_in_steps_or_in_epochs(network, schedule, patience):
     options = OptimiserOptions(schedule=schedule, plateau_patience=0.5, plateau_factor=0.7, learning_rate=1.0)
     optimiser = build_optimiser(network, options)
-    plateau = build_plateau(optimiser, options, steps_per_epoch=100)
+    plateau = build_schedule(optimiser, options, steps_per_epoch=100)
+    follow = plateau.after_step if schedule == "plateau" else plateau.after_epoch
     for _ in range(patience + 1):
-        plateau.step(1.0)
+        follow(0.5, 1.0)
     assert optimiser.param_groups[0]["lr"] == 1.0
-    plateau.step(1.0)
+    follow(0.5, 1.0)
     assert optimiser.param_groups[0]["lr"] == pytest.approx(0.7)
 
 

@@ -20,11 +20,11 @@ from pipeline.networks import make_network
 from pipeline.recipe import Recipe, parse_command
 from pipeline.runtime import Runtime
 from pipeline.stopping import SIGNALS, Stopped
-from pipeline.training import callbacks as report_module
+from pipeline.training import callbacks
 from pipeline.training import trainer as module
-from pipeline.training.callbacks import Report
+from pipeline.training.callbacks import WorstPhotos, default_callbacks
 from pipeline.training.new_run import create_run
-from pipeline.training.trainer import Training, sample_like_validation, train
+from pipeline.training.trainer import Callback, Trainer, sample_like_validation
 
 SMALL = [
     "--model",
@@ -63,10 +63,10 @@ def recipe_of(contest, folder, *flags) -> Recipe:
 def without_pictures(monkeypatch):
     """Drawing and packing pictures of 971 points takes longer than all else here. The data, which nothing changes, are
     loaded once, and so is a whole run of equal flags trained once."""
-    monkeypatch.setattr(module, "draw_worst", lambda *_: None)
+    monkeypatch.setattr(WorstPhotos, "draw", lambda *_: None)
 
 
-DRAW_WORST = module.draw_worst
+DRAW = WorstPhotos.draw
 DATA: dict = {}
 WHOLE: dict = {}
 
@@ -78,32 +78,32 @@ def data_of(recipe):
     return DATA[key]
 
 
-def whole_run(recipe) -> Training:
+def whole_run(recipe) -> Trainer:
     """A run that was never cut off, trained once."""
-    key = (repr(replace(recipe, run=replace(recipe.run, runs=None, cache=None))), module.READ_EVERY)
+    key = (repr(replace(recipe, run=replace(recipe.run, runs=None, cache=None))), module.FLUSH_EVERY)
     if key not in WHOLE:
-        WHOLE[key] = run_to_end(*start(recipe))
+        WHOLE[key] = run_to_end(start(recipe))
     return WHOLE[key]
 
 
-def start(recipe) -> tuple[Training, Report]:
+def start(recipe) -> Trainer:
     data = data_of(recipe)
     network = make_network(
         recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
     )
-    training = Training(network, recipe, data, Runtime(torch.device("cpu"), "fp32"))
+    training = Trainer(network, recipe, data, Runtime(torch.device("cpu"), "fp32"))
     training.run = create_run(recipe, data, floor=mean_shape_score(data))
-    return training, Report(training.run, 0)
-
-
-def run_to_end(training, report):
-    train(training, parse_augmenters(training.recipe.augmentation.augment), training.run, report)
-    report.close()
+    training.callbacks = default_callbacks(training.run)
     return training
 
 
-def same(one: Training, other: Training):
-    states = one.state(), other.state()
+def run_to_end(training):
+    training.train(parse_augmenters(training.recipe.augmentation.augment))
+    return training
+
+
+def same(one: Trainer, other: Trainer):
+    states = one.state_dict(), other.state_dict()
     for name in ("network", "average"):
         for key, tensor in states[0][name].items():
             assert torch.equal(tensor, states[1][name][key]), f"{name} {key}"
@@ -113,11 +113,11 @@ def same(one: Training, other: Training):
 @pytest.mark.parametrize("schedule", ["cosine", "plateau", "plateau_validation"])
 def test_equal_seeds_give_equal_runs_and_others_do_not(contest, tmp_path, schedule):
     flags = ["-e", "2", "--schedule", schedule, "--plateau-patience", "0.5"]
-    one = run_to_end(*start(recipe_of(contest, tmp_path, *flags)))
-    other = run_to_end(*start(recipe_of(contest, tmp_path, *flags)))
+    one = run_to_end(start(recipe_of(contest, tmp_path, *flags)))
+    other = run_to_end(start(recipe_of(contest, tmp_path, *flags)))
     assert same(one, other)
-    assert one.progress.history[-1]["validation_mse"] == other.progress.history[-1]["validation_mse"]
-    third = run_to_end(*start(recipe_of(contest, tmp_path, *flags, "--seed", "1")))
+    assert one.state.history[-1]["validation_mse"] == other.state.history[-1]["validation_mse"]
+    third = run_to_end(start(recipe_of(contest, tmp_path, *flags, "--seed", "1")))
     assert not torch.equal(one.network.head.weight, third.network.head.weight)
 
 
@@ -125,16 +125,17 @@ def history_of(training):
     """The rows of the table without what depends on the clock."""
     return [
         {name: value for name, value in row.items() if name not in ("minutes", "images_per_second")}
-        for row in training.progress.history
+        for row in training.state.history
     ]
 
 
-def resume(recipe, run) -> tuple[Training, Report]:
+def resume(recipe, run) -> Trainer:
     """As hack_train.py goes on with a run."""
-    again, _ = start(recipe)
+    again = start(recipe)
     again.run = run
-    again.load_state(load_checkpoint(run.last))
-    return again, Report(run, again.num_read)
+    again.callbacks = default_callbacks(run)
+    again.load_state_dict(load_checkpoint(run.last))
+    return again
 
 
 class Cut(Exception):
@@ -152,28 +153,29 @@ class Cut(Exception):
 @pytest.mark.parametrize("cut_at", [1, 5, 8, 11])
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(contest, tmp_path, monkeypatch, flags, cut_at):
     """Cut in the middle of an epoch, at its end, and with a checkpoint within an epoch."""
-    monkeypatch.setattr(module, "READ_EVERY", 2)
+    monkeypatch.setattr(module, "FLUSH_EVERY", 2)
     recipe = recipe_of(contest, tmp_path, "-e", "3", "--checkpoint-minutes", "1e-9", *flags)
     whole = whole_run(recipe)
 
-    cut, report = start(recipe)
-    step = Training.step
+    cut = start(recipe)
+    step = Trainer.step
 
     def step_or_die(self, batch):
-        if self.progress.step == cut_at:
+        if self.state.step == cut_at:
             raise Cut
         step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "step", step_or_die)
+        patch.setattr(Trainer, "step", step_or_die)
         with pytest.raises(Cut):
-            run_to_end(cut, report)
-    again, report = start(recipe)
+            run_to_end(cut)
+    again = start(recipe)
     if cut.run.last.exists():
-        again.load_state(load_checkpoint(cut.run.last))
-        assert again.progress.step in (cut_at, cut_at - 1)
+        again.load_state_dict(load_checkpoint(cut.run.last))
+        assert again.state.step in (cut_at, cut_at - 1)
     again.run = cut.run
-    run_to_end(again, report)
+    again.callbacks = default_callbacks(cut.run)
+    run_to_end(again)
     assert same(whole, again)
     assert history_of(whole) == history_of(again)
     assert cut.run.metrics.read_text().count("\n") == 4
@@ -194,13 +196,13 @@ def test_a_run_that_a_signal_stops_saves_its_step_and_ends_as_one_that_was_not(
     contest, tmp_path, monkeypatch, where, at, number
 ):
     """The signal comes in a step, whose losses are not read yet, or in validation; handlers are as before."""
-    monkeypatch.setattr(module, "READ_EVERY", 3)
+    monkeypatch.setattr(module, "FLUSH_EVERY", 3)
     flags = ["-e", "3", "--schedule", "plateau", "-lr", "0.01", "--plateau-patience", "0.25", "--warmup", "0"]
     recipe = recipe_of(contest, tmp_path, *flags, "--top-perc-train", "50", "--without-top-perc-train", "5")
     whole = whole_run(recipe)
     handlers = [signal.getsignal(each) for each in SIGNALS]
-    stopped, report = start(recipe)
-    method, calls = getattr(Training, where), []
+    stopped = start(recipe)
+    method, calls = getattr(Trainer, where), []
 
     def stop_in(self, *arguments):
         if len(calls) == at:
@@ -209,33 +211,33 @@ def test_a_run_that_a_signal_stops_saves_its_step_and_ends_as_one_that_was_not(
         return method(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, where, stop_in)
+        patch.setattr(Trainer, where, stop_in)
         with pytest.raises(Stopped) as caught:
-            run_to_end(stopped, report)
+            run_to_end(stopped)
     assert caught.value.status == 128 + number
     assert [signal.getsignal(each) for each in SIGNALS] == handlers
-    again, report = resume(recipe, stopped.run)
-    assert again.progress.step == stopped.progress.step
+    again = resume(recipe, stopped.run)
+    assert again.state.step == stopped.state.step
     if where == "step":
-        assert again.progress.step == at + 1  # the step was ended, and no other was begun
+        assert again.state.step == at + 1  # the step was ended, and no other was begun
     if where == "validate":
-        assert len(again.progress.history) == at  # this validation was not waited for
-    run_to_end(again, report)
+        assert len(again.state.history) == at  # this validation was not waited for
+    run_to_end(again)
     assert same(whole, again)
     assert history_of(whole) == history_of(again)
 
 
 def test_a_second_signal_stops_at_once(contest, tmp_path, monkeypatch):
-    training, report = start(recipe_of(contest, tmp_path, "-e", "1"))
+    training = start(recipe_of(contest, tmp_path, "-e", "1"))
 
     def interrupt_twice(self, batch):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("went on")
 
-    monkeypatch.setattr(Training, "step", interrupt_twice)
+    monkeypatch.setattr(Trainer, "step", interrupt_twice)
     with pytest.raises(KeyboardInterrupt) as caught:
-        run_to_end(training, report)
+        run_to_end(training)
     assert not isinstance(caught.value, Stopped)
     assert not training.run.last.exists()
 
@@ -244,68 +246,98 @@ def test_a_run_killed_before_its_last_validation_is_validated_and_trains_no_more
     """All steps are done, or the minutes are used up, in the last checkpoint within an epoch."""
     for flags, cut_at, minutes in ((["-e", "1"], 4, 1.0), (["--minutes", "60"], 1, 61.0)):
         recipe = recipe_of(contest, tmp_path, "--checkpoint-minutes", "1e-9", *flags)
-        cut, report = start(recipe)
-        method = Training.step
+        cut = start(recipe)
+        method = Trainer.step
 
         def step_or_die(self, batch, method=method, cut_at=cut_at, minutes=minutes):
             method(self, batch)
-            if self.progress.step == cut_at:
-                self.progress.minutes = minutes
-                save_checkpoint(self.run.last, self.state())
+            if self.state.step == cut_at:
+                self.state.minutes = minutes
+                save_checkpoint(self.run.last, self.state_dict())
                 raise Cut
 
         with monkeypatch.context() as patch:
-            patch.setattr(Training, "step", step_or_die)
+            patch.setattr(Trainer, "step", step_or_die)
             with pytest.raises(Cut):
-                run_to_end(cut, report)
-        again, report = resume(recipe, cut.run)
-        assert again.share_done >= 1
-        run_to_end(again, report)
-        assert again.progress.step == cut_at
-        assert len(again.progress.history) == 1
+                run_to_end(cut)
+        again = resume(recipe, cut.run)
+        assert again.progress >= 1
+        run_to_end(again)
+        assert again.state.step == cut_at
+        assert len(again.state.history) == 1
         assert again.run.best.exists()
 
 
 def test_checkpoints_of_earlier_versions_load(contest, tmp_path):
     recipe = recipe_of(contest, tmp_path, "-e", "1")
-    training = run_to_end(*start(recipe))
-    state = training.state()
-    for later in ("recent_losses", "unread"):
+    training = run_to_end(start(recipe))
+    state = training.state_dict()
+    for later in ("criterion", "pending", "callbacks"):
         del state[later]
-    again, _ = start(recipe)
-    again.load_state(state)
+    state["plateau"] = state.pop("schedule")
+    again = start(recipe)
+    again.load_state_dict(state)
     assert same(training, again)
+
+
+class Counting(Callback):
+    """A callback with a state."""
+
+    def __init__(self):
+        self.num_epochs = 0
+
+    def after_epoch(self, trainer, result):
+        self.num_epochs += 1
+
+    def state_dict(self):
+        return {"num_epochs": self.num_epochs}
+
+    def load_state_dict(self, state):
+        self.num_epochs = state.get("num_epochs", 0)
+
+
+def test_what_a_callback_keeps_lies_in_the_checkpoint(contest, tmp_path):
+    """As long as it stands before the checkpoint."""
+    recipe = recipe_of(contest, tmp_path, "-e", "1")
+    training = start(recipe)
+    training.callbacks = [Counting(), *training.callbacks]
+    run_to_end(training)
+    longer = start(replace(recipe, optimiser=replace(recipe.optimiser, epochs=3)))
+    longer.callbacks = [Counting(), *default_callbacks(training.run)]
+    longer.load_state_dict(load_checkpoint(training.run.last))
+    run_to_end(longer)
+    assert longer.callbacks[0].num_epochs == 3
 
 
 def test_a_run_can_be_made_longer(contest, tmp_path):
     recipe = recipe_of(contest, tmp_path, "-e", "1")
-    short = run_to_end(*start(recipe))
+    short = run_to_end(start(recipe))
     longer = replace(recipe, optimiser=replace(recipe.optimiser, epochs=2))
-    again, report = start(longer)
-    again.load_state(load_checkpoint(short.run.last))
-    run_to_end(again, report)
-    assert [row["epoch"] for row in again.progress.history] == [0, 1]
-    assert again.progress.step == 2 * again.steps_per_epoch
+    again = start(longer)
+    again.load_state_dict(load_checkpoint(short.run.last))
+    run_to_end(again)
+    assert [row["epoch"] for row in again.state.history] == [0, 1]
+    assert again.state.step == 2 * again.steps_per_epoch
 
 
 def test_training_learns_and_the_best_weights_are_kept(contest, tmp_path):
-    training = run_to_end(*start(recipe_of(contest, tmp_path, "-e", "6", "--augment", "[]", "--average", "0")))
-    history = training.progress.history
+    training = run_to_end(start(recipe_of(contest, tmp_path, "-e", "6", "--augment", "[]", "--average", "0")))
+    history = training.state.history
     errors = training.sample_errors[training.data.train]  # in train mode: norms of so few steps know little of theirs
     assert errors.nanmean() < 0.5 * history[0]["train_mse"]
     best = load_checkpoint(training.run.best)
-    assert best["mse"] == min(row["validation_mse"] for row in history) == training.progress.best_mse
+    assert best["mse"] == min(row["validation_mse"] for row in history) == training.state.best_mse
 
 
 def test_train_is_measured_as_validation_is(contest, tmp_path):
     """The averaged network on photos as they are, of which there are as many, always the same."""
-    training = run_to_end(*start(recipe_of(contest, tmp_path, "-e", "2")))
+    training = run_to_end(start(recipe_of(contest, tmp_path, "-e", "2")))
     data, sample = training.data, training.train_sample
     assert len(set(sample)) == len(data.validation)
     assert set(sample) <= set(data.train)
-    assert np.array_equal(sample, start(training.recipe)[0].train_sample)
+    assert np.array_equal(sample, start(training.recipe).train_sample)
     expected = score(training.predict(sample), data.pack.values[sample]).mse
-    assert training.progress.history[-1]["train_mse"] == expected
+    assert training.state.history[-1]["train_mse"] == expected
     few = replace(data, train=data.train[:3])
     assert sample_like_validation(few, seed=0).tolist() == sorted(few.train)
 
@@ -317,47 +349,47 @@ def scalars(run, folder, tag):
 
 def test_tensorboard_shows_each_step_and_epoch_once_after_a_resume(contest, tmp_path, monkeypatch):
     """An epoch was lost when a run went on at its end; and pictures lay at epochs where scalars lie at steps."""
-    monkeypatch.setattr(module, "draw_worst", DRAW_WORST)
-    monkeypatch.setattr(report_module, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
-    monkeypatch.setattr(module, "READ_EVERY", 3)
+    monkeypatch.setattr(WorstPhotos, "draw", DRAW)
+    monkeypatch.setattr(callbacks, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(module, "FLUSH_EVERY", 3)
     recipe = recipe_of(contest, tmp_path, "-e", "3")
     for cut_at in (4, 6):  # the end of an epoch, and a step that is not read yet; then some that no checkpoint has
-        cut, report = start(recipe)
-        method = Training.step
+        cut = start(recipe)
+        method = Trainer.step
 
         def stop_at(self, batch, method=method, cut_at=cut_at):
-            if self.progress.step == cut_at + 3:
+            if self.state.step == cut_at + 3:
                 raise Cut
             method(self, batch)
-            if self.progress.step == cut_at:
-                save_checkpoint(self.run.last, self.state())
+            if self.state.step == cut_at:
+                save_checkpoint(self.run.last, self.state_dict())
 
         with monkeypatch.context() as patch:
-            patch.setattr(Training, "step", stop_at)
-            patch.setattr(module, "save_checkpoint", lambda path, content: None)
+            patch.setattr(Trainer, "step", stop_at)
+            patch.setattr(callbacks, "save_checkpoint", lambda path, content: None)
             with pytest.raises(Cut):
-                run_to_end(cut, report)
-        again, report = resume(recipe, cut.run)
-        run_to_end(again, report)
+                run_to_end(cut)
+        again = resume(recipe, cut.run)
+        run_to_end(again)
         steps, _ = scalars(again.run, "", "step/smoothed_loss")
         assert [step for step, _ in steps] == list(range(1, 13))
         for split in ("train", "validation"):
             found, events = scalars(again.run, split, "epoch/mse")
-            expected = [(row["step"], pytest.approx(row[f"{split}_mse"])) for row in again.progress.history]
+            expected = [(row["step"], pytest.approx(row[f"{split}_mse"])) for row in again.state.history]
             assert found == expected
             assert {image.step for image in events.Images("worst")} <= {4, 8, 12}
             assert len(events.Images("worst")) >= 2
 
 
 def test_validation_is_never_trimmed_and_never_augmented(contest, tmp_path):
-    plain, _ = start(recipe_of(contest, tmp_path))
-    trimmed, _ = start(recipe_of(contest, tmp_path, "--top-perc-train", "30", "--without-top-perc-train", "10"))
+    plain = start(recipe_of(contest, tmp_path))
+    trimmed = start(recipe_of(contest, tmp_path, "--top-perc-train", "30", "--without-top-perc-train", "10"))
     np.testing.assert_array_equal(plain.validate(), trimmed.validate())
     np.testing.assert_array_equal(plain.validate(), plain.validate())
 
 
 def test_validation_leaves_training_as_it_was(contest, tmp_path):
-    training, _ = start(recipe_of(contest, tmp_path))
+    training = start(recipe_of(contest, tmp_path))
     before = {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
     random = torch.get_rng_state()
     training.validate()
@@ -368,13 +400,13 @@ def test_validation_leaves_training_as_it_was(contest, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_hint(contest, tmp_path):
     with pytest.raises(UserError, match="--learning-rate"):
-        run_to_end(*start(recipe_of(contest, tmp_path, "-e", "30", "-lr", "1e18", "--warmup", "0", "--average", "0")))
+        run_to_end(start(recipe_of(contest, tmp_path, "-e", "30", "-lr", "1e18", "--warmup", "0", "--average", "0")))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_loss_that_is_no_number_stops_the_run_with_the_photos_names(contest, tmp_path, precision):
     """Under fp16 too, where gradients may overflow and a loss may not; and where trimming leaves the photo out."""
-    training, report = start(recipe_of(contest, tmp_path, "-e", "30", "--without-top-perc-train", "10"))
+    training = start(recipe_of(contest, tmp_path, "-e", "30", "--without-top-perc-train", "10"))
     training.scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16")
     forward = training.network.forward
 
@@ -385,40 +417,41 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_photos_names(contest, t
     first = epoch_order(training.data.train, seed=0, epoch=0, batch_size=16)[0]
     name = training.data.pack.names[first[1]]
     with pytest.raises(UserError, match=rf"at step 1 \(photos {name}\).*--learning-rate"):
-        run_to_end(training, report)
+        run_to_end(training)
     assert not training.run.last.exists()
 
 
 def test_a_prediction_that_is_no_number_stops_validation_and_is_never_the_best(contest, tmp_path, monkeypatch):
-    training, report = start(recipe_of(contest, tmp_path, "-e", "2"))
-    validate = Training.validate
+    training = start(recipe_of(contest, tmp_path, "-e", "2"))
+    validate = Trainer.validate
 
     def validate_but_one(self):
         points = validate(self)
         points[2] = math.nan
         return points
 
-    monkeypatch.setattr(Training, "validate", validate_but_one)
+    monkeypatch.setattr(Trainer, "validate", validate_but_one)
     name = training.data.pack.names[training.data.validation[2]]
     with pytest.raises(UserError, match=f"photo {name}"):
-        run_to_end(training, report)
+        run_to_end(training)
     assert not training.run.best.exists()
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau", "plateau_validation"])
 @pytest.mark.parametrize("length", [["-e", "3"], ["--minutes", "0.5"]])
 def test_every_schedule_warms_up_over_the_same_share_of_the_training(contest, tmp_path, monkeypatch, schedule, length):
-    training, _ = start(recipe_of(contest, tmp_path, *length, "--schedule", schedule, "-lr", "2", "--warmup", "0.5"))
-    monkeypatch.setattr(Training, "share_done", property(lambda self: self.progress.step / 12))
+    training = start(recipe_of(contest, tmp_path, *length, "--schedule", schedule, "-lr", "2", "--warmup", "0.5"))
+    monkeypatch.setattr(Trainer, "progress", property(lambda self: self.state.step / 12))
     rates = []
-    for training.progress.step in range(12):
-        training._set_rate()
+    for training.state.step in range(12):
+        training.schedule.before_step(training.progress)
         rates.append(training.rate)
-        training.judge_plateau(1.0)
-        if training.progress.step == 3:
-            again, _ = start(training.recipe)
-            again.load_state(training.state())
-            again._set_rate()
+        training.schedule.after_step(training.progress, 1.0)
+        training.schedule.after_epoch(training.progress, 1.0)
+        if training.state.step == 3:
+            again = start(training.recipe)
+            again.load_state_dict(training.state_dict())
+            again.schedule.before_step(again.progress)
             assert again.rate == rates[-1]
     assert rates[:7] == pytest.approx([2 * step / 6 for step in range(7)])
     if schedule != "cosine":  # which falls at once

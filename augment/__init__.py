@@ -6,9 +6,9 @@ resizing by s is s * (x + 0.5) - 0.5. Matrices are 3 x 3, float64, and map sourc
 Sizes are (height, width). Points are (..., 2) arrays of (x, y). Images are RGB, uint8.
 """
 
-from augment.augmenters import Augmenter, Chain, Draws, RandomAugmenter
+from augment.augmenters import Augmenter, Chain, RandomAugmenter, Sampler
 from augment.borrowed import AlbumentationsAugmenter
-from augment.fit import FITS, Window, fit_photo
+from augment.fit import WAYS, RegionOfInterest, fit_photo
 from augment.geometric import AffineAugmenter, CropAugmenter, MirrorAugmenter, PerspectiveAugmenter
 from augment.geometry import transform_points
 from augment.key import Key
@@ -27,11 +27,11 @@ from augment.photometric import (
     OccluderAugmenter,
     TextAugmenter,
 )
-from augment.view import View
+from augment.transform import Transform
 
 __all__ = [
     "AUGMENTERS",
-    "FITS",
+    "WAYS",
     "AffineAugmenter",
     "AlbumentationsAugmenter",
     "Augmenter",
@@ -41,7 +41,6 @@ __all__ = [
     "Chain",
     "ColourAugmenter",
     "CropAugmenter",
-    "Draws",
     "GammaAugmenter",
     "GreyAugmenter",
     "JpegAugmenter",
@@ -53,9 +52,10 @@ __all__ = [
     "OccluderAugmenter",
     "PerspectiveAugmenter",
     "RandomAugmenter",
+    "RegionOfInterest",
+    "Sampler",
     "TextAugmenter",
-    "View",
-    "Window",
+    "Transform",
     "fit_photo",
     "parse_augmenters",
     "transform_points",

@@ -16,16 +16,16 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from augment.key import Key
-from augment.view import View
+from augment.transform import Transform
 
 Range = float | tuple[float, float]
 Drawn = Mapping[str, np.ndarray]
 
 
-class Draws(Protocol):
+class Sampler(Protocol):
     """Anything that draws views; `size` is the (height, width) of the images that come in."""
 
-    def draw(self, key: Key, size: tuple[int, int]) -> View: ...
+    def draw(self, key: Key, size: tuple[int, int]) -> Transform: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +60,17 @@ class Augmenter:
     def parameters(cls) -> list[str]:
         return [field.name for field in dataclasses.fields(cls) if field.name != "probability"]
 
-    def draw(self, key: Key, size: tuple[int, int]) -> View:
+    def draw(self, key: Key, size: tuple[int, int]) -> Transform:
         """Draws for a whole batch at once; with probability 1 - `probability` a sample is left as it is."""
         parameters = self.parameters()
         numbers = key.uniform(1 + len(parameters)).T
         drawn = {p: self._between(p, number) for p, number in zip(parameters, numbers[1:], strict=True)}
         view = self.view(key, size, drawn)
-        return view if self.probability == 1 else view.only(numbers[0] < self.probability)
+        return view if self.probability == 1 else view.where(numbers[0] < self.probability)
 
-    def view(self, key: Key, size: tuple[int, int], drawn: Drawn) -> View:
+    def view(self, key: Key, size: tuple[int, int], drawn: Drawn) -> Transform:
         """The view of `drawn`, a (B,) array for each parameter; what else is random comes from children of the key."""
-        return View.identity(len(key.samples), size)
+        return Transform.identity(len(key.samples), size)
 
     def _between(self, parameter, number):
         low, high = ends(getattr(self, parameter))
@@ -81,10 +81,10 @@ class Augmenter:
 class Chain:
     """Draws from each augmenter in turn and composes the views: still one warp."""
 
-    augmenters: tuple[Draws, ...]
+    augmenters: tuple[Sampler, ...]
 
-    def draw(self, key: Key, size: tuple[int, int]) -> View:
-        view = View.identity(len(key.samples), size)
+    def draw(self, key: Key, size: tuple[int, int]) -> Transform:
+        view = Transform.identity(len(key.samples), size)
         for place, augmenter in enumerate(self.augmenters):
             view = view.then(augmenter.draw(key.child(place), view.size))
         return view
@@ -94,7 +94,7 @@ class Chain:
 class RandomAugmenter:
     """Draws, for each sample, one of its augmenters, with probabilities in proportion to `weights`."""
 
-    augmenters: tuple[Draws, ...]
+    augmenters: tuple[Sampler, ...]
     weights: tuple[float, ...] = ()
     probability: float = 1.0
 
@@ -110,14 +110,14 @@ class RandomAugmenter:
             raise ValueError("RandomAugmenter.weights: at least one has to be above 0")
         check_probability("RandomAugmenter.probability", self.probability)
 
-    def draw(self, key: Key, size: tuple[int, int]) -> View:
+    def draw(self, key: Key, size: tuple[int, int]) -> Transform:
         numbers = key.uniform(2).T
         shares = np.cumsum(self.weights or (1.0,) * len(self.augmenters))
         choice = np.searchsorted(shares / shares[-1], numbers[1], side="right").clip(max=len(shares) - 1)
         choice[numbers[0] >= self.probability] = -1
-        view = View.identity(len(key.samples), size)
+        view = Transform.identity(len(key.samples), size)
         for place, augmenter in enumerate(self.augmenters):
-            view = view.then(augmenter.draw(key.child(place), size).only(choice == place))
+            view = view.then(augmenter.draw(key.child(place), size).where(choice == place))
         return view
 
 

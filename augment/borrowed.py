@@ -10,7 +10,7 @@ from augment import foreign
 from augment.augmenters import check_probability
 from augment.foreign import Foreign
 from augment.key import Key
-from augment.view import View
+from augment.transform import Transform
 
 PLACE = "AlbumentationsAugmenter.transforms"
 
@@ -40,10 +40,10 @@ class AlbumentationsAugmenter:
         """From plain data: a list of {class: {argument: value}}; composites have a list of these as `transforms`."""
         return cls(foreign.albumentations().Compose(_parse_all(transforms)), probability, seed)
 
-    def draw(self, key: Key, size: tuple[int, int]) -> View:
+    def draw(self, key: Key, size: tuple[int, int]) -> Transform:
         if self.seed is not None:
             key = Key(self.seed, 0, np.zeros(len(key.samples), np.int64))
-        view = View.identity(len(key.samples), size)
+        view = Transform.identity(len(key.samples), size)
         for place, (transform, moves) in enumerate(self.parts):
             seeds = foreign.seeds(key.child(place))
             if moves:
@@ -51,12 +51,12 @@ class AlbumentationsAugmenter:
                 sizes = {given for _, given in found}
                 if len(sizes) > 1:
                     raise ValueError(f"albumentations {type(transform).__name__} gives images of several sizes")
-                following = View.of(np.stack([matrix for matrix, _ in found]), view.size, sizes.pop())
+                following = Transform.of(np.stack([matrix for matrix, _ in found]), view.size, sizes.pop())
             else:
                 spec = np.full(len(seeds), foreign.to_json(transform))
-                following = View.identity(len(seeds), view.size).with_effect(Foreign(spec, seeds))
+                following = Transform.identity(len(seeds), view.size).with_effect(Foreign(spec, seeds))
             view = view.then(following)
-        return view if self.probability == 1 else view.only(key.uniform(1)[:, 0] < self.probability)
+        return view if self.probability == 1 else view.where(key.uniform(1)[:, 0] < self.probability)
 
 
 def _parse_all(entries):

@@ -43,14 +43,14 @@ class Effect:
 
     neutral: ClassVar[dict[str, Any]] = {}
 
-    def fired(self) -> np.ndarray:
+    def active(self) -> np.ndarray:
         """(B,) bool: which images are changed at all."""
         differs = [
             (array != self.neutral[name]).any(axis=tuple(range(1, array.ndim))) for name, array in vars(self).items()
         ]
         return np.logical_or.reduce(differs)
 
-    def only(self, chosen: np.ndarray) -> Self:
+    def where(self, chosen: np.ndarray) -> Self:
         """The effect on the images where the (B,) mask is true, and none on the others."""
         kept = {
             name: np.where(chosen.reshape(-1, *[1] * (array.ndim - 1)), array, self.neutral[name])

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from augment.geometry import resize, translation
-from augment.view import View
+from augment.geometry import resize as resize_matrix
+from augment.geometry import translation
+from augment.transform import Transform
 
-FITS = ("pad", "crop")
+WAYS = ("letterbox", "crop")
 
 
 @dataclass(frozen=True)
-class Window:
+class RegionOfInterest:
     """The part of a fitted square that is shown: `size` pixels each way from (left, top), of `square` pixels."""
 
     square: int
@@ -21,8 +22,8 @@ class Window:
     size: int
 
     @classmethod
-    def of(cls, shares: tuple[float, float, float], size: int) -> "Window":
-        """The window of `size` pixels that is nearest to (left, top, side) in shares of the square's side."""
+    def of(cls, shares: tuple[float, float, float], size: int) -> "RegionOfInterest":
+        """The ROI of `size` pixels that is nearest to (left, top, side) in shares of the square's side."""
         left, top, side = shares
         square = round(size / side)
         left, top = (min(round(share * square), square - size) for share in (left, top))
@@ -30,37 +31,37 @@ class Window:
 
     @property
     def matrix(self) -> np.ndarray:
-        """(1, 3, 3) pixels of the square to pixels of the window."""
+        """(1, 3, 3) pixels of the square to pixels of the ROI."""
         return translation(-self.left, -self.top)
 
-    def then(self, view: View) -> View:
-        """What a view of the window is of the square: turned or moved, it shows what lies beside the window."""
-        return View.of(self.matrix, (self.square, self.square), (self.size, self.size)).then(view)
+    def then(self, view: Transform) -> Transform:
+        """What a view of the ROI is of the square: turned or moved, it shows what lies beside the ROI."""
+        return Transform.of(self.matrix, (self.square, self.square), (self.size, self.size)).then(view)
 
     def cut(self, squares: np.ndarray) -> np.ndarray:
-        """(N, size, size, 3) windows of (N, square, square, 3) squares."""
+        """(N, size, size, 3) ROIs of (N, square, square, 3) squares."""
         return squares[:, self.top : self.top + self.size, self.left : self.left + self.size]
 
 
-def fit_photo(photo: np.ndarray, size: int, fit: str = "pad") -> tuple[np.ndarray, np.ndarray]:
+def fit_photo(photo: np.ndarray, size: int, resize: str = "letterbox") -> tuple[np.ndarray, np.ndarray]:
     """Resizes a (height, width, 3) photo into a (size, size, 3) square and says how.
 
-    `pad` makes the long side fit and leaves black beside the short one, so that no chin is lost; `crop` makes
+    `letterbox` makes the long side fit and leaves black beside the short one, so that no chin is lost; `crop` makes
     the short side fit and cuts the long one. Shrinking averages over areas, which is free of aliases.
 
     Returns the square and the (3, 3) matrix from pixels of the photo to pixels of the square. Both sides are
     resized to whole pixels and the matrix holds the two scales that this gives, so it is exact.
     """
-    assert fit in FITS, fit
+    assert resize in WAYS, resize
     height, width = photo.shape[:2]
-    scale = size / (max if fit == "pad" else min)(height, width)
+    scale = size / (max if resize == "letterbox" else min)(height, width)
     new = max(1, round(height * scale)), max(1, round(width * scale))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(photo, new[::-1], interpolation=interpolation)
     top, left = (size - new[0]) // 2, (size - new[1]) // 2
-    if fit == "pad":
+    if resize == "letterbox":
         square = np.zeros((size, size, 3), photo.dtype)
         square[top : top + new[0], left : left + new[1]] = resized
     else:
         square = resized[-top : -top + size, -left : -left + size]
-    return square, (translation(left, top) @ resize((height, width), new))[0]
+    return square, (translation(left, top) @ resize_matrix((height, width), new))[0]

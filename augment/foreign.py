@@ -43,7 +43,7 @@ class Foreign(Effect):
     def on_tensor(self, images):
         """By way of the CPU: albumentations knows no other device."""
         pixels = images.to(torch.uint8).cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        for row in np.flatnonzero(self.fired()):
+        for row in np.flatnonzero(self.active()):
             self.on_image(pixels[row], row)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(images.device).float()
 

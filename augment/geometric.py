@@ -7,7 +7,7 @@ import numpy as np
 
 from augment import geometry
 from augment.augmenters import Augmenter, Range
-from augment.view import View
+from augment.transform import Transform
 
 POSITIVE = (1e-3, np.inf)
 
@@ -32,24 +32,24 @@ class AffineAugmenter(Augmenter):
         wider = drawn["stretch"] ** 0.5
         linear = geometry.rotation(drawn["rotation"]) @ geometry.scaling(drawn["scale"] * wider, drawn["scale"] / wider)
         shift = geometry.translation(drawn["shift_x"] * size[1], drawn["shift_y"] * size[0])
-        return View.of(shift @ geometry.about_centre(linear, size), size)
+        return Transform.of(shift @ geometry.about_centre(linear, size), size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorAugmenter(Augmenter):
-    """Mirrors left and right. Points need the left/right permutation then: see `View.move`."""
+    """Mirrors left and right. Points need the left/right permutation then: see `Transform.move`."""
 
     probability: float = 0.5
 
     def view(self, key, size, drawn):
-        return View.of(np.tile(geometry.mirror(size[1]), (len(key.samples), 1, 1)), size)
+        return Transform.of(np.tile(geometry.mirror(size[1]), (len(key.samples), 1, 1)), size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropAugmenter(Augmenter):
-    """Cuts out a window and enlarges it to the size of the image.
+    """Cuts out a ROI and enlarges it to the size of the image.
 
-    share: of the height and width. x, y: where the window lies, from 0 (left, top) to 1 (right, bottom).
+    share: of the height and width. x, y: where the ROI lies, from 0 (left, top) to 1 (right, bottom).
     """
 
     share: Range = 1.0
@@ -60,7 +60,7 @@ class CropAugmenter(Augmenter):
     def view(self, key, size, drawn):
         left, top = (drawn[side] * (1 - drawn["share"]) * size[axis] - 0.5 for side, axis in (("x", 1), ("y", 0)))
         zoom = geometry.scaling(1 / drawn["share"], 1 / drawn["share"])
-        return View.of(geometry.translation(-0.5, -0.5) @ zoom @ geometry.translation(-left, -top), size)
+        return Transform.of(geometry.translation(-0.5, -0.5) @ zoom @ geometry.translation(-left, -top), size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,4 +78,4 @@ class PerspectiveAugmenter(Augmenter):
         tilt = geometry.matrices(
             [(1, 0, 0), (0, 1, 0), (2 * drawn["tilt_x"] / size[1], 2 * drawn["tilt_y"] / size[0], 1)]
         )
-        return View.of(geometry.about_centre(tilt, size), size)
+        return Transform.of(geometry.about_centre(tilt, size), size)

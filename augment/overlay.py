@@ -33,7 +33,7 @@ class Overlay(Effect):
     colour: np.ndarray
     neutral: ClassVar = {"mask": NOTHING, "matrix": np.eye(3), "colour": 0.0}
 
-    def fired(self):
+    def active(self):
         return (self.mask != NOTHING).any(axis=1)
 
     def through(self, geometry, size):

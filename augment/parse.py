@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from augment.augmenters import Augmenter, Chain, Draws, RandomAugmenter
+from augment.augmenters import Augmenter, Chain, RandomAugmenter, Sampler
 from augment.borrowed import AlbumentationsAugmenter
 from augment.geometric import AffineAugmenter, CropAugmenter, MirrorAugmenter, PerspectiveAugmenter
 from augment.photometric import (
@@ -57,7 +57,7 @@ def parse_augmenters(entries: Any) -> Chain:
     return Chain(tuple(augmenters))
 
 
-def _parse_entry(entry) -> Draws:
+def _parse_entry(entry) -> Sampler:
     if not (isinstance(entry, dict) and len(entry) == 1):
         raise ValueError(f"{entry!r}, allowed is {{name: {{parameter: value}}}}")
     ((name, values),) = entry.items()

@@ -10,7 +10,7 @@ from augment.augmenters import Augmenter, Range
 from augment.effects import NOISE_TILE, Blur, Colour, Jpeg, LowResolution, Noise, Tone
 from augment.geometry import rotation, translation
 from augment.overlay import Overlay
-from augment.view import View
+from augment.transform import Transform
 
 ANY = (0, np.inf)
 UNIT = (0, 1)
@@ -224,4 +224,4 @@ def _patch(mask, size, drawn, *, aspect):
 
 
 def _view(key, size, effect):
-    return View.identity(len(key.samples), size).with_effect(effect)
+    return Transform.identity(len(key.samples), size).with_effect(effect)

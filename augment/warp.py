@@ -35,7 +35,7 @@ def each_image(
     return torch.from_numpy(targets).permute(0, 3, 1, 2)
 
 
-def ways_back(
+def output_to_source(
     geometry: np.ndarray, source: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[np.ndarray, list[int]]]:
     """Where (B, 3, 3) source-to-output matrices look, for `warp_image`.
@@ -58,7 +58,7 @@ def ways_back(
 
 
 def warp_image(source: np.ndarray, target: np.ndarray, back: np.ndarray, border: list[int]):
-    """Warps (H, W, 3) pixels into `target`, which has the output's size, in one of the `ways_back`.
+    """Warps (H, W, 3) pixels into `target`, which has the output's size, in one of the `output_to_source`.
 
     A copy with a border and a warp that stays inside are faster than a warp that looks for the border at each pixel,
     to the same result but for roundings; with a fourth channel OpenCV warps half again as fast as with three.

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from augment import AffineAugmenter, Chain, CropAugmenter, Key, MirrorAugmenter, View
+from augment import AffineAugmenter, Chain, CropAugmenter, Key, MirrorAugmenter, Transform
 from augment.geometry import resize
 from benchmarks.results import write_result
 
@@ -43,7 +43,7 @@ def centroid(image):
     return np.array([(bright * columns).sum(), (bright * rows).sum()]) / max(bright.sum(), 1e-9)
 
 
-def ours(view: View) -> Move:
+def ours(view: Transform) -> Move:
     def move(image, point):
         warped = view.warp(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
         return warped, view.move(point[None, None], permutation=np.array([0]))[0, 0]
@@ -84,7 +84,7 @@ def kornias(*transforms) -> Move:
     return move
 
 
-def draw(augmenter) -> View:
+def draw(augmenter) -> Transform:
     return augmenter.draw(Key(0, 0, np.arange(1)), SIZE)
 
 
@@ -114,13 +114,13 @@ def operations() -> dict[str, dict[str, Move]]:
             "kornia": kornias(K.RandomHorizontalFlip(p=1)),
         },
         "resize by ½": {
-            "ours": ours(View.of(resize(SIZE, half), SIZE, half)),
+            "ours": ours(Transform.of(resize(SIZE, half), SIZE, half)),
             "torchvision v2": torchvisions(F.resize, size=list(half)),
             "albumentations": albumentations(A.Resize(*half, p=1)),
             "kornia": kornias(K.Resize(half)),
         },
         "resize by 2": {
-            "ours": ours(View.of(resize(SIZE, double), SIZE, double)),
+            "ours": ours(Transform.of(resize(SIZE, double), SIZE, double)),
             "torchvision v2": torchvisions(F.resize, size=list(double)),
             "albumentations": albumentations(A.Resize(*double, p=1)),
             "kornia": kornias(K.Resize(double)),
@@ -140,7 +140,7 @@ def operations() -> dict[str, dict[str, Move]]:
             ),
         },
         "perspective": {
-            "ours": ours(View.of(tilt[None], SIZE)),
+            "ours": ours(Transform.of(tilt[None], SIZE)),
             "torchvision v2": torchvisions(
                 F.perspective, startpoints=[list(p) for p in CORNERS], endpoints=[list(p) for p in TILTED]
             ),

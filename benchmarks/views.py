@@ -1,7 +1,7 @@
 """What K views cost, over K forward passes, beside ttach with the same flips: python -m benchmarks.views [--gpu]
 
 Both are given the same network and the same photos in memory. Ours takes each view out of the larger squares that a
-pack keeps around its window, predicts, brings points home and merges them; ttach is given the windows, flips, predicts,
+pack keeps around its ROI, predicts, brings points home and merges them; ttach is given the ROIs, flips, predicts,
 flips keypoints back (without swapping left and right) and averages. In turn, in one process.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import ttach
 
-from augment import Window
+from augment import RegionOfInterest
 from benchmarks.results import write_result
 from models import build_network
 from pipeline.data.pack import Squares
@@ -25,7 +25,7 @@ from pipeline.recipe import VIEWS
 from pipeline.runtime import Runtime
 
 MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 128, 64, 971
-WINDOW = Window(square=160, left=16, top=16, size=SIZE)
+WINDOW = RegionOfInterest(square=160, left=16, top=16, size=SIZE)
 ROUNDS = 7
 MIRROR = [{"MirrorAugmenter": {"probability": 1}}]
 

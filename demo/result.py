@@ -10,7 +10,7 @@ from pipeline.cli import parse_flags
 from pipeline.data.dataset import load_test_data
 from pipeline.errors import UserError, run_script
 from pipeline.inference.submission import read_submission
-from pipeline.metrics import bring_home, score
+from pipeline.metrics import score, to_photo_coordinates
 from pipeline.networks import load_run_network
 from pipeline.runs import find_run
 
@@ -33,7 +33,9 @@ def scores_of(contest: Path, runs: Path) -> dict[str, dict[str, float]]:
     names, truth = read_submission(contest / "test_truth.csv")
     _, predicted = read_submission(run.submission)
     assert names == table.names
-    blind = np.take_along_axis(bring_home(pack.fits, network.mean_shape.numpy()), table.values[..., None], axis=1)
+    blind = np.take_along_axis(
+        to_photo_coordinates(pack.photo_to_image, network.mean_shape.numpy()), table.values[..., None], axis=1
+    )
     return {
         "mean shape": {"validation": run.about_data().mean_shape.mse, "test": score(blind, truth).mse},
         "network": {

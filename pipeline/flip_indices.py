@@ -11,7 +11,7 @@ FORMAT = "a JSON list with the number of each point's partner, its own where a p
 MAX_BYTES = 10_000_000
 
 
-def read_permutation(path: Path, num_points: int, *, flag: str = "--permutation") -> np.ndarray:
+def read_permutation(path: Path, num_points: int, *, flag: str = "--flip-indices") -> np.ndarray:
     """(K,) int: the permutation in a file, a JSON list with the partner of each point.
 
     Raises UserError of one line that names `flag` and the file where it is none; `flag` may be empty.

@@ -90,20 +90,20 @@ def normalised_mean_error(predicted: np.ndarray, truth: np.ndarray, names: Seque
     return float(100 * (distances / np.sqrt(sides.prod(axis=1)).clip(min=1)).mean()) if some.any() else float("nan")
 
 
-def mean_shape(fits: np.ndarray, points: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """(K, 2) mean of the points of `samples` in pixels of the window, block by block since there may be many."""
+def mean_shape(photo_to_image: np.ndarray, points: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """(K, 2) mean of the points of `samples` in pixels of the ROI, block by block since there may be many."""
     sums = np.zeros(points.shape[1:])
     counts = np.zeros(points.shape[1:], int)
     for block in blocks(len(samples)):
-        moved = transform_points(fits[samples[block]], points[samples[block]])
+        moved = transform_points(photo_to_image[samples[block]], points[samples[block]])
         sums += np.nansum(moved, axis=0)
         counts += np.isfinite(moved).sum(axis=0)
     return sums / np.maximum(counts, 1)
 
 
-def bring_home(fits: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, K, 2) points in pixels of the photos, from points in pixels of the window."""
-    return transform_points(np.linalg.inv(fits), points)
+def to_photo_coordinates(photo_to_image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N, K, 2) points in pixels of the photos, from points in pixels of the ROI."""
+    return transform_points(np.linalg.inv(photo_to_image), points)
 
 
 def check_finite(points: np.ndarray, names: Sequence[str] | np.ndarray):

@@ -92,7 +92,7 @@ def make_network(
 ) -> LandmarkNet:
     """The network with its start loaded, after a look at whether it takes images of this size.
 
-    Weights of a run bring their mean shape along, unless it was of images of another size or another window.
+    Weights of a run bring their mean shape along, unless it was of images of another size or another ROI.
     """
     torch.manual_seed(seed)
     network = build_network(options.model, mean_shape, size)
@@ -108,7 +108,7 @@ def make_network(
                 f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: it starts anew"
             )
         if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
-            print("  their mean shape lies elsewhere (another size, window or contest); that of these photos is taken")
+            print("  their mean shape lies elsewhere (another size, ROI or contest); that of these photos is taken")
             network.mean_shape.copy_(own)
     return network
 

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 MAX_SHOWN = 40  # characters of a value
-OF_NETWORK = ("model", "size", "fit", "window")
+OF_NETWORK = ("model", "size", "resize", "roi")
 WHOLE = (0.0, 0.0, 1.0)
 
 
@@ -39,7 +39,7 @@ class HandedOn:
     """What a run hands on to one that starts from its weights.
 
     Where its data are, and while they are the same, the photos that it held out, since its weights know all others;
-    and what its network is. `network` has the window that was found, `stated` the one that its recipe asked for.
+    and what its network is. `network` has the ROI that was found, `stated` the one that its recipe asked for.
     """
 
     run: Path

@@ -20,6 +20,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
 
 from pipeline.errors import UserError
 from pipeline.files import read_bytes
+from pipeline.old_names import rename_fields, rename_flags
 from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
 
 AUGMENT: list[dict[str, Any]] = [
@@ -49,11 +50,11 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 Side = Annotated[float, Interval(ge=0.1, le=1)]
 
 
-def _in_square(window):
-    left, top, side = window
+def _in_square(roi):
+    left, top, side = roi
     if max(left, top) + side > 1.001:
         raise ValueError("it reaches beyond the square; left + side and top + side are at most 1")
-    return window
+    return roi
 
 
 PartOfSquare = Annotated[tuple[Share, Share, Side], AfterValidator(_in_square)]
@@ -76,7 +77,7 @@ class RunOptions:
     gpu: bool = False
     """Train on the GPU."""
     seed: Whole = 0
-    """Of the split, the weights, the order and the augmentation: equal seeds give equal runs, on a CPU to the bit."""
+    """Seed of split, weights, order and augmentation; equal seeds give equal runs, on a CPU to the bit."""
     runs: Path = Path("runs")
     """Where run folders go."""
     cache: Path = Path("cache")
@@ -91,16 +92,18 @@ class PhotoOptions:
 
     size: Annotated[int, Ge(32)] = 128
     """Side of the square image that the network sees, in pixels."""
-    fit: Literal["pad", "crop"] = "pad"
-    """Into the square: pad the short side with black, or crop the long one."""
-    window: Literal["auto", "whole"] | PartOfSquare = "auto"
-    """The part of the square that the network sees: left, top and side in shares of it; auto: where the points are."""
+    resize: Literal["letterbox", "crop"] = "letterbox"
+    """How a photo becomes a square: letterbox pads the short side with black, crop cuts the long one."""
+    roi: Literal["auto", "whole"] | PartOfSquare = "auto"
+    """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
+    auto finds where the points are, whole takes all of it."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
     split: Annotated[Path | None, arg(metavar="FILE")] = None
     """A file with the name of a validation photo a line, such as the validation.txt of a run."""
-    permutation: str = "auto"
-    """Left/right partners of the points: auto finds them, none turns mirroring off, or a JSON file lists them."""
+    flip_indices: str = "auto"
+    """The left/right permutation of the points: auto finds it, none turns mirroring off, or a JSON file that lists the
+    partner of each point."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,11 @@ class NetworkOptions:
     weights: str = "imagenet"
     """The start of the backbone: imagenet, none, or a FILE (a torchvision state dict or a run's best.pt)."""
     init: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Start from the best weights of this earlier run, with its head, model, size, fit and window."""
+    """Start from the best weights of this earlier run, with its head, model, size, resizing and region of interest."""
     freeze_epochs: Whole = 0
-    """For so many epochs train the head only."""
+    """How many epochs to train the head only, with a frozen backbone."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Of convolutions and matrix products; auto takes bf16 where the processor has it, fp16 on other GPUs."""
+    """Precision of convolutions and matrix products; auto takes bf16 where the processor has it, fp16 on other GPUs."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class LossOptions:
     loss_unit: Literal["photo", "image"] = "photo"
     """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image."""
     outside_weight: Share = 1.0
-    """Weight of points outside the frame, where augmentation or the window puts them; those inside have 1."""
+    """Weight of points outside the frame, where augmentation or the ROI puts them; those inside have 1."""
     top_perc_train: Percent = 100.0
     """Keep only photos whose losses are among the highest so many percent of recent ones; at least one of a batch."""
     without_top_perc_train: Percent = 0.0
@@ -152,27 +155,28 @@ class OptimiserOptions:
     """Steps, rates and averages"""
 
     batch_size: Annotated[Count, arg(aliases=["-b"])] = 32
-    """Photos a step."""
+    """How many photos a step takes."""
     epochs: Annotated[Count, arg(aliases=["-e"])] = 20
-    """How often each photo is seen."""
+    """How often each photo is trained on."""
     minutes: Annotated[Annotated[float, Gt(0)] | None, arg(metavar="FLOAT")] = None
     """Train for so many minutes instead of a number of epochs; the schedule follows the clock."""
     learning_rate: Annotated[float, Gt(0), arg(aliases=["-lr"])] = 1e-3
-    """The highest rate."""
+    """The highest learning rate of the schedule."""
     weight_decay: Annotated[float, Ge(0)] = 0.05
-    """Of AdamW; biases and norms are spared."""
+    """Weight decay of AdamW; biases and normalisation layers are not decayed."""
     schedule: Literal["cosine", "plateau", "plateau_validation"] = "cosine"
-    """Of the rate: cosine to 0; or lowered when the smoothed training loss, or the validation MSE, stops falling."""
+    """How the learning rate falls: along a cosine to 0, or when the smoothed training loss (plateau) or the validation
+    MSE (plateau_validation) stops falling."""
     warmup: Share = 0.03
-    """Share of the training over which the rate rises from 0."""
+    """Share of the training over which the learning rate rises from 0."""
     plateau_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.8
-    """By which a plateau lowers the rate."""
+    """Factor by which a plateau lowers the learning rate."""
     plateau_patience: Annotated[float, Gt(0)] = 1.0
-    """Epochs, or a share of one, without progress before the rate is lowered."""
+    """How many epochs, or what share of one, to wait without progress before the learning rate is lowered."""
     clip: Annotated[float, Gt(0)] = 5.0
-    """Largest norm of the gradient."""
-    average: Annotated[float, Interval(ge=0, lt=1)] = 0.998
-    """Decay of the moving average of the weights, which is what is validated and saved as best; 0 for none."""
+    """Largest norm of the gradient; a longer one is clipped."""
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.998
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0 for none."""
     checkpoint_minutes: Annotated[float, Gt(0)] = 10.0
     """A checkpoint is written at the end of each epoch, and within a long one every so many minutes."""
 
@@ -226,6 +230,7 @@ def parse_command(arguments: list[str]) -> Command:
     Says what overrides what. Raises UserError for a value that is not allowed, or that contradicts the run that the
     network comes from; exits with status 2 for a flag that is none.
     """
+    arguments = rename_flags(arguments)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path, action="append", default=[])
     early.add_argument("--resume", type=Path)
@@ -290,14 +295,15 @@ def read_handed_on(run: Path) -> HandedOn:
     fields = flatten(read_recipe(run / "recipe.yaml"))
     stated = {name: fields[name] for name in OF_NETWORK}
     about = run / "data.json"
-    window = stated["window"]
+    roi = stated["roi"]
     if about.exists():  # folds have none; they are refused with their names where weights are looked for
         try:
-            found = TypeAdapter(dict[str, Any]).validate_json(about.read_bytes()).get("window", WHOLE)
-            window = TypeAdapter(PartOfSquare).validate_python(found)
+            found = TypeAdapter(dict[str, Any]).validate_json(about.read_bytes())
+            found = found.get("roi", found.get("window", WHOLE))
+            roi = TypeAdapter(PartOfSquare).validate_python(found)
         except ValueError as error:
             raise UserError(f"--init {run}: {about} is damaged; take another run") from error
-    network = {**stated, "window": "whole" if window == WHOLE else window}
+    network = {**stated, "roi": "whole" if roi == WHOLE else roi}
     split = run / "validation.txt"
     return HandedOn(run, fields["data"], split if split.exists() else None, stated, network)
 
@@ -312,6 +318,7 @@ def _content(path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(read_bytes(path).decode()) or {}
         _check_plain(content)
+        content = rename_fields(content) if isinstance(content, dict) else content
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; save it as that") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 recipe.yaml        every field            validation.txt    the held-out photos, one a line
 changes.yaml       what is no default     permutation.json  partners of the points, or null
-environment.json   versions, device       data.json         fingerprint, window
+environment.json   versions, device       data.json         fingerprint, ROI
 metrics.csv        a row an epoch         manifest.json     what must stay as the run was made with it
 best.pt, last.pt   checkpoints            events/           for TensorBoard
 console.txt        what was printed       pictures/         worst photos
@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 from annotated_types import Ge, Le
 from filelock import FileLock, Timeout
+from pydantic import AliasChoices, Field
 
 from pipeline.environment import environment
 from pipeline.errors import UserError
@@ -51,7 +52,7 @@ class AboutData:
     num_train: int
     num_validation: int
     mean_shape: Scores
-    window: tuple[float, float, float] = WHOLE  # the first runs had none
+    roi: Annotated[tuple[float, float, float], Field(validation_alias=AliasChoices("roi", "window"))] = WHOLE
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ class Run:
         return self.folder / "pictures" / f"{name}.png"
 
     def recipe(self) -> Recipe:
-        """The recipe, with the window that was found. Raises UserError where it is another than the run was made by."""
+        """The recipe, with the ROI that was found. Raises UserError where it is another than the run was made by."""
         recipe = read_recipe(self.folder / "recipe.yaml")
         self.check_recipe(recipe)
-        return replace(recipe, photos=replace(recipe.photos, window=self.about_data().window))
+        return replace(recipe, photos=replace(recipe.photos, roi=self.about_data().roi))
 
     def check_recipe(self, recipe: Recipe):
         """Raises UserError for a field that differs from what the run was made with, and may not."""
@@ -134,10 +135,10 @@ class Run:
         write_text(self.folder / "changes.yaml", yaml.safe_dump(changes(recipe), sort_keys=False, width=110))
 
     def photo_options(self) -> PhotoOptions:
-        """The recipe's, with the window, the split and the permutation that the run was made with."""
+        """The recipe's, with the ROI, the split and the permutation that the run was made with."""
         self.held_out_names()
         permutation = "none" if self._partners() is None else str(self.permutation)
-        return replace(self.recipe().photos, split=self.split, permutation=permutation)
+        return replace(self.recipe().photos, split=self.split, flip_indices=permutation)
 
     def add_environment(self, device: str):
         """Notes what this sitting computes with, below those of earlier ones."""

@@ -120,7 +120,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(contest, tmp_path):
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_where_it_started(contest, tmp_path):
     first, _ = train(tmp_path, contest, "-e", "1")
-    flags = ["-d", contest, *SMALL, "-e", "1", "--init", first, "-lr", "1e-12", "--average", "0"]
+    flags = ["-d", contest, *SMALL, "-e", "1", "--init", first, "-lr", "1e-12", "--ema-decay", "0"]
     status, _, err = call("hack_train.py", tmp_path, "-n", "y", *flags)
     assert status == 0, err
     second = next(path for path in (tmp_path / "runs").iterdir() if path != first)
@@ -223,7 +223,7 @@ def test_bad_data_are_refused_before_training_in_one_message(contest, tmp_path, 
         (["--init", "nowhere"], "nowhere"),
         (["--augment", '[{"AffineAugmenter": {"angle": 3}}]'], "angle"),
         (["--split", "nowhere.txt"], "nowhere.txt"),
-        (["--permutation", "nowhere.json"], "nowhere.json"),
+        (["--flip-indices", "nowhere.json"], "nowhere.json"),
         (["--model", "inception_v3", "--size", "40"], "--size 40"),
         (["--resume", "nowhere"], "nowhere"),
         (["--runs", __file__], "is no folder"),

@@ -20,12 +20,12 @@ from augment import (
     AlbumentationsAugmenter,
     Augmenter,
     Chain,
-    Draws,
     Key,
     MirrorAugmenter,
     RandomAugmenter,
-    View,
-    Window,
+    RegionOfInterest,
+    Sampler,
+    Transform,
     transform_points,
 )
 from augment.augmenters import ends
@@ -79,40 +79,42 @@ class Options:
 
 @dataclass(frozen=True)
 class Photos:
-    """A few photos of a pack: squares (N, 3, S, S) uint8, of which the window is shown, points (N, K, 2) in its pixels,
+    """A few photos of a pack: squares (N, 3, S, S) uint8, of which the ROI is shown, points (N, K, 2) in its pixels,
     and the points' partners.
     """
 
     squares: torch.Tensor
     points: np.ndarray
     permutation: np.ndarray | None
-    window: Window
+    roi: RegionOfInterest
 
     @classmethod
     def of(cls, data: TrainingData, samples: np.ndarray) -> "Photos":
         pack = data.pack
         squares = torch.from_numpy(pack.squares[samples]).permute(0, 3, 1, 2)
-        return cls(squares, transform_points(pack.fits[samples], pack.values[samples]), data.permutation, pack.window)
+        return cls(
+            squares, transform_points(pack.photo_to_image[samples], pack.values[samples]), data.permutation, pack.roi
+        )
 
     def __getitem__(self, place: int) -> "Photos":
         place %= len(self.squares)
-        return Photos(self.squares[place : place + 1], self.points[place : place + 1], self.permutation, self.window)
+        return Photos(self.squares[place : place + 1], self.points[place : place + 1], self.permutation, self.roi)
 
-    def draw(self, augmenter: Draws, *, seed: int, sample: int = 0) -> View:
+    def draw(self, augmenter: Sampler, *, seed: int, sample: int = 0) -> Transform:
         """A view of one photo."""
-        view = augmenter.draw(Key(seed, 0, np.array([sample])), (self.window.size, self.window.size))
+        view = augmenter.draw(Key(seed, 0, np.array([sample])), (self.roi.size, self.roi.size))
         return view.unmirrored() if self.permutation is None else view
 
-    def tile(self, view: View, caption: str = "", *, with_points: bool = True) -> np.ndarray:
+    def tile(self, view: Transform, caption: str = "", *, with_points: bool = True) -> np.ndarray:
         """A (SIDE, SIDE, 3) picture of one photo through a view, and of its points."""
         points = view.move(self.points, self.permutation)
-        return _tile(self.window.then(view).warp(self.squares), points if with_points else points[:, :0], caption)
+        return _tile(self.roi.then(view).warp(self.squares), points if with_points else points[:, :0], caption)
 
-    def tile_brought_back(self, view: View, caption: str = "") -> np.ndarray:
+    def tile_brought_back(self, view: Transform, caption: str = "") -> np.ndarray:
         """What comes home of one photo and of its points, through the inverse of where the view has put them."""
         home = view.placement.inverse()
         points = home.move(view.move(self.points, self.permutation), self.permutation)
-        return _tile(home.warp(self.window.then(view).warp(self.squares)), points, caption)
+        return _tile(home.warp(self.roi.then(view).warp(self.squares)), points, caption)
 
 
 def _tile(images, points, caption):
@@ -127,7 +129,7 @@ class Row:
     """What is shown of a parameter, or of an augmenter that has no range: a title, and augmenters with captions."""
 
     title: str
-    settings: list[tuple[str, Draws]]
+    settings: list[tuple[str, Sampler]]
 
 
 def some_photos(recipe: Recipe, seed: int) -> Photos:
@@ -193,12 +195,12 @@ def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
     tiles = []
     for place in range(len(photos.squares)):
         views = [photos[place].draw(chain, seed=seed, sample=NUM_DRAWS * place + draw) for draw in range(NUM_DRAWS)]
-        as_it_is = photos[place].tile(photos[place].draw(Chain(()), seed=0), "as it is")
-        tiles += [as_it_is, *(photos[place].tile(view) for view in views)]
+        identity = photos[place].tile(photos[place].draw(Chain(()), seed=0), "as it is")
+        tiles += [identity, *(photos[place].tile(view) for view in views)]
     return grid(tiles, 1 + NUM_DRAWS)
 
 
-def rows_of(augmenter: Draws) -> Iterator[Row]:
+def rows_of(augmenter: Sampler) -> Iterator[Row]:
     """For each parameter that has a range, its lowest, middle and highest value, while others are at their middle. Of
     what albumentations draws, three draws.
     """

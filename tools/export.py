@@ -3,7 +3,7 @@
     landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, size, size) uint8 RGB images and
     landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
     landmarks.onnx              any ONNX runtime
-    landmarks.json              {"fit", "square", "left", "top", "size", "points"}: an image is the window of `size`
+    landmarks.json              {"fit", "square", "left", "top", "size", "points"}: an image is the ROI of `size`
                                 pixels from (left, top) of a photo that `fit_photo` has fitted into `square` pixels
 
 Each file is read back, compared with the network on photos that the run held out, or on images of noise where these are
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from tyro.conf import Positional, arg
 
-from augment import Window
+from augment import RegionOfInterest
 from models import LandmarkNet
 from pipeline.cli import parse_flags
 from pipeline.data.contest import LANDMARKS, find_contest
@@ -119,11 +119,11 @@ def held_out_photos(run: Run, data: Path | None) -> dict[str, np.ndarray]:
 def example_images(run: Run, data: Path | None) -> tuple[torch.Tensor, str]:
     """(B, 3, size, size) uint8 images to verify on, and what they are in a few words."""
     options = run.recipe().photos
-    window = Window.of(shares_of(options.window), options.size)
+    roi = RegionOfInterest.of(shares_of(options.roi), options.size)
     if photos := held_out_photos(run, data):
-        shown, what = window.cut(Squares.of(photos, window, options.fit).squares), f"{len(photos)} held-out photos"
+        shown, what = roi.cut(Squares.of(photos, roi, options.resize).squares), f"{len(photos)} held-out photos"
     else:
-        size = (NUM_PHOTOS, window.size, window.size, 3)
+        size = (NUM_PHOTOS, roi.size, roi.size, 3)
         shown, what = np.random.default_rng(0).integers(0, 256, size, np.uint8), f"{NUM_PHOTOS} images of noise"
     return torch.from_numpy(shown.copy()).permute(0, 3, 1, 2).contiguous(), what
 
@@ -165,8 +165,8 @@ def main():
             raise UserError(f"{run.best} gives points that are no numbers; there is nothing to export")
     folder = options.output or run.folder / "export"
     folder.mkdir(parents=True, exist_ok=True)
-    window = Window.of(shares_of(recipe.photos.window), recipe.photos.size)
-    about = {"fit": recipe.photos.fit, **vars(window), "points": len(network.mean_shape)}
+    roi = RegionOfInterest.of(shares_of(recipe.photos.roi), recipe.photos.size)
+    about = {"resize": recipe.photos.resize, **vars(roi), "points": len(network.mean_shape)}
     write_text(folder / "landmarks.json", json.dumps(about))
     print(f"compared on {what}")
     print(f"{'file':44}{'worst px':>10}{'ms, 1 photo':>14}{f'ms of {len(photos)}':>12}")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from augment import Window
+from augment import RegionOfInterest
 from pipeline.data import contest
 from pipeline.data.pack import Pack, open_pack
-from pipeline.data.roi import Shares, find_window, shares_of
+from pipeline.data.roi import Shares, find_roi, shares_of
 from pipeline.data.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
 from pipeline.data.symmetry import NoSymmetry, find_permutation
 from pipeline.errors import Faults, UserError
 from pipeline.flip_indices import FORMAT, read_permutation
-from pipeline.metrics import Scores, bring_home, mean_shape, score
+from pipeline.metrics import Scores, mean_shape, score, to_photo_coordinates
 from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
@@ -27,7 +27,7 @@ class TrainingData:
     `grouping` says how they came. test: the photos of the test, where the contest has some.
 
     permutation: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
-    mean_shape: (K, 2) of the photos that are trained on, in pixels of the window. window: which part of the square
+    mean_shape: (K, 2) of the photos that are trained on, in pixels of the ROI. ROI: which part of the square
     that is.
     """
 
@@ -40,7 +40,7 @@ class TrainingData:
     permutation: np.ndarray | None
     symmetry: str
     mean_shape: np.ndarray
-    window: Shares
+    roi: Shares
 
     @property
     def num_points(self) -> int:
@@ -53,7 +53,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     Raises UserError with every fault of the data, before anything is trained.
     """
     options = recipe.photos
-    table, window, pack, test, given = _open_contest(recipe)
+    table, roi, pack, test, given = _open_contest(recipe)
     near = near_duplicate_groups(pack.hashes)
     groups = near if given is None else unite(given, near)
     if options.split:
@@ -66,7 +66,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
             f"{table}: {len(unknown)} points are missing in every photo that is trained on, "
             f"number {unknown[0]} for one; remove their columns"
         )
-    partners, symmetry = _permutation(options.permutation, pack, train)
+    partners, symmetry = _permutation(options.flip_indices, pack, train)
     return TrainingData(
         pack=pack,
         train=train,
@@ -76,32 +76,32 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         test=test,
         permutation=partners,
         symmetry=symmetry,
-        mean_shape=mean_shape(pack.fits, pack.values, train),
-        window=window,
+        mean_shape=mean_shape(pack.photo_to_image, pack.values, train),
+        roi=roi,
     )
 
 
 def _open_contest(recipe):
-    """The train table's path, the window, the packs of train and of the test, None without one, and the numbers of the
+    """The train table's path, the ROI, the packs of train and of the test, None without one, and the numbers of the
     groups of `groups.csv`, None without it.
     """
     root, options = contest.find_contest(recipe.run.data), recipe.photos
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
     faults = Faults()
-    if options.window == "auto":
-        window = find_window(table, fit=options.fit, cache=recipe.run.cache)
+    if options.roi == "auto":
+        roi = find_roi(table, resize=options.resize, cache=recipe.run.cache)
     else:
-        window = shares_of(options.window)
-    pack = _open(recipe, table, contest.read_landmarks, faults, window)
+        roi = shares_of(options.roi)
+    pack = _open(recipe, table, contest.read_landmarks, faults, roi)
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():
-        test = _open(recipe, asked, partial(contest.read_test_points, num_points=num_points), faults, window)
+        test = _open(recipe, asked, partial(contest.read_test_points, num_points=num_points), faults, roi)
     if os.path.lexists(groups):
         given = contest.read_groups(groups, pack.names.tolist() if pack else [], faults)
     faults.refuse()
     assert pack is not None
-    return table, window, pack, test, given
+    return table, roi, pack, test, given
 
 
 def leaks(data: TrainingData) -> list[str]:
@@ -134,7 +134,7 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
     read_asked = partial(contest.read_test_points, num_points=num_points)
     faults = Faults()
-    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.window))
+    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi))
     faults.refuse()
     assert pack is not None
     table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
@@ -142,13 +142,13 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     return table, pack
 
 
-def _open(recipe, path, read_table, faults, window):
+def _open(recipe, path, read_table, faults, roi):
     return open_pack(
         path,
         read_table,
         cache=recipe.run.cache,
-        window=Window.of(window, recipe.photos.size),
-        fit=recipe.photos.fit,
+        roi=RegionOfInterest.of(roi, recipe.photos.size),
+        resize=recipe.photos.resize,
         faults=faults,
         skip_bad_photos=recipe.run.skip_bad_photos,
     )
@@ -156,8 +156,8 @@ def _open(recipe, path, read_table, faults, window):
 
 def mean_shape_score(data: TrainingData) -> Scores:
     """What the mean shape scores on the validation photos: the floor, a network that does not look."""
-    fits, truth = data.pack.fits[data.validation], data.pack.values[data.validation]
-    return score(bring_home(fits, data.mean_shape), truth, data.groups[data.validation])
+    photo_to_image, truth = data.pack.photo_to_image[data.validation], data.pack.values[data.validation]
+    return score(to_photo_coordinates(photo_to_image, data.mean_shape), truth, data.groups[data.validation])
 
 
 def _permutation(wanted, pack, train):
@@ -169,6 +169,6 @@ def _permutation(wanted, pack, train):
     try:
         partners = find_permutation(pack.values, train)
     except NoSymmetry as reason:
-        return None, f"no left/right symmetry, mirroring is off: {reason}; --permutation FILE gives it: {FORMAT}"
+        return None, f"no left/right symmetry, mirroring is off: {reason}; --flip-indices FILE gives it: {FORMAT}"
     pairs = int((partners != np.arange(len(partners))).sum()) // 2
     return partners, f"found: {pairs} pairs of points, {len(partners) - 2 * pairs} on the axis"

@@ -45,9 +45,9 @@ def gallery(
 
     predicted, truth: (N, K, 2) in pixels of the photos, NaN where they are not known.
     """
-    fits = pack.fits[samples]
-    predicted = transform_points(fits, predicted)
-    truth = np.full_like(predicted, np.nan) if truth is None else transform_points(fits, truth)
+    photo_to_image = pack.photo_to_image[samples]
+    predicted = transform_points(photo_to_image, predicted)
+    truth = np.full_like(predicted, np.nan) if truth is None else transform_points(photo_to_image, truth)
     tiles = []
     for place, image in enumerate(pack.shown(samples)):
         photo = compared(resized(image, TILE), *(scaled(one[place], TILE / len(image)) for one in (predicted, truth)))

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from augment import Chain, Key, View, parse_augmenters, transform_points
+from augment import Chain, Key, Transform, parse_augmenters, transform_points
 from augment.geometry import scale_of
 from augment.warp import on_device
 from pipeline.data.pack import Pack
@@ -31,7 +31,7 @@ class Batch:
 
     images: (B, 3, S, S) uint8. points: (B, K, 2) float32 in pixels of the images, NaN where missing.
     inside: (B, K) bool, which of the points lie in the frame.
-    scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the window.
+    scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the ROI.
     samples: (B,) places in the pack.
     """
 
@@ -63,14 +63,14 @@ def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) 
 
 
 def make_batch(
-    pack: Pack, samples: np.ndarray, view: View, permutation: np.ndarray | None, device: torch.device
+    pack: Pack, samples: np.ndarray, view: Transform, permutation: np.ndarray | None, device: torch.device
 ) -> Batch:
     """The photos of `samples` and their points through `view`."""
-    fits = pack.fits[samples]
-    points = view.move(transform_points(fits, pack.values[samples]), permutation)
-    scale = 1 / (scale_of(view.geometry, view.source) * scale_of(fits))
+    photo_to_image = pack.photo_to_image[samples]
+    points = view.move(transform_points(photo_to_image, pack.values[samples]), permutation)
+    scale = 1 / (scale_of(view.geometry, view.source) * scale_of(photo_to_image))
     return Batch(
-        pack.window.then(view).warp(to_device(pack.squares[samples], device)),
+        pack.roi.then(view).warp(to_device(pack.squares[samples], device)),
         on_device(points, device, np.float32),
         on_device(view.inside(points), device),
         on_device(scale, device, np.float32),
@@ -88,14 +88,14 @@ def training_batches(
     epoch: int,
     device: torch.device,
 ) -> Iterator[Batch]:
-    size = pack.window.size
+    size = pack.roi.size
 
     def make(samples):
         view = chain.draw(Key(seed, epoch, samples), (size, size))
         view = view.unmirrored() if permutation is None else view
         return make_batch(pack, samples, view, permutation, device)
 
-    return in_background(make, batches)
+    return prefetch(make, batches)
 
 
 def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -103,7 +103,7 @@ def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
     return on_device(pixels, device).permute(0, 3, 1, 2)
 
 
-def in_background(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+def prefetch(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
     """`map(make, items)`, where a thread makes the next one while the last one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = None

@@ -1,6 +1,6 @@
 """The pack: a table and its photos, decoded once, fitted into a square and memory-mapped.
 
-    images.u8    N x S x S x 3 bytes     the fitted photos, RGB; the network is shown a window of them
+    images.u8    N x S x S x 3 bytes     the fitted photos, RGB; the network is shown a ROI of them
     fits.npy     (N, 3, 3) float64       photo pixel -> pixel of the square
     values.npy   (N, K, 2) float32       the points in pixels of the photos; for a test (N, L) int32 asked indices
     hashes.npy   (N, 32) uint8           perceptual hashes, by which near-duplicates are found
@@ -26,7 +26,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from augment import Window, fit_photo
+from augment import RegionOfInterest, fit_photo
 from pipeline.data.cache import claimed, content_key, remove
 from pipeline.data.contest import Table
 from pipeline.data.photos import BrokenPhoto, difference_hash, read_photo
@@ -55,28 +55,28 @@ class About(BaseModel):
 class Pack:
     """An open pack. Its large arrays are memory-mapped: they read what is asked of them and no more.
 
-    squares: (N, S, S, 3) uint8 fitted photos. fits: (N, 3, 3), pixel of the photo -> pixel of its `window`.
+    squares: (N, S, S, 3) uint8 fitted photos. fits: (N, 3, 3), pixel of the photo -> pixel of its `roi`.
     """
 
     folder: Path
-    window: Window
+    roi: RegionOfInterest
 
     def __len__(self) -> int:
-        return len(self.fits)
+        return len(self.photo_to_image)
 
     @cached_property
     def squares(self) -> np.ndarray:
         return np.memmap(
-            self.folder / "images.u8", np.uint8, "r", shape=(len(self), self.window.square, self.window.square, 3)
+            self.folder / "images.u8", np.uint8, "r", shape=(len(self), self.roi.square, self.roi.square, 3)
         )
 
     def shown(self, samples: np.ndarray | slice) -> np.ndarray:
-        """What lies in the window of the photos at `samples`."""
-        return self.window.cut(self.squares[samples])
+        """What lies in the ROI of the photos at `samples`."""
+        return self.roi.cut(self.squares[samples])
 
     @cached_property
-    def fits(self) -> np.ndarray:
-        return self.window.matrix @ self._array("fits")
+    def photo_to_image(self) -> np.ndarray:
+        return self.roi.matrix @ self._array("fits")
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -113,15 +113,15 @@ class Squares:
     """Fitted photos in memory, where they are no contest's: as a `Pack` has them."""
 
     squares: np.ndarray
-    fits: np.ndarray
-    window: Window
+    photo_to_image: np.ndarray
+    roi: RegionOfInterest
     names: np.ndarray
 
     @classmethod
-    def of(cls, photos: dict[str, np.ndarray], window: Window, fit: str) -> "Squares":
+    def of(cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str) -> "Squares":
         """Photos by name."""
-        images, fits = zip(*(fit_photo(photo, window.square, fit) for photo in photos.values()), strict=True)
-        return cls(np.stack(images), window.matrix @ np.stack(fits), window, np.array(list(photos)))
+        images, photo_to_image = zip(*(fit_photo(photo, roi.square, resize) for photo in photos.values()), strict=True)
+        return cls(np.stack(images), roi.matrix @ np.stack(photo_to_image), roi, np.array(list(photos)))
 
 
 def open_pack(
@@ -129,8 +129,8 @@ def open_pack(
     read_table: Callable[[Path, Faults], Table],
     *,
     cache: Path,
-    window: Window,
-    fit: str,
+    roi: RegionOfInterest,
+    resize: str,
     faults: Faults,
     skip_bad_photos: bool = False,
 ) -> Pack | None:
@@ -145,24 +145,24 @@ def open_pack(
             f"{photos if table.exists() else table} is missing; a contest's folder has both it and its neighbour"
         )
         return None
-    size = window.square
-    folder = cache / f"{table.parent.name}-{size}px-{fit}-{content_key(table, FORMAT, size, fit)}"
+    size = roi.square
+    folder = cache / f"{table.parent.name}-{size}px-{resize}-{content_key(table, FORMAT, size, resize)}"
     with claimed(folder):
         if folder.exists() and (damage := _damage(folder, size)):
             print(f"{folder} is damaged ({damage}); it is made anew")
             remove(folder)
         if not folder.exists():
-            _build(folder, partial(read_table, table), photos, size, fit, faults, skip_bad_photos)
+            _build(folder, partial(read_table, table), photos, size, resize, faults, skip_bad_photos)
     if not folder.exists():
         return None
-    pack = Pack(folder, window)
+    pack = Pack(folder, roi)
     if pack.left_out and not skip_bad_photos:
         _add_broken(faults, pack.left_out)
         return None
     return pack
 
 
-def _build(folder, read_table, photos, size, fit, faults, skip_bad_photos):
+def _build(folder, read_table, photos, size, resize, faults, skip_bad_photos):
     """Builds a pack beside `folder` and renames it to that, if there was no fault."""
     building = folder.with_name(folder.name + ".building")
     remove(building)  # what a killed run has left
@@ -170,7 +170,7 @@ def _build(folder, read_table, photos, size, fit, faults, skip_bad_photos):
     try:
         sound = len(faults.lines)
         table = read_table(faults)
-        fits, hashes, left_out = _write_images(building / "images.u8", table.names, photos, size, fit)
+        photo_to_image, hashes, left_out = _write_images(building / "images.u8", table.names, photos, size, resize)
         if not skip_bad_photos:
             _add_broken(faults, left_out)
         elif table.names and len(left_out) == len(table.names):
@@ -182,7 +182,7 @@ def _build(folder, read_table, photos, size, fit, faults, skip_bad_photos):
         kept = [name not in left_out for name in table.names]
         names = np.char.encode(np.array([name for name in table.names if name not in left_out]), "utf-8")
         values = table.values if all(kept) else table.values[kept]
-        arrays = {"fits": np.array(fits), "hashes": np.array(hashes), "names": names, "values": values}
+        arrays = {"fits": np.array(photo_to_image), "hashes": np.array(hashes), "names": names, "values": values}
         for name, array in arrays.items():
             np.save(building / f"{name}.npy", array)
         about = About(fingerprint=_fingerprint(arrays), left_out=left_out)
@@ -206,7 +206,7 @@ def _damage(folder, size):
     """What is wrong with a pack in the cache, in a few words, or None: all but the pixels and the hashes is compared
     with what was written.
     """
-    pack = Pack(folder, Window(size, 0, 0, size))
+    pack = Pack(folder, RegionOfInterest(size, 0, 0, size))
     try:
         num_photos, rest = divmod((folder / "images.u8").stat().st_size, size * size * 3)
         if rest or not all(_is_array(folder / f"{name}.npy", ARRAYS[name], num_photos) for name in ARRAYS):
@@ -238,10 +238,10 @@ def _add_broken(faults, left_out):
         faults.add(line, place=name, kind=line.partition(f"{name} ")[2])
 
 
-def _write_images(path, names, photos, size, fit):
+def _write_images(path, names, photos, size, resize):
     """Decodes all photos with all cores. Returns the fits and hashes of those that could be, and why the others not."""
-    fits, hashes, left_out = [], [], {}
-    read = partial(_read_fitted, photos=photos, size=size, fit=fit)
+    photo_to_image, hashes, left_out = [], [], {}
+    read = partial(_read_fitted, photos=photos, size=size, resize=resize)
     with path.open("wb") as file:
         for name, result in zip(names, map_with_all_cores(read, names, f"packing {photos}"), strict=True):
             if isinstance(result, BrokenPhoto):
@@ -249,17 +249,17 @@ def _write_images(path, names, photos, size, fit):
             else:
                 square, matrix, bits = result
                 file.write(square)
-                fits.append(matrix)
+                photo_to_image.append(matrix)
                 hashes.append(bits)
-    return fits, hashes, left_out
+    return photo_to_image, hashes, left_out
 
 
-def _read_fitted(name, photos, size, fit):
+def _read_fitted(name, photos, size, resize):
     try:
         photo = read_photo(photos / name)
     except BrokenPhoto as error:
         return error
-    square, matrix = fit_photo(photo, size, fit)
+    square, matrix = fit_photo(photo, size, resize)
     return np.ascontiguousarray(square), matrix, difference_hash(photo)
 
 

@@ -1,4 +1,5 @@
-"""The window: the part of the fitted square that the network is shown, found from where the training points lie.
+"""The region of interest (ROI): the part of the fitted square that the network is shown, found from where the points
+lie.
 
 Photos of a contest often have a wide margin around the face, much the same in all of them. A network that is shown
 what lies within sees the face larger in an image of the same size. As data it is (left, top, side) in shares of the
@@ -23,39 +24,39 @@ from pipeline.precedence import WHOLE
 Shares = tuple[float, float, float]
 NUM_PHOTOS = 2000  # that are looked at
 READ = 0.9  # share of these that must be readable for what is found to be kept
-CUT = 0.005  # share of the photos that may have a point beyond one side of the window
+CUT = 0.005  # share of the photos that may have a point beyond one side of the ROI
 MARGIN = 0.05  # of what holds the points, on each side
 LARGEST, SMALLEST = 0.9, 0.5  # sides: more is not worth what it cuts, less would be a pack of more than four times
 DECIMALS = 4
 
 
-def shares_of(window: Literal["auto", "whole"] | Shares) -> Shares:
-    """The window of a recipe as shares; "auto", which is still to be found, is that of no run."""
-    assert window != "auto"
-    return WHOLE if window == "whole" else window
+def shares_of(roi: Literal["auto", "whole"] | Shares) -> Shares:
+    """The ROI of a recipe as shares; "auto", which is still to be found, is that of no run."""
+    assert roi != "auto"
+    return WHOLE if roi == "whole" else roi
 
 
-def find_window(table: Path, *, fit: str, cache: Path) -> Shares:
-    """The smallest window that holds the points of nearly all photos of the train table, with a margin; where that is
+def find_roi(table: Path, *, resize: str, cache: Path) -> Shares:
+    """The smallest ROI that holds the points of nearly all photos of the train table, with a margin; where that is
     not worth it, the whole square.
 
     It is found once for the same table and photos, and kept in the cache. Faults are left to the pack to name.
     """
-    known = cache / f"window-{content_key(table, fit, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST)}.json"
+    known = cache / f"roi-{content_key(table, resize, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST)}.json"
     with claimed(known):
-        if known.exists() and (window := _read_window(known)):
-            return window
+        if known.exists() and (roi := _read_roi(known)):
+            return roi
         rows = read_landmarks(table, faults := Faults())
         if faults.lines:
             return WHOLE
-        points = points_in_square(table.parent / "images", rows.names, rows.values, fit)
-        window = window_of(points)
+        points = points_in_square(table.parent / "images", rows.names, rows.values, resize)
+        roi = roi_of(points)
         if len(points) >= READ * min(NUM_PHOTOS, len(rows.names)):
-            write_text(known, json.dumps(window))
-        return window
+            write_text(known, json.dumps(roi))
+        return roi
 
 
-def _read_window(path) -> Shares | None:
+def _read_roi(path) -> Shares | None:
     """What was found before, or None and a word where the file is damaged."""
     try:
         left, top, side = TypeAdapter(Shares).validate_json(path.read_bytes())
@@ -63,18 +64,18 @@ def _read_window(path) -> Shares | None:
         left = top = side = 0.0
     if SMALLEST <= side <= 1 and all(0 <= start <= 1 - side + 2 * 10.0**-DECIMALS for start in (left, top)):
         return left, top, side
-    print(f"{path} is damaged; the window is found anew")
+    print(f"{path} is damaged; the ROI is found anew")
     return None
 
 
-def describe_window(window: Shares) -> str:
-    left, top, side = window
+def describe_roi(roi: Shares) -> str:
+    left, top, side = roi
     place = f"from {left:.0%} of its width and {top:.0%} of its height"
     return "the whole square" if side == 1 else f"{side:.0%} of the square's side, {place}"
 
 
-def window_of(points: np.ndarray) -> Shares:
-    """The window of (N, K, 2) points of N photos, in shares of the square's side; NaN where one is missing."""
+def roi_of(points: np.ndarray) -> Shares:
+    """The ROI of (N, K, 2) points of N photos, in shares of the square's side; NaN where one is missing."""
     known = points[np.isfinite(points).any(axis=1).all(axis=1)]
     if not len(known):
         return WHOLE
@@ -88,7 +89,7 @@ def window_of(points: np.ndarray) -> Shares:
     return left, top, round(float(side), DECIMALS)
 
 
-def points_in_square(photos: Path, names: list[str], points: np.ndarray, fit: str) -> np.ndarray:
+def points_in_square(photos: Path, names: list[str], points: np.ndarray, resize: str) -> np.ndarray:
     """(N, K, 2) points of photos that are evenly spread over the table, in shares of the fitted square's side.
 
     Photos that cannot be read are left out.
@@ -98,7 +99,7 @@ def points_in_square(photos: Path, names: list[str], points: np.ndarray, fit: st
     found = []
     for place, size in zip(places, sizes, strict=True):
         if size is not None:
-            found.append((points[place] + 0.5 - size / 2) / (size.max() if fit == "pad" else size.min()) + 0.5)
+            found.append((points[place] + 0.5 - size / 2) / (size.max() if resize == "letterbox" else size.min()) + 0.5)
     return np.array(found).reshape(-1, *points.shape[1:])
 
 

@@ -120,7 +120,7 @@ class Ensemble:
         """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""
         pack = test.packs[0]
         deviations = test.deviations[test.rows].mean(axis=1)
-        shares = deviations * scale_of(pack.fits) / pack.window.size
+        shares = deviations * scale_of(pack.photo_to_image) / pack.roi.size
         kind = "error expected of a coordinate" if self.calibration else "spread of views and runs, not calibrated"
         chosen = {
             "test": ("Test photos", np.linspace(0, len(pack) - 1, min(len(pack), NUM_SHOWN)).astype(int)),
@@ -242,12 +242,12 @@ def _fitted(ensemble, packs, samples, groups, *, key, path, batch_size):
     fit = fit_weights(errors, np.ones(errors.shape[:3], bool), groups, prune=False)
     weights = fit.weights.round(5)  # as they are saved
     spreads = np.sqrt(np.add(*variances_of(points, variances, weights)))
-    calibration = calibrate(fit.judged["chosen"], spreads, groups)
+    calibration = calibrate(fit.out_of_fold["chosen"], spreads, groups)
     rows = [
         score_row(member.run.folder.name, one + truth, truth, groups, each)
         for member, one, each in zip(members, errors, seconds, strict=True)
     ]
-    rows += [score_row(kind, one + truth, truth, groups, sum(seconds)) for kind, one in fit.judged.items()]
+    rows += [score_row(kind, one + truth, truth, groups, sum(seconds)) for kind, one in fit.out_of_fold.items()]
     saved = {
         "key": key,
         "runs": [str(member.run.folder) for member in members],

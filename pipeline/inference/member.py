@@ -218,14 +218,14 @@ def fit_member(member: Member, data: TrainingData, samples: np.ndarray, *, batch
     errors = points - truth
     fit = fit_weights(errors, counts, groups, prune=True)
     weights = fit.weights.round(5)  # as they are saved, so that the next prediction is the same
-    calibration = calibrate(fit.judged["chosen"], spread(points, weights, counts), groups)
+    calibration = calibrate(fit.out_of_fold["chosen"], spread(points, weights, counts), groups)
     fitted = replace(member, weights=weights, kind=fit.kind, calibration=calibration)
     rows = [
         score_row(view.name, errors[place] + truth, truth, groups, seconds) for place, view in enumerate(member.views)
     ]
-    for kind, judged in fit.judged.items():
+    for kind, out_of_fold in fit.out_of_fold.items():
         num_views = fitted.used.sum() if kind == "chosen" else len(member.views)
-        rows.append(score_row(kind, judged + truth, truth, groups, seconds * num_views))
+        rows.append(score_row(kind, out_of_fold + truth, truth, groups, seconds * num_views))
     saved = {
         "checkpoint": member.digest,
         "views": [view.plain for view in member.views],
@@ -251,7 +251,7 @@ def equivariance(member: Member, pack: Pack, samples: np.ndarray, points: np.nda
     bias: mean (x, y). spread: standard deviation. confused: share of the left and right points that lie nearer to
     their partner's place than to their own. A flip that is wrong by a pixel has a bias of one.
     """
-    scale = scale_of(pack.fits[samples])[:, None, None]
+    scale = scale_of(pack.photo_to_image[samples])[:, None, None]
     plain = points[0]
     rows = []
     for view, found in zip(member.views, points, strict=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from augment import Window
+from augment import RegionOfInterest
 from pipeline.blocks import blocks
 from pipeline.data.drawing import PREDICTION, draw_points, scaled, write_picture
 from pipeline.data.pack import Squares
@@ -64,8 +64,8 @@ def _predict(ensemble, photos):
     packs = []
     for member in ensemble.members:
         options = member.recipe.photos
-        window = Window.of(shares_of(options.window), options.size)
-        packs.append(Squares.of(photos, window, options.fit))
+        roi = RegionOfInterest.of(shares_of(options.roi), options.size)
+        packs.append(Squares.of(photos, roi, options.resize))
     return ensemble.predict_all(packs, np.arange(len(photos)))
 
 

@@ -6,13 +6,13 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from augment import View, transform_points
+from augment import Transform, transform_points
 from models import LandmarkNet
 from pipeline.blocks import blocks
-from pipeline.data.loader import in_background, to_device
+from pipeline.data.loader import prefetch, to_device
 from pipeline.data.pack import Pack, Squares
 from pipeline.inference.tta import FixedView
-from pipeline.metrics import bring_home, check_finite
+from pipeline.metrics import check_finite, to_photo_coordinates
 from pipeline.progress import progress
 from pipeline.runtime import Runtime
 
@@ -32,12 +32,12 @@ def predict_points(
     The network is in eval mode.
     """
     points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
-    as_it_is = [FixedView.as_it_is()]
+    identity = [FixedView.identity()]
     for block, found, _ in predict_views(
         network,
         pack,
         samples,
-        as_it_is,
+        identity,
         None,
         runtime=runtime,
         batch_size=batch_size,
@@ -74,10 +74,10 @@ def predict_views(
     def make(job):
         block, fixed = job
         images = to_device(pack.squares[samples[block]], runtime.device)
-        view = fixed.of(len(images), pack.window.size)
-        return view, pack.window.then(view).warp(images)
+        view = fixed.of(len(images), pack.roi.size)
+        return view, pack.roi.then(view).warp(images)
 
-    warped = in_background(make, ((block, view) for block in batches for view in views))
+    warped = prefetch(make, ((block, view) for block in batches for view in views))
     with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
         for block in batches:
             found = []
@@ -86,25 +86,25 @@ def predict_views(
                 with runtime.autocast():
                     found.append((view, network(images)))
             home = [_bring_back(view, points.cpu().numpy(), permutation) for view, points in found]
-            fits = pack.fits[samples[block]]
-            points = np.stack([bring_home(fits, points) for points, _ in home])
+            photo_to_image = pack.photo_to_image[samples[block]]
+            points = np.stack([to_photo_coordinates(photo_to_image, points) for points, _ in home])
             check_finite(points, pack.names[samples[block]])
             yield block, points, np.stack([seen for _, seen in home])
             if bar:
-                bar.update(len(fits))
+                bar.update(len(photo_to_image))
 
 
-def _bring_back(view: View, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(B, K, 2) points of the view's images as points of the window, and whether the view has not cropped them out.
+def _bring_back(view: Transform, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(B, K, 2) points of the view's images as points of the ROI, and whether the view has not cropped them out.
 
-    A point outside the window has been cropped by all views alike, and counts in each.
+    A point outside the ROI has been cropped by all views alike, and counts in each.
     """
     home = view.placement.inverse().move(found, permutation)
-    whole = View.identity(len(home), view.source)
+    whole = Transform.identity(len(home), view.source)
     return home, view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)
 
 
 def mean_shape_points(network: LandmarkNet, pack: Pack, asked: np.ndarray) -> np.ndarray:
     """(N, L, 2) asked points of the mean shape, in pixels of the pack's typical photo: for photos that are broken."""
-    shape = bring_home(np.median(pack.fits, axis=0)[None], network.mean_shape.cpu().numpy())[0]
+    shape = to_photo_coordinates(np.median(pack.photo_to_image, axis=0)[None], network.mean_shape.cpu().numpy())[0]
     return shape[asked].astype(np.float32)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from augment import Chain, Key, View, parse_augmenters
+from augment import Chain, Key, Transform, parse_augmenters
 from augment.augmenters import is_number
 from pipeline.errors import UserError
 
@@ -27,10 +27,10 @@ class FixedView:
     weight: float = 1.0
 
     @classmethod
-    def as_it_is(cls) -> "FixedView":
+    def identity(cls) -> "FixedView":
         return cls([], Chain(()))
 
-    def of(self, batch: int, size: int) -> View:
+    def of(self, batch: int, size: int) -> Transform:
         """The view of `batch` images of `size` pixels."""
         return self.chain.draw(Key(0, 0, np.zeros(batch, np.int64)), (size, size))
 

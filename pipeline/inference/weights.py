@@ -31,7 +31,7 @@ class Fit:
 
     weights: np.ndarray
     kind: str
-    judged: dict[str, np.ndarray]
+    out_of_fold: dict[str, np.ndarray]
 
 
 def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, prune: bool) -> Fit:
@@ -53,13 +53,13 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
         ]
     )
     choices = {kind: partial(_of_all_parts, kind=kind) for kind in KINDS} | {"chosen": partial(_choose, prune=prune)}
-    judged = {name: np.empty(errors.shape[1:]) for name in choices}
+    out_of_fold = {name: np.empty(errors.shape[1:]) for name in choices}
     for fold, photos in enumerate(folds):
         for name, choose in choices.items():
             _, weights = choose(np.delete(sums, fold, axis=1))
-            judged[name][photos] = merge(errors[:, photos], weights, counts[:, photos])
+            out_of_fold[name][photos] = merge(errors[:, photos], weights, counts[:, photos])
     kind, weights = choices["chosen"](sums)
-    return Fit(weights, kind, judged)
+    return Fit(weights, kind, out_of_fold)
 
 
 def _limits(errors, counts):

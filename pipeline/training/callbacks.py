@@ -128,8 +128,8 @@ class EpochLine(Callback):
 
 
 class WorstPhotos(Callback):
-    """Draws the photos that are predicted worst, some twenty times in a training: of the validation photos, and of the
-    others those that were worst when they were last trained on."""
+    """Draws the photos that are predicted worst, some twenty times in a training: validation photos, and of the others
+    those that were worst when they were last trained on."""
 
     def __init__(self, run: Run, board: TensorBoard):
         self.run, self.board = run, board

@@ -11,10 +11,10 @@ from pipeline.recipe import LossOptions
 from pipeline.training.losses import (
     as_many_at_random,
     empty_window,
-    kept,
-    mean_of_kept,
+    mean_of_selected,
     photo_weights,
     sample_losses,
+    select_samples,
     slide,
 )
 
@@ -37,12 +37,12 @@ class Criterion:
         losses = sample_losses(predicted, batch, beta=options.beta, outside_weight=options.outside_weight)
         weights = photo_weights(batch.scale, unit=options.loss_unit, typical_scale=self.typical_scale)
         self.recent_losses = slide(self.recent_losses, losses)
-        return mean_of_kept(weights * losses, self._select(losses, key), losses)
+        return mean_of_selected(weights * losses, self._select(losses, key), losses)
 
     def _select(self, losses, key):
         """(B,) bool: the photos that count."""
         top, without = self.options.top_perc_train, self.options.without_top_perc_train
-        chosen = kept(losses, self.recent_losses, top_percent=top, without_top_percent=without)
+        chosen = select_samples(losses, self.recent_losses, top_percent=top, without_top_percent=without)
         if not self.options.trim_at_random:
             return chosen
         return as_many_at_random(chosen, on_device(key.child(RANDOM_TRIM).uniform(1)[:, 0], losses.device))

@@ -42,7 +42,9 @@ def slide(window: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
     return torch.cat((window[len(losses) :], losses.detach()))
 
 
-def kept(losses: torch.Tensor, window: torch.Tensor, *, top_percent: float, without_top_percent: float) -> torch.Tensor:
+def select_samples(
+    losses: torch.Tensor, window: torch.Tensor, *, top_percent: float, without_top_percent: float
+) -> torch.Tensor:
     """(B,) bool: the photos that count, by the shares of the window that are higher than their losses.
 
     (100, 0) keeps all; (30, 1) leaves out what lies in the highest 1 % or in the lowest 70 % of recent losses. Where
@@ -66,7 +68,7 @@ def as_many_at_random(kept: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor
     return uniform.argsort().argsort() < kept.sum()
 
 
-def mean_of_kept(losses: torch.Tensor, kept: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+def mean_of_selected(losses: torch.Tensor, kept: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
     """The mean of the losses that are kept. They are summed in the order of `ranks`, whatever that of the batch."""
     order = ranks.detach().argsort(descending=True)
     return torch.where(kept, losses, 0)[order].sum() / kept.sum()

@@ -13,7 +13,7 @@ from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score
 from pipeline.data.loader import parse_chain
-from pipeline.data.roi import describe_window
+from pipeline.data.roi import describe_roi
 from pipeline.files import check_folder, check_usable, write_text
 from pipeline.inference.predict import predict_points
 from pipeline.inference.tta import parse_views
@@ -104,7 +104,7 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     print(f"groups       {data.grouping}")
     for leak in leaks(data):
         print(f"warning      {leak}")
-    print(f"window       {describe_window(data.window)}")
+    print(f"roi          {describe_roi(data.roi)}")
     print(f"left/right   {data.symmetry}")
     print(f"network      {recipe.network.model} at {recipe.photos.size} px, {runtime.precision} on {runtime}")
     print(f"mean shape   {floor}: the floor, from a network that does not look")
@@ -134,7 +134,7 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     begun = fold_runs(earlier)[0] if earlier else None
     if begun and (begun.folder / "recipe.yaml").exists():
-        recipe = replace(recipe, photos=replace(recipe.photos, window=begun.recipe().photos.window))
+        recipe = replace(recipe, photos=replace(recipe.photos, roi=begun.recipe().photos.roi))
     if not earlier:
         read_start(recipe.network)  # a bad one is refused before there is a folder
     data = load_training_data(recipe)
@@ -142,7 +142,7 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
         names = data.pack.names.tolist()
         check_unseen(recipe.network, data.pack.fingerprint, held_out=names, everything=True)
     folder = earlier or create_folds(recipe, data, count or 0)
-    recipe = replace(recipe, photos=replace(recipe.photos, window=data.window))
+    recipe = replace(recipe, photos=replace(recipe.photos, roi=data.roi))
     write_text(folder / "recipe.yaml", to_yaml(recipe))
     for fold, run in enumerate(fold_runs(folder)):
         print(f"\nfold {fold}")

@@ -99,11 +99,11 @@ class Trainer:
         self.recipe, self.data, self.runtime, self.callbacks = recipe, data, runtime, callbacks
         options, device = recipe.optimiser, runtime.device
         self.network = network.to(device)
-        self.average = WeightAverage(self.network, options.average)
+        self.average = WeightAverage(self.network, options.ema_decay)
         self.optimiser = build_optimiser(self.network, options)
         self.steps_per_epoch = len(epoch_order(data.train, seed=0, epoch=0, batch_size=options.batch_size))
         self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
-        typical_scale = float(np.median(1 / scale_of(data.pack.fits[data.train])))
+        typical_scale = float(np.median(1 / scale_of(data.pack.photo_to_image[data.train])))
         self.criterion = Criterion(
             recipe.loss, typical_scale=typical_scale, batch_size=options.batch_size, device=device
         )

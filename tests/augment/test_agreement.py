@@ -13,8 +13,8 @@ from augment import (
     CropAugmenter,
     MirrorAugmenter,
     PerspectiveAugmenter,
-    View,
-    Window,
+    RegionOfInterest,
+    Transform,
     fit_photo,
     transform_points,
 )
@@ -175,22 +175,22 @@ def test_the_warp_is_kornias(view):
 def test_resizing_is_opencvs(size):
     """A resize by the convention of pixel centres is what cv2.resize does."""
     image = blob(40.2, 50.7, spread=9)
-    found = View.of(resize(SIZE, size), SIZE, size).warp(image)[0, 0].numpy()
+    found = Transform.of(resize(SIZE, size), SIZE, size).warp(image)[0, 0].numpy()
     expected = cv2.resize(image[0, 0].numpy(), size[::-1], interpolation=cv2.INTER_LINEAR)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def test_rotation_is_clockwise_about_the_middle():
-    view = View.of(about_centre(rotation(90), (65, 65)), (65, 65))
+    view = Transform.of(about_centre(rotation(90), (65, 65)), (65, 65))
     np.testing.assert_allclose(view.move(np.array([[[32.0, 0.0], [64.0, 32.0]]])), [[[64, 32], [32, 64]]], atol=1e-12)
 
 
-@pytest.mark.parametrize("fit", ["pad", "crop"])
+@pytest.mark.parametrize("resize", ["letterbox", "crop"])
 @given(height=st.integers(60, 300), width=st.integers(60, 300), size=st.sampled_from([64, 128, 250]))
-def test_fitting_moves_a_blob_and_its_point_alike(fit, height, width, size):
+def test_fitting_moves_a_blob_and_its_point_alike(resize, height, width, size):
     x, y = width * 0.48, height * 0.53
     photo = blob(x, y, size=(height, width), spread=6)[0].permute(1, 2, 0).numpy()
-    square, matrix = fit_photo(photo, size, fit)
+    square, matrix = fit_photo(photo, size, resize)
     assert square.shape == (size, size, 3)
     found = centroid(torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)[None])
     start = centroid(torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None])
@@ -200,16 +200,16 @@ def test_fitting_moves_a_blob_and_its_point_alike(fit, height, width, size):
 @given(st.integers(0, 24), st.integers(0, 40))
 def test_a_window_shows_its_part_of_the_square_to_the_bit(left, top):
     squares = random_images(2, size=(88, 88))
-    window = Window(88, left, top, 48)
-    shown = window.then(View.identity(4, (48, 48))).warp(squares)
-    np.testing.assert_array_equal(shown.permute(0, 2, 3, 1), window.cut(squares.permute(0, 2, 3, 1)))
+    roi = RegionOfInterest(88, left, top, 48)
+    shown = roi.then(Transform.identity(4, (48, 48))).warp(squares)
+    np.testing.assert_array_equal(shown.permute(0, 2, 3, 1), roi.cut(squares.permute(0, 2, 3, 1)))
 
 
 @given(st.integers(-5, 45), st.integers(-5, 30), st.booleans())
 def test_a_part_of_an_image_mirrored_or_not_is_what_opencv_warps_it_to(left, top, mirrored):
     images = random_images(1, size=(64, 72))[:1]
-    view = View.of(translation(-left, -top), (64, 72), (40, 32))
-    view = view.then(View.of(mirror(32), (40, 32))) if mirrored else view
+    view = Transform.of(translation(-left, -top), (64, 72), (40, 32))
+    view = view.then(Transform.of(mirror(32), (40, 32))) if mirrored else view
     image = images[0].permute(1, 2, 0).numpy()
     expected = cv2.warpAffine(image, view.geometry[0, :2], (32, 40), borderMode=cv2.BORDER_REPLICATE)
     np.testing.assert_array_equal(view.warp(images)[0].permute(1, 2, 0), expected)
@@ -217,25 +217,25 @@ def test_a_part_of_an_image_mirrored_or_not_is_what_opencv_warps_it_to(left, top
 
 @given(chains(GEOMETRIC), st.integers(0, 2**32))
 def test_a_view_of_a_window_is_a_view_of_the_square(chain, seed):
-    """So the blobs above follow their points through a window too."""
+    """So the blobs above follow their points through a ROI too."""
     view = drawn_by(chain, seed, size=(64, 64))
     points = np.random.default_rng(seed).uniform(30, 90, (len(view), 5, 2))
-    seen = Window(128, 30, 25, 64).then(view)
+    seen = RegionOfInterest(128, 30, 25, 64).then(view)
     assert (seen.source, seen.size) == ((128, 128), view.size)
     np.testing.assert_allclose(seen.move(points, np.arange(5)), view.move(points - (30, 25), np.arange(5)), atol=1e-8)
 
 
 @given(st.tuples(*[st.floats(0, 1)] * 2), st.floats(0.3, 1), st.integers(32, 256))
 def test_a_window_of_any_shares_lies_in_its_square(corner, side, size):
-    window = Window.of((*corner, side), size)
-    assert min(window.left, window.top) >= 0
-    assert max(window.left, window.top) + size <= window.square
-    assert size / window.square == pytest.approx(side, rel=0.02)
+    roi = RegionOfInterest.of((*corner, side), size)
+    assert min(roi.left, roi.top) >= 0
+    assert max(roi.left, roi.top) + size <= roi.square
+    assert size / roi.square == pytest.approx(side, rel=0.02)
 
 
 @given(height=st.integers(20, 300), width=st.integers(20, 300))
 def test_padding_keeps_the_whole_photo_in_the_square(height, width):
-    _, matrix = fit_photo(np.zeros((height, width, 3), np.uint8), 128, "pad")
+    _, matrix = fit_photo(np.zeros((height, width, 3), np.uint8), 128, "letterbox")
     corners = np.array([[[-0.5, -0.5], [width - 0.5, height - 0.5]]])
     inside = transform_points(matrix[None], corners)
     assert inside.min() >= -0.5 - 1e-9

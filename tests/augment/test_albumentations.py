@@ -6,7 +6,7 @@ import torch
 
 A = pytest.importorskip("albumentations")
 
-from augment import AlbumentationsAugmenter, Chain, Key, View, parse_augmenters  # noqa: E402
+from augment import AlbumentationsAugmenter, Chain, Key, Transform, parse_augmenters  # noqa: E402
 from tests.augment.strategies import GEOMETRIC, PERMUTATION, SIZE, drawn_by  # noqa: E402
 from tests.augment.test_agreement import blob, centroid  # noqa: E402
 
@@ -43,7 +43,7 @@ def test_a_draw_replays_through_json_and_depends_on_its_key_alone(transform):
     augmenter = AlbumentationsAugmenter(transform)
     view = drawn_by(augmenter, seed=3, size=size)
     images = images_of(0, size)
-    again = View.from_json(view.to_json())
+    again = Transform.from_json(view.to_json())
     assert torch.equal(again.warp(images), view.warp(images))
     assert torch.equal(drawn_by(augmenter, seed=3, size=size).warp(images), view.warp(images))
     alone = augmenter.draw(Key(3, 0, np.array([2])), size)

@@ -98,8 +98,8 @@ def test_every_augmenter_can_be_named_and_has_a_constant_for_each_parameter(name
     }
     (augmenter,) = parse_augmenters([{name: constants | {"probability": 1}}]).augmenters
     assert not augmenter.draw(Key(0, 0, np.arange(50)), SIZE).varies
-    assert augmenter.draw(KEY.child(1), SIZE).only(KEY.samples == 0).to_json() == (
-        augmenter.draw(KEY, SIZE).only(KEY.samples == 0).to_json()
+    assert augmenter.draw(KEY.child(1), SIZE).where(KEY.samples == 0).to_json() == (
+        augmenter.draw(KEY, SIZE).where(KEY.samples == 0).to_json()
     )
 
 

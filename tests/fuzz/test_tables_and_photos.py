@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment import Window
+from augment import RegionOfInterest
 from pipeline.data.contest import LANDMARKS, read_groups, read_landmarks, read_test_points
 from pipeline.data.pack import open_pack
 from pipeline.data.photos import MAX_PIXELS, BrokenPhoto, difference_hash, read_photo
@@ -124,7 +124,9 @@ def test_a_pack_in_a_damaged_cache_is_what_it_was(tmp_path, monkeypatch):
     rows = [f"{name}\t1\t{place}\t3\t" for place, name in enumerate(NAMES)]
     (tmp_path / LANDMARKS).write_text("\n".join(["file_name\tx\ty\tx\ty", *rows, ""]))
     table = read_landmarks(tmp_path / LANDMARKS, Faults())
-    opened = partial(open_pack, tmp_path / LANDMARKS, cache=tmp_path / "cache", window=Window(4, 0, 0, 4), fit="pad")
+    opened = partial(
+        open_pack, tmp_path / LANDMARKS, cache=tmp_path / "cache", roi=RegionOfInterest(4, 0, 0, 4), resize="letterbox"
+    )
     pack = opened(lambda *_: table, faults=Faults())
     whole = shutil.copytree(pack.folder, tmp_path / "whole")
     files = sorted(whole.iterdir())
@@ -136,6 +138,6 @@ def test_a_pack_in_a_damaged_cache_is_what_it_was(tmp_path, monkeypatch):
         assert faults.lines == []
         assert again.names.tolist() == table.names
         np.testing.assert_array_equal(again.values, table.values)
-        assert (len(again.fits), again.squares.shape, again.hashes.shape) == (9, (9, 4, 4, 3), (9, 32))
+        assert (len(again.photo_to_image), again.squares.shape, again.hashes.shape) == (9, (9, 4, 4, 3), (9, 32))
         shutil.rmtree(pack.folder)
         shutil.copytree(whole, pack.folder)

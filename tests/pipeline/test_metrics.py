@@ -6,7 +6,14 @@ from sklearn.metrics import mean_squared_error
 
 from augment import transform_points
 from pipeline.errors import UserError
-from pipeline.metrics import bring_home, check_predictions, mean_shape, normalised_mean_error, photo_errors, score
+from pipeline.metrics import (
+    check_predictions,
+    mean_shape,
+    normalised_mean_error,
+    photo_errors,
+    score,
+    to_photo_coordinates,
+)
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.uniform(0, 200, (40, 9, 2))
@@ -53,15 +60,15 @@ def test_photos_of_a_group_are_not_independent():
 
 
 def test_the_mean_shape_is_the_mean_in_the_square_and_comes_home():
-    fits = np.tile(np.eye(3), (40, 1, 1))
-    fits[:, 0, 0] = fits[:, 1, 1] = RNG.uniform(0.3, 2, 40)
-    fits[:, :2, 2] = RNG.uniform(-20, 20, (40, 2))
+    photo_to_image = np.tile(np.eye(3), (40, 1, 1))
+    photo_to_image[:, 0, 0] = photo_to_image[:, 1, 1] = RNG.uniform(0.3, 2, 40)
+    photo_to_image[:, :2, 2] = RNG.uniform(-20, 20, (40, 2))
     shape = RNG.uniform(10, 50, (9, 2))
-    photos = bring_home(fits, shape)
+    photos = to_photo_coordinates(photo_to_image, shape)
     assert photos.shape == (40, 9, 2)
-    np.testing.assert_allclose(transform_points(fits, photos), np.broadcast_to(shape, (40, 9, 2)))
+    np.testing.assert_allclose(transform_points(photo_to_image, photos), np.broadcast_to(shape, (40, 9, 2)))
     photos[5, 2] = np.nan
-    np.testing.assert_allclose(mean_shape(fits, photos, np.arange(40)), shape)
+    np.testing.assert_allclose(mean_shape(photo_to_image, photos, np.arange(40)), shape)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -108,9 +108,9 @@ BOMB = "".join(f"{b}: &{b} [{', '.join([f'*{a}' if a else '1'] * 9)}]\n" for a, 
         ("epochs: 0", "epochs 0.*greater than or equal to 1"),
         ("top_perc_train: 130", "top_perc_train 130"),
         ("schedule: linear", "schedule 'linear'.*cosine"),
-        ("window: half", "window 'half'.*'auto' or 'whole'"),
-        ("window: [0.2, 0.2, 0.05]", "window.*0.1"),
-        ("window: [0.6, 0.2, 0.5]", "window.*beyond the square"),
+        ("roi: half", "roi 'half'.*'auto' or 'whole'"),
+        ("roi: [0.2, 0.2, 0.05]", "roi.*0.1"),
+        ("roi: [0.6, 0.2, 0.5]", "roi.*beyond the square"),
         ("epochs: [", "not YAML"),
         ("- 3", "field: value"),
         ("name: 2020-99-99", "month must be in 1..12"),
@@ -130,17 +130,17 @@ def test_a_file_that_makes_no_sense_is_refused_with_its_field(tmp_path, text, na
 
 
 def test_a_window_is_a_word_or_three_shares_by_flag_and_by_file(tmp_path):
-    for flags, window in (
+    for flags, roi in (
         ([], "auto"),
-        (["--window", "whole"], "whole"),
-        (["--window", "0.1", "0.2", "0.75"], (0.1, 0.2, 0.75)),
+        (["--roi", "whole"], "whole"),
+        (["--roi", "0.1", "0.2", "0.75"], (0.1, 0.2, 0.75)),
     ):
         recipe = parse_command(flags).recipe
-        assert recipe.photos.window == window
+        assert recipe.photos.roi == roi
         (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
         assert read_recipe(tmp_path / "recipe.yaml") == recipe
-    with pytest.raises(UserError, match=r"--window.*beyond the square"):
-        parse_command(["--window", "0.6", "0.2", "0.5"])
+    with pytest.raises(UserError, match=r"--roi.*beyond the square"):
+        parse_command(["--roi", "0.6", "0.2", "0.5"])
 
 
 def test_a_flag_that_makes_no_sense_is_refused_by_its_name():
@@ -164,12 +164,12 @@ def test_resume_keeps_the_recipe_and_lets_only_the_length_and_the_place_change(t
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of a small network, as far as its recipe goes; the window was found."""
+    """A run of a small network, as far as its recipe goes; the ROI was found."""
     folder = tmp_path / "run"
     folder.mkdir()
-    flags = ["--model", "resnet18", "--size", "96", "--fit", "crop", "--data", "/faces", "-b", "7"]
+    flags = ["--model", "resnet18", "--size", "96", "--resize", "crop", "--data", "/faces", "-b", "7"]
     (folder / "recipe.yaml").write_text(to_yaml(parse_command(flags).recipe))
-    (folder / "data.json").write_text(json.dumps({"window": [0.1, 0.2, 0.7]}))
+    (folder / "data.json").write_text(json.dumps({"roi": [0.1, 0.2, 0.7]}))
     return folder
 
 
@@ -177,7 +177,7 @@ def test_a_run_hands_on_its_network_and_where_its_data_are_but_not_how_it_was_tr
     recipe = parse_command(["--init", str(run), "--learning-rate", "1e-4"]).recipe
     assert changes(recipe) == {
         "init": str(run), "learning_rate": 1e-4, "data": "/faces",
-        "model": "resnet18", "size": 96, "fit": "crop", "window": (0.1, 0.2, 0.7),
+        "model": "resnet18", "size": 96, "resize": "crop", "roi": (0.1, 0.2, 0.7),
     }  # fmt: skip
     assert parse_command(["--init", str(run), "-d", "/other"]).recipe.run.data == Path("/other")
 
@@ -201,7 +201,7 @@ def test_a_recipe_file_can_name_the_run_that_a_network_comes_from(run, tmp_path)
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("model", "resnet50"), ("size", 128), ("fit", "pad"), ("window", "whole"), ("window", [0.1, 0.2, 0.8])],
+    [("model", "resnet50"), ("size", 128), ("resize", "letterbox"), ("roi", "whole"), ("roi", [0.1, 0.2, 0.8])],
 )
 def test_what_contradicts_the_run_that_a_network_comes_from_is_refused_even_where_it_is_the_default(
     field, value, run, tmp_path
@@ -216,13 +216,13 @@ def test_what_contradicts_the_run_that_a_network_comes_from_is_refused_even_wher
 
 def test_what_agrees_with_the_run_that_a_network_comes_from_may_be_said(run):
     bare = parse_command(["--init", str(run)]).recipe
-    agreeing = ["--model", "resnet18", "--size", "96", "--fit", "crop"]
-    for window in (["auto"], ["0.1", "0.2", "0.7"]):  # it was auto that found these
-        assert parse_command(["--init", str(run), *agreeing, "--window", *window]).recipe == bare
+    agreeing = ["--model", "resnet18", "--size", "96", "--resize", "crop"]
+    for roi in (["auto"], ["0.1", "0.2", "0.7"]):  # it was auto that found these
+        assert parse_command(["--init", str(run), *agreeing, "--roi", *roi]).recipe == bare
     assert parse_command(["--init", str(run), "--config", str(run / "recipe.yaml")]).recipe.photos == bare.photos
-    (run / "data.json").write_text("{}")  # of a time when there were no windows
-    for window in (["whole"], ["auto"], ["0", "0", "1"]):
-        assert parse_command(["--init", str(run), "--window", *window]).recipe.photos.window == "whole"
+    (run / "data.json").write_text("{}")  # of a time when there were no ROIs
+    for roi in (["whole"], ["auto"], ["0", "0", "1"]):
+        assert parse_command(["--init", str(run), "--roi", *roi]).recipe.photos.roi == "whole"
 
 
 def test_a_run_that_came_from_another_goes_on_as_it_is(run, tmp_path):
@@ -245,7 +245,7 @@ def test_two_places_to_start_from_are_refused(run):
 def test_no_run_and_a_damaged_one_are_refused_by_name(run, tmp_path):
     with pytest.raises(UserError, match=r"nowhere/recipe\.yaml"):
         parse_command(["--init", str(tmp_path / "nowhere")])
-    for damaged in ("{", "[]", '{"window": 3}', '{"window": [1]}'):
+    for damaged in ("{", "[]", '{"roi": 3}', '{"window": [1]}'):
         (run / "data.json").write_text(damaged)
         with pytest.raises(UserError, match=f"--init {run}.*data.json"):
             parse_command(["--init", str(run)])

@@ -97,7 +97,7 @@ def test_a_permutation_that_is_no_mirroring_is_refused_where_no_manifest_tells(c
         run.partners(971)
 
 
-@pytest.mark.parametrize(("field", "value"), [("size", 96), ("fit", "crop"), ("model", "resnet18"), ("seed", 5)])
+@pytest.mark.parametrize(("field", "value"), [("size", 96), ("resize", "crop"), ("model", "resnet18"), ("seed", 5)])
 def test_a_recipe_that_was_changed_by_hand_is_refused(copy_run, field, value):
     run = Run(copy_run())
     path = run.folder / "recipe.yaml"

@@ -16,7 +16,7 @@ from augment import (
     GreyAugmenter,
     MirrorAugmenter,
     RandomAugmenter,
-    Window,
+    RegionOfInterest,
 )
 from pipeline.data.drawing import GAP
 from pipeline.errors import UserError
@@ -43,7 +43,7 @@ def photos():
     noise = rng.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 6) for image in noise])
     images = torch.from_numpy(smooth).permute(0, 3, 1, 2)
-    return Photos(images, rng.uniform(20, 44, (2, len(PARTNERS), 2)), PARTNERS, Window(SIZE, 0, 0, SIZE))
+    return Photos(images, rng.uniform(20, 44, (2, len(PARTNERS), 2)), PARTNERS, RegionOfInterest(SIZE, 0, 0, SIZE))
 
 
 def test_a_parameter_with_a_range_is_shown_at_its_ends_and_middle():
@@ -173,9 +173,9 @@ def test_points_that_are_missing_are_not_drawn_and_photos_without_any_not_taken(
         train=np.arange(2),
         pack=SimpleNamespace(
             squares=photos.squares.permute(0, 2, 3, 1).numpy(),
-            fits=np.tile(np.eye(3), (2, 1, 1)),
+            photo_to_image=np.tile(np.eye(3), (2, 1, 1)),
             values=points,
-            window=photos.window,
+            roi=photos.roi,
         ),
         permutation=None,
     )
@@ -192,7 +192,7 @@ def test_the_command_writes_both_sheets_at_the_recipes_size(contest, tmp_path, m
     monkeypatch.setattr("sys.argv", [*arguments, "--config", str(tmp_path / "r.yaml")])
     sizes = []
     drawing = sheet.draws_sheet
-    monkeypatch.setattr(sheet, "draws_sheet", lambda *all: sizes.append(all[1].window.size) or drawing(*all))
+    monkeypatch.setattr(sheet, "draws_sheet", lambda *all: sizes.append(all[1].roi.size) or drawing(*all))
     sheet.main()
     assert sizes == [64]
     draws = cv2.imread(str(tmp_path / "sheets/draws.jpg"))

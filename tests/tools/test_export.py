@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import predict
-from augment import Window, fit_photo, transform_points
+from augment import RegionOfInterest, fit_photo, transform_points
 from models import build_network
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.data.photos import read_photo
@@ -139,9 +139,9 @@ def test_the_command_writes_and_verifies_every_file(run, tmp_path, monkeypatch, 
     export.main()
     assert {path.name for path in (run.folder / "export").iterdir()} == {*FORMATS, "landmarks.json"}
     about = json.loads((run.folder / "export/landmarks.json").read_text())
-    window = Window.of((0.1, 0.1, 0.8), 48)
-    assert window.left + window.top > 0
-    assert about == {"fit": "pad", **vars(window), "points": 7}
+    roi = RegionOfInterest.of((0.1, 0.1, 0.8), 48)
+    assert roi.left + roi.top > 0
+    assert about == {"resize": "letterbox", **vars(roi), "points": 7}
     assert_as_predict_does(run, about, next((tmp_path / "contest/train/images").iterdir()), tmp_path, monkeypatch)
     out = capsys.readouterr().out
     assert all(name in out for name in FORMATS)
@@ -153,7 +153,7 @@ def assert_as_predict_does(run, about, path, tmp_path, monkeypatch):
     flags = ["--run", run.folder, "--photo", path, "--output", tmp_path / "out", "--views", tmp_path / "single.json"]
     monkeypatch.setattr("sys.argv", ["predict.py", *map(str, flags), "--weights", "equal"])
     predict.main()
-    square, matrix = fit_photo(read_photo(path), about["square"], about["fit"])
+    square, matrix = fit_photo(read_photo(path), about["square"], about["resize"])
     left, top, size = about["left"], about["top"], about["size"]
     image = torch.from_numpy(square[top : top + size, left : left + size].copy()).permute(2, 0, 1)[None]
     exported = torch.jit.load(run.folder / "export/landmarks.torchscript.pt")

@@ -34,7 +34,7 @@ def load(tmp_path_factory):
     cache = tmp_path_factory.getbasetemp() / "cache of test_data"
 
     def load(root, *flags):
-        places = ["--cache", str(cache), "--size", "32", "--window", "whole", "--permutation", "none"]
+        places = ["--cache", str(cache), "--size", "32", "--roi", "whole", "--flip-indices", "none"]
         return load_training_data(parse_command(["-n", "x", "-d", str(root), *places, *map(str, flags)]).recipe)
 
     return load

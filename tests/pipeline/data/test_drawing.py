@@ -65,9 +65,9 @@ class Photos:
 
     def __init__(self, points):
         self.values = points
-        self.fits = np.tile(np.eye(3), (len(points), 1, 1))
+        self.photo_to_image = np.tile(np.eye(3), (len(points), 1, 1))
         self.names = np.array([f"{place}.jpg" for place in range(len(points))])
-        self.window = SimpleNamespace(size=64)
+        self.roi = SimpleNamespace(size=64)
 
     def __len__(self):
         return len(self.values)
@@ -165,7 +165,7 @@ def test_the_doubtful_photos_are_in_the_order_of_their_captions(monkeypatch, tmp
     deviations[3] = np.nan  # a photo that is broken
     rows = np.delete(np.arange(30), 3)
     pack = Photos(np.zeros((29, 4, 2)))
-    pack.fits[:, :2, :2] *= rng.uniform(0.1, 1, 29)[:, None, None]
+    pack.photo_to_image[:, :2, :2] *= rng.uniform(0.1, 1, 29)[:, None, None]
     test = SimpleNamespace(packs=[pack], deviations=deviations, rows=rows)
     drawing = SimpleNamespace(calibration=None, predict_all=lambda packs, samples: None, folder=tmp_path)
     Ensemble.draw(drawing, test)
@@ -176,7 +176,7 @@ def test_the_doubtful_photos_are_in_the_order_of_their_captions(monkeypatch, tmp
     assert shares == sorted(shares, reverse=True)
     pixels = deviations[rows].mean(axis=1)
     np.testing.assert_allclose([pixels for _, pixels in said], pixels[samples], atol=0.006)
-    every = pixels * pack.fits[:, 0, 0] / pack.window.size
+    every = pixels * pack.photo_to_image[:, 0, 0] / pack.roi.size
     np.testing.assert_allclose(shares, 100 * np.sort(every)[::-1][: len(shares)], atol=0.006)
     assert (np.diff([pixels for _, pixels in said]) > 0).any()  # the order is another than that of the pixels
 

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from augment import Window, fit_photo
+from augment import RegionOfInterest, fit_photo
 from pipeline.data.cache import content_key
 from pipeline.data.contest import LANDMARKS, TEST_POINTS, read_landmarks, read_test_points
 from pipeline.data.pack import open_pack
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import Faults, UserError
 
-WHOLE = Window(64, 0, 0, 64)
+WHOLE = RegionOfInterest(64, 0, 0, 64)
 
 
 @pytest.fixture
@@ -30,28 +30,28 @@ def open_train(root, cache, **options):
         read_landmarks,
         cache=cache,
         faults=faults,
-        **({"window": WHOLE, "fit": "pad"} | options),
+        **({"roi": WHOLE, "resize": "letterbox"} | options),
     )
     return pack, faults.lines
 
 
-@pytest.mark.parametrize("fit", ["pad", "crop"])
-def test_the_pack_is_the_table_and_the_fitted_photos(contest, tmp_path, fit):
-    pack, faults = open_train(contest, tmp_path, fit=fit)
+@pytest.mark.parametrize("resize", ["letterbox", "crop"])
+def test_the_pack_is_the_table_and_the_fitted_photos(contest, tmp_path, resize):
+    pack, faults = open_train(contest, tmp_path, resize=resize)
     assert faults == []
     table = read_landmarks(contest / LANDMARKS, Faults())
     assert pack.names.tolist() == table.names
     np.testing.assert_array_equal(pack.values, table.values)
     for place in range(0, len(pack), 7):
-        square, matrix = fit_photo(read_photo(contest / "train/images" / table.names[place]), 64, fit)
+        square, matrix = fit_photo(read_photo(contest / "train/images" / table.names[place]), 64, resize)
         np.testing.assert_array_equal(pack.squares[place], square)
-        np.testing.assert_array_equal(pack.fits[place], matrix)
+        np.testing.assert_array_equal(pack.photo_to_image[place], matrix)
 
 
 def test_a_test_pack_has_the_asked_indices(contest, tmp_path):
     faults = Faults()
     read = partial(read_test_points, num_points=971)
-    pack = open_pack(contest / TEST_POINTS, read, cache=tmp_path, window=WHOLE, fit="pad", faults=faults)
+    pack = open_pack(contest / TEST_POINTS, read, cache=tmp_path, roi=WHOLE, resize="letterbox", faults=faults)
     np.testing.assert_array_equal(pack.values, read(contest / TEST_POINTS, faults).values)
     assert pack.values.shape == (12, 30)
     assert faults.lines == []
@@ -60,7 +60,7 @@ def test_a_test_pack_has_the_asked_indices(contest, tmp_path):
 def test_opening_again_reads_no_photo_and_no_table(copy, tmp_path, monkeypatch):
     first, _ = open_train(copy, tmp_path / "cache")
     monkeypatch.setattr("pipeline.data.pack.read_photo", lambda path: pytest.fail("a photo was read again"))
-    unread = {"window": WHOLE, "fit": "pad", "cache": tmp_path / "cache", "faults": Faults()}
+    unread = {"roi": WHOLE, "resize": "letterbox", "cache": tmp_path / "cache", "faults": Faults()}
     again = open_pack(copy / LANDMARKS, lambda *_: pytest.fail("the table was read again"), **unread)
     assert again.folder == first.folder
     assert isinstance(again.squares, np.memmap)
@@ -70,8 +70,8 @@ def test_another_size_fit_table_or_photo_is_another_pack(copy, tmp_path):
     cache = tmp_path / "cache"
     packs = [
         open_train(copy, cache)[0],
-        open_train(copy, cache, window=Window(32, 0, 0, 32))[0],
-        open_train(copy, cache, fit="crop")[0],
+        open_train(copy, cache, roi=RegionOfInterest(32, 0, 0, 32))[0],
+        open_train(copy, cache, resize="crop")[0],
     ]
     table = copy / LANDMARKS
     header, first, *rest = table.read_text().split("\n")
@@ -86,10 +86,10 @@ def test_another_size_fit_table_or_photo_is_another_pack(copy, tmp_path):
 
 def test_windows_of_one_size_share_a_pack_and_shift_its_fits(copy, tmp_path):
     whole, _ = open_train(copy, tmp_path / "cache")
-    window, _ = open_train(copy, tmp_path / "cache", window=Window(64, 10, 7, 48))
-    assert window.folder == whole.folder
+    roi, _ = open_train(copy, tmp_path / "cache", roi=RegionOfInterest(64, 10, 7, 48))
+    assert roi.folder == whole.folder
     shift = [[1, 0, -10], [0, 1, -7], [0, 0, 1]]
-    np.testing.assert_allclose(window.fits, shift @ whole.fits, atol=1e-12)
+    np.testing.assert_allclose(roi.photo_to_image, shift @ whole.photo_to_image, atol=1e-12)
 
 
 def spoil(root):
@@ -122,7 +122,7 @@ def test_broken_photos_can_be_skipped_and_are_counted_but_not_forgotten(copy, tm
     kept = [place for place, name in enumerate(whole.names) if name not in names]
     assert pack.names.tolist() == [whole.names[place] for place in kept]
     np.testing.assert_array_equal(pack.values, whole.values[kept])
-    assert len(pack.squares) == len(pack.fits) == len(pack.hashes) == len(kept)
+    assert len(pack.squares) == len(pack.photo_to_image) == len(pack.hashes) == len(kept)
     refused, faults = open_train(copy, tmp_path / "cache")
     assert refused is None
     assert len(faults) == 4
@@ -191,19 +191,19 @@ def test_a_damaged_pack_is_made_anew_and_said(name, damage, small, tmp_path, cap
     cache = shutil.copytree(packed.folder.parent, tmp_path / "cache")
     folder = cache / packed.folder.name
     damage(folder / name)
-    again, faults = open_train(root, cache, window=Window(8, 0, 0, 8))
+    again, faults = open_train(root, cache, roi=RegionOfInterest(8, 0, 0, 8))
     assert faults == []
     assert f"{folder} is damaged" in capsys.readouterr().out
-    for part in ("squares", "fits", "values", "hashes", "names"):
+    for part in ("squares", "photo_to_image", "values", "hashes", "names"):
         np.testing.assert_array_equal(getattr(again, part), getattr(packed, part))
-    open_train(root, cache, window=Window(8, 0, 0, 8))
+    open_train(root, cache, roi=RegionOfInterest(8, 0, 0, 8))
     assert "damaged" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
 def small(contest, tmp_path_factory):
     """The contest and a small pack of it, not to be changed."""
-    return contest, open_train(contest, tmp_path_factory.mktemp("cache"), window=Window(8, 0, 0, 8))[0]
+    return contest, open_train(contest, tmp_path_factory.mktemp("cache"), roi=RegionOfInterest(8, 0, 0, 8))[0]
 
 
 def test_links_that_lead_nowhere_or_round_in_a_circle_break_their_photos_alone(copy, tmp_path):

@@ -254,7 +254,7 @@ def test_a_permutation_that_is_none_is_refused_in_one_line(tmp_path, text, named
     (tmp_path / "p.json").write_bytes(text)
     with pytest.raises(UserError, match=named) as refused:
         read_permutation(tmp_path / "p.json", 3)
-    assert str(refused.value).startswith(f"--permutation {tmp_path / 'p.json'}: ")
+    assert str(refused.value).startswith(f"--flip-indices {tmp_path / 'p.json'}: ")
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match=f"^{tmp_path / 'p.json'}: "):
         read_permutation(tmp_path / "p.json", 3, flag="")
@@ -264,5 +264,5 @@ def test_a_permutation_is_read_from_a_regular_file_only(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     os.symlink("loop", tmp_path / "loop")
     for path in (tmp_path / "fifo", tmp_path, tmp_path / "nowhere", tmp_path / "loop", tmp_path / "\0"):
-        with pytest.raises(UserError, match=r"--permutation .*a JSON list"):
+        with pytest.raises(UserError, match=r"--flip-indices .*a JSON list"):
             read_permutation(path, 3)

@@ -31,7 +31,7 @@ def runs(contest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     partners = folder / "partners.json"
     partners.write_text(json.dumps(PARTNERS.tolist()))
-    first, _ = train(folder, contest, "-e", "1", "--train-share", "0.6", "--permutation", partners)
+    first, _ = train(folder, contest, "-e", "1", "--train-share", "0.6", "--flip-indices", partners)
     flags = ["--size", "40", "--split", first / "validation.txt", "--model", "squeezenet1_1", "-e", "1"]
     status, _, err = call("hack_train.py", folder, "-n", "y", "-d", contest, *SMALL, *flags)
     assert status == 0, err
@@ -193,10 +193,10 @@ def test_a_photo_and_a_folder_of_photos_are_predicted_outside_any_contest(runs, 
     np.testing.assert_allclose(test_points[row], points[1][json.loads(asked[sources[1].name])], atol=0.02)
 
 
-@pytest.mark.parametrize("window", ["auto", "whole"])
-def test_folds_hold_out_every_photo_once_and_predict_as_one(window, contest, tmp_path):
+@pytest.mark.parametrize("roi", ["auto", "whole"])
+def test_folds_hold_out_every_photo_once_and_predict_as_one(roi, contest, tmp_path):
     status, out, err = call(
-        "hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL, "-e", "1", "--folds", "3", "--window", window
+        "hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL, "-e", "1", "--folds", "3", "--roi", roi
     )
     assert status == 0, err
     (folder,) = (tmp_path / "runs").iterdir()
@@ -213,23 +213,23 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(window, contest, tmp
     weighted = np.average(table.mse[:3], weights=table.photos[:3])
     assert table.mse["all"] == pytest.approx(weighted)
 
-    # All folds go on, each from where it was; those of the time before windows too.
-    if window == "whole":
+    # All folds go on, each from where it was; those of the time before ROIs too.
+    if roi == "whole":
         for path in folder.rglob("manifest.json"):
             path.unlink()
         for path in folder.rglob("recipe.yaml"):
             lines = path.read_text().splitlines(keepends=True)
-            path.write_text("".join(line for line in lines if not line.startswith("window")))
+            path.write_text("".join(line for line in lines if not line.startswith("roi")))
         for path in folder.rglob("data.json"):
-            path.write_text(json.dumps({name: value for name, value in read_json(path).items() if name != "window"}))
+            path.write_text(json.dumps({name: value for name, value in read_json(path).items() if name != "roi"}))
     status, out, err = call("hack_train.py", tmp_path, "--resume", folder, "-e", "2")
     assert status == 0, err
     assert [load_checkpoint(folder / f"fold-{fold}/last.pt")["progress"]["epoch"] for fold in range(3)] == [2, 2, 2]
     assert "fold 2" in out
     assert read_recipe(folder / "recipe.yaml").optimiser.epochs == 2  # and a third sitting will know
-    windows = {Run(folder / f"fold-{fold}").recipe().photos.window for fold in range(3)}
-    assert windows == {read_recipe(folder / "recipe.yaml").photos.window}
-    assert (windows == {WHOLE}) == (window == "whole")
+    rois = {Run(folder / f"fold-{fold}").recipe().photos.roi for fold in range(3)}
+    assert rois == {read_recipe(folder / "recipe.yaml").photos.roi}
+    assert (rois == {WHOLE}) == (roi == "whole")
 
     out = predict(tmp_path)
     assert str(folder / "submission.csv") in out

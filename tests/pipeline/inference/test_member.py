@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from augment import Window
+from augment import RegionOfInterest
 from pipeline.errors import UserError
 from pipeline.inference import member as module
 from pipeline.inference.member import Member, print_not_fitted, weigh_views, why_not_calibrated
@@ -36,8 +36,8 @@ def member(tmp_path, monkeypatch):
     squares = rng.integers(0, 256, (NUM_PHOTOS, SIDE, SIDE, 3), dtype=np.uint8)
     pack = SimpleNamespace(
         squares=squares,
-        fits=np.tile(np.eye(3), (NUM_PHOTOS, 1, 1)),
-        window=Window(SIDE, 0, 0, SIDE),
+        photo_to_image=np.tile(np.eye(3), (NUM_PHOTOS, 1, 1)),
+        roi=RegionOfInterest(SIDE, 0, 0, SIDE),
         names=np.array([f"{number}.jpg" for number in range(NUM_PHOTOS)]),
         values=rng.normal(9, 1, (NUM_PHOTOS, 3, 2)),
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from augment import Window, transform_points
+from augment import RegionOfInterest, transform_points
 from pipeline.data.pack import Squares
 from pipeline.errors import UserError
 from pipeline.inference.merge import merge
@@ -54,15 +54,19 @@ def spots(points, side):
     return np.rint(255 * np.exp(-distance / (2 * 3.0**2))).astype(np.uint8)
 
 
-@pytest.fixture(params=[Window(SIDE, 0, 0, SIDE), Window(80, 20, 9, SIDE)], ids=["the whole square", "a window"])
+@pytest.fixture(
+    params=[RegionOfInterest(SIDE, 0, 0, SIDE), RegionOfInterest(80, 20, 9, SIDE)], ids=["the whole square", "a ROI"]
+)
 def pack(request):
     """Seven photos with three spots each, in pixels of photos three times as large."""
-    window = request.param
+    roi = request.param
     rng = np.random.default_rng(0)
     points = np.array([(16, 20), (32, 20), (24, 31)]) + rng.uniform(-3, 3, (7, 3, 2))
-    fits = np.tile(np.diag([1 / 3, 1 / 3, 1.0]), (7, 1, 1))
-    squares = spots(points + (window.left, window.top), window.square)
-    return Squares(squares, fits, window, np.array(list("abcdefg"))), transform_points(np.linalg.inv(fits), points)
+    photo_to_image = np.tile(np.diag([1 / 3, 1 / 3, 1.0]), (7, 1, 1))
+    squares = spots(points + (roi.left, roi.top), roi.square)
+    return Squares(squares, photo_to_image, roi, np.array(list("abcdefg"))), transform_points(
+        np.linalg.inv(photo_to_image), points
+    )
 
 
 def predicted(pack, views, *, batch_size=3):

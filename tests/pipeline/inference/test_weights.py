@@ -31,7 +31,7 @@ def test_better_views_weigh_more_and_beat_equal_weights_on_other_photos():
     fitted, equal = ((merge(fresh, weights) ** 2).mean() for weights in (fit.weights, np.ones(3)))
     assert fitted < equal
     # What is reported is what other photos show.
-    assert (fit.judged["chosen"] ** 2).mean() == pytest.approx(fitted, rel=0.1)
+    assert (fit.out_of_fold["chosen"] ** 2).mean() == pytest.approx(fitted, rel=0.1)
 
 
 def test_weights_of_points_are_taken_where_views_are_good_at_different_points():
@@ -41,7 +41,7 @@ def test_weights_of_points_are_taken_where_views_are_good_at_different_points():
     assert fit.kind.startswith("a weight a part and point")
     assert (fit.weights[0, :3] > 0.7).all()
     assert (fit.weights[1, 3:] > 0.7).all()
-    assert (fit.judged["chosen"] ** 2).mean() < 0.9 * (fit.judged["a weight a part"] ** 2).mean()
+    assert (fit.out_of_fold["chosen"] ** 2).mean() < 0.9 * (fit.out_of_fold["a weight a part"] ** 2).mean()
 
 
 def test_equal_views_have_equal_weights_and_a_view_that_brings_nothing_is_left_out():
@@ -69,12 +69,12 @@ def test_a_copy_of_a_view_is_left_out():
 
 def test_noise_is_not_mistaken_for_skill():
     """On pure noise a fit is judged about as good as equal weights, not better: it is judged on other photos."""
-    judged = []
+    out_of_fold = []
     for seed in range(10):
         errors = errors_of([1.0] * 6, photos=40, points=4, common=0.0, seed=seed)
         fit = fit_weights(errors, everything(errors), np.arange(40), prune=False)
-        judged.append((fit.judged["chosen"] ** 2).mean() / (fit.judged["equal weights"] ** 2).mean())
-    assert np.mean(judged) > 0.99
+        out_of_fold.append((fit.out_of_fold["chosen"] ** 2).mean() / (fit.out_of_fold["equal weights"] ** 2).mean())
+    assert np.mean(out_of_fold) > 0.99
 
 
 def test_of_copies_of_one_view_one_is_left():
@@ -111,7 +111,7 @@ def test_a_few_photos_where_everything_fails_do_not_decide():
     spoilt[:, 7:10] += 50.0
     fit = fit_weights(spoilt, everything(spoilt), np.arange(300) // 10, prune=True)
     assert fit.weights[0] > fit.weights[1] > fit.weights[2]
-    assert (fit.judged["chosen"] ** 2).mean() > 20  # but they are in what is reported
+    assert (fit.out_of_fold["chosen"] ** 2).mean() > 20  # but they are in what is reported
 
 
 def test_weights_and_pruning_that_raise_the_error_as_it_is_are_not_taken():

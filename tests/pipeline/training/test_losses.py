@@ -59,7 +59,7 @@ def trimmed(batches, *, top, without):
         window = loss.slide(window, batch)
         recent = window[~window.isnan()]
         above = (recent[None] > batch[:, None]).double().mean(1)
-        yield loss.kept(batch, window, top_percent=top, without_top_percent=without), 100 * above
+        yield loss.select_samples(batch, window, top_percent=top, without_top_percent=without), 100 * above
 
 
 @pytest.mark.parametrize("batch_size", [4, 8, 32])
@@ -99,9 +99,9 @@ def test_no_trimming_is_the_mean_of_all_to_the_bit():
     losses, weights = torch.rand(2, 32, generator=torch.manual_seed(0))
     losses.requires_grad_()
     window = loss.slide(loss.slide(loss.empty_window(32, losses.device), 100 * torch.rand(700)), losses)
-    keep = loss.kept(losses, window, top_percent=100, without_top_percent=0)
+    keep = loss.select_samples(losses, window, top_percent=100, without_top_percent=0)
     assert keep.all()
-    found = loss.mean_of_kept(weights * losses, keep, losses)
+    found = loss.mean_of_selected(weights * losses, keep, losses)
     expected = (weights * losses)[losses.argsort(descending=True)].mean()
     assert torch.equal(found, expected)
     assert torch.equal(*(torch.autograd.grad(total, losses)[0] for total in (found, expected)))
@@ -130,17 +130,17 @@ def test_only_kept_photos_learn_and_ranking_does_not():
     predicted = torch.arange(4.0).view(4, 1, 1).expand(4, 1, 2).clone().requires_grad_()
     batch = batch_of(torch.zeros(4, 1, 2))
     losses = loss.sample_losses(predicted, batch, beta=0.5)
-    keep = loss.kept(losses, losses.detach(), top_percent=75, without_top_percent=25)
-    loss.mean_of_kept(losses, keep, losses).backward()
+    keep = loss.select_samples(losses, losses.detach(), top_percent=75, without_top_percent=25)
+    loss.mean_of_selected(losses, keep, losses).backward()
     assert predicted.grad[:, 0, 0].ne(0).tolist() == [False, True, True, False]
 
 
 def test_trimming_on_a_gpu_waits_for_nothing(gpu_without_values):
     losses = torch.empty(8, device=gpu_without_values)
     window = loss.slide(loss.empty_window(8, gpu_without_values), losses)
-    keep = loss.kept(losses, window, top_percent=30, without_top_percent=1)
+    keep = loss.select_samples(losses, window, top_percent=30, without_top_percent=1)
     keep = loss.as_many_at_random(keep, losses)
-    assert loss.mean_of_kept(losses, keep, losses).device.type == "cuda"
+    assert loss.mean_of_selected(losses, keep, losses).device.type == "cuda"
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 3.0])

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from augment import Key, parse_augmenters, transform_points
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.data.dataset import load_training_data, mean_shape_score
-from pipeline.data.loader import epoch_order, in_background, make_batch
+from pipeline.data.loader import epoch_order, make_batch, prefetch
 from pipeline.errors import UserError
 from pipeline.metrics import score
 from pipeline.networks import make_network
@@ -321,7 +321,7 @@ def test_a_run_can_be_made_longer(contest, tmp_path):
 
 
 def test_training_learns_and_the_best_weights_are_kept(contest, tmp_path):
-    training = run_to_end(start(recipe_of(contest, tmp_path, "-e", "6", "--augment", "[]", "--average", "0")))
+    training = run_to_end(start(recipe_of(contest, tmp_path, "-e", "6", "--augment", "[]", "--ema-decay", "0")))
     history = training.state.history
     errors = training.sample_errors[training.data.train]  # in train mode: norms of so few steps know little of theirs
     assert errors.nanmean() < 0.5 * history[0]["train_mse"]
@@ -400,7 +400,7 @@ def test_validation_leaves_training_as_it_was(contest, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_hint(contest, tmp_path):
     with pytest.raises(UserError, match="--learning-rate"):
-        run_to_end(start(recipe_of(contest, tmp_path, "-e", "30", "-lr", "1e18", "--warmup", "0", "--average", "0")))
+        run_to_end(start(recipe_of(contest, tmp_path, "-e", "30", "-lr", "1e18", "--warmup", "0", "--ema-decay", "0")))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -483,11 +483,11 @@ def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(more, co
     view = chain.draw(Key(0, 0, samples), (32, 32))
     batch = make_batch(data.pack, samples, view, data.permutation, torch.device("cpu"))
     for i, sample in enumerate(samples):
-        through = view.geometry[i] @ data.pack.fits[sample]
+        through = view.geometry[i] @ data.pack.photo_to_image[sample]
         points = np.column_stack((data.pack.values[sample], np.ones(971))) @ through.T
         points = points[data.permutation] if np.linalg.det(through) < 0 else points
         np.testing.assert_allclose(batch.points[i], points[:, :2] / points[:, 2:], atol=1e-3)
-        middle = np.linalg.inv(data.pack.fits[sample]) @ (15.5, 15.5, 1)  # of the window, in pixels of the photo
+        middle = np.linalg.inv(data.pack.photo_to_image[sample]) @ (15.5, 15.5, 1)  # of the ROI, in pixels of the photo
         corners = (middle[:2] + 1e-4 * np.array([(0, 0), (1, 0), (0, 1)]))[None]
         origin, right, below = transform_points(through[None], corners)[0]
         area = abs(np.linalg.det(np.stack((right - origin, below - origin)) / 1e-4))
@@ -505,15 +505,15 @@ def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, req
 
 
 def test_the_background_keeps_the_order_and_passes_errors_on():
-    assert list(in_background(lambda x: x * x, range(7))) == [x * x for x in range(7)]
-    assert list(in_background(str, [])) == []
+    assert list(prefetch(lambda x: x * x, range(7))) == [x * x for x in range(7)]
+    assert list(prefetch(str, [])) == []
 
     def fail_at_3(x):
         if x == 3:
             raise ValueError("three")
         return x
 
-    results = in_background(fail_at_3, range(9))
+    results = prefetch(fail_at_3, range(9))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)

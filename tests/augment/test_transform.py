@@ -20,7 +20,7 @@ from augment import (
     MirrorAugmenter,
     NoiseAugmenter,
     PerspectiveAugmenter,
-    View,
+    Transform,
 )
 from augment.effects import Colour
 from augment.geometry import linear_part, scale_of
@@ -180,7 +180,7 @@ def test_a_contrast_and_then_a_brightness_give_the_image_back():
     [
         (drawn_by(GreyAugmenter()), "colour"),
         (drawn_by(BlurAugmenter(sigma=1)), "Blur"),
-        (View.of(np.diag([1.0, 0.0, 1.0])[None], SIZE), "geometry"),
+        (Transform.of(np.diag([1.0, 0.0, 1.0])[None], SIZE), "geometry"),
     ],
 )
 def test_what_cannot_be_undone_is_refused(view, named):
@@ -190,7 +190,7 @@ def test_what_cannot_be_undone_is_refused(view, named):
 
 @given(any_views)
 def test_json_keeps_every_bit(view):
-    again = View.from_json(view.to_json())
+    again = Transform.from_json(view.to_json())
     assert again.to_json() == view.to_json()
     np.testing.assert_array_equal(again.geometry, view.geometry)
     assert (again.source, again.size) == (view.source, view.size)
@@ -203,7 +203,7 @@ def test_json_keeps_every_bit(view):
 def test_arguments_are_never_changed(view, following):
     images, points, permutation = images_of(6), points_of(6), PERMUTATION.copy()
     kept = images.clone(), points.copy(), view.to_json(), following.to_json()
-    view.then(following), view.placement.inverse(), view.only(np.arange(4) > 1), view.unmirrored()
+    view.then(following), view.placement.inverse(), view.where(np.arange(4) > 1), view.unmirrored()
     view.warp(images), view.warp_with_torch(images), view.move(points, permutation), view.inside(points)
     assert torch.equal(images, kept[0])
     np.testing.assert_array_equal(points, kept[1])
@@ -221,7 +221,7 @@ def test_a_chain_is_one_warp(one, two):
 
 def test_a_smaller_frame_without_a_move_is_a_crop():
     """A matrix of nothing may still change the size."""
-    cropped = View.identity(4, SIZE).then(View.of(np.tile(np.eye(3), (4, 1, 1)), SIZE, (20, 30)))
+    cropped = Transform.identity(4, SIZE).then(Transform.of(np.tile(np.eye(3), (4, 1, 1)), SIZE, (20, 30)))
     assert torch.equal(cropped.warp(images_of(7)), images_of(7)[:, :, :20, :30])
 
 
@@ -229,14 +229,14 @@ def test_a_smaller_frame_without_a_move_is_a_crop():
 def test_only_some_images_are_changed(view):
     chosen = np.array([True, False, True, False])
     images = images_of(7)
-    some, all_of_them = view.only(chosen).warp(images), view.warp(images)
+    some, all_of_them = view.where(chosen).warp(images), view.warp(images)
     assert torch.equal(some[chosen], all_of_them[chosen])
     assert torch.equal(some[~chosen], images[~chosen])
 
 
 def test_a_view_that_does_nothing_does_not_hand_out_the_images_themselves():
     images = images_of(8)
-    warped = View.identity(4, SIZE).warp(images)
+    warped = Transform.identity(4, SIZE).warp(images)
     warped.zero_()
     assert images.float().mean() > 1
 
@@ -296,7 +296,7 @@ def test_missing_points_stay_missing_and_are_not_inside():
 def test_points_that_leave_the_frame_are_kept_and_flagged(view):
     corners = np.tile([(-0.5, -0.5), (63.5, 47.5), (-0.51, 20), (64, 20), (30, 47.6)], (4, 1, 1))
     np.testing.assert_array_equal(
-        View.identity(4, SIZE).inside(corners), np.tile([True, True, False, False, False], (4, 1))
+        Transform.identity(4, SIZE).inside(corners), np.tile([True, True, False, False, False], (4, 1))
     )
     moved = view.move(points_of(11), PERMUTATION)
     assert np.isfinite(moved).all()

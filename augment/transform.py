@@ -1,4 +1,4 @@
-"""A `View`: one draw of an augmentation for a batch of images, as plain data.
+"""A `Transform`: one draw of an augmentation for a batch of images, as plain data.
 
 It can be applied, composed, inverted, written to JSON and read back, and always does the same. What moves points is one
 matrix an image, so a chain is one warp. What does not are effects, which run after the warp, in order.
@@ -15,13 +15,13 @@ from augment.effects import Blur, Colour, Effect, Jpeg, LowResolution, Noise, To
 from augment.foreign import Foreign
 from augment.geometry import IDENTITY, mirror, transform_points
 from augment.overlay import Overlay
-from augment.warp import each_image, grid_sample, on_device, warp_image, ways_back
+from augment.warp import each_image, grid_sample, on_device, output_to_source, warp_image
 
 EFFECTS = {kind.__name__: kind for kind in (Blur, Colour, Foreign, Jpeg, LowResolution, Noise, Overlay, Tone)}
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class Transform:
     """What happens to each of B images.
 
     geometry: (B, 3, 3) float64, source pixel -> output pixel.
@@ -35,23 +35,23 @@ class View:
     effects: tuple[Effect, ...] = ()
 
     @classmethod
-    def identity(cls, batch: int, size: tuple[int, int]) -> "View":
+    def identity(cls, batch: int, size: tuple[int, int]) -> "Transform":
         return cls.of(np.repeat(IDENTITY[None], batch, axis=0), size)
 
     @classmethod
-    def of(cls, geometry: np.ndarray, source: tuple[int, int], size: tuple[int, int] | None = None) -> "View":
+    def of(cls, geometry: np.ndarray, source: tuple[int, int], size: tuple[int, int] | None = None) -> "Transform":
         """A view of matrices alone; the size stays as it is unless one is given."""
         height, width = source
         return cls(geometry, (height, width), (height, width) if size is None else (size[0], size[1]))
 
-    def with_effect(self, effect: Effect) -> "View":
+    def with_effect(self, effect: Effect) -> "Transform":
         """The view, and then an effect."""
-        return View(self.geometry, self.source, self.size, _joined(self.effects, (effect,)))
+        return Transform(self.geometry, self.source, self.size, _joined(self.effects, (effect,)))
 
     @property
-    def placement(self) -> "View":
+    def placement(self) -> "Transform":
         """The view without its effects: where things go, and not how they look."""
-        return View.of(self.geometry, self.source, self.size)
+        return Transform.of(self.geometry, self.source, self.size)
 
     def __len__(self) -> int:
         return len(self.geometry)
@@ -71,40 +71,42 @@ class View:
         arrays = [self.geometry, *(array for effect in self.effects for array in vars(effect).values())]
         return any((array != array[:1]).any() for array in arrays)
 
-    def only(self, chosen: np.ndarray) -> "View":
+    def where(self, chosen: np.ndarray) -> "Transform":
         """The view of the images where the (B,) mask is true; the others stay as they are."""
         if self.size != self.source and not chosen.all():
             raise ValueError("what changes the size of the image does so to all images or to none")
         geometry = np.where(chosen[:, None, None], self.geometry, IDENTITY)
-        return View(geometry, self.source, self.size, tuple(effect.only(chosen) for effect in self.effects))
+        return Transform(geometry, self.source, self.size, tuple(effect.where(chosen) for effect in self.effects))
 
-    def unmirrored(self) -> "View":
+    def unmirrored(self) -> "Transform":
         """The view with mirrored images mirrored once more, for points whose partners are not known."""
-        again = View.of(np.tile(mirror(self.size[1]), (len(self), 1, 1)), self.size)
-        return self.then(again.only(self.mirrored)) if self.mirrored.any() else self
+        again = Transform.of(np.tile(mirror(self.size[1]), (len(self), 1, 1)), self.size)
+        return self.then(again.where(self.mirrored)) if self.mirrored.any() else self
 
-    def then(self, following: "View") -> "View":
+    def then(self, following: "Transform") -> "Transform":
         """The view that does this one and then `following`, in one warp."""
         assert self.size == following.source, f"a view of {following.source} cannot follow one that gives {self.size}"
         if following.size == self.size and len(following) == len(self) and (following.geometry == IDENTITY).all():
-            return View(self.geometry, self.source, self.size, _joined(self.effects, following.effects))
+            return Transform(self.geometry, self.source, self.size, _joined(self.effects, following.effects))
         seen = tuple(effect.through(following.geometry, self.size) for effect in self.effects)
-        return View(following.geometry @ self.geometry, self.source, following.size, _joined(seen, following.effects))
+        return Transform(
+            following.geometry @ self.geometry, self.source, following.size, _joined(seen, following.effects)
+        )
 
-    def inverse(self) -> "View":
+    def inverse(self) -> "Transform":
         """The view that brings points home, and images as far as their content is still there.
 
         Raises ValueError where it cannot: a matrix that squeezes the image flat, a colour map that loses a colour,
         an effect other than colour. `view.placement.inverse()` brings points home whatever the effects.
         """
-        effects = [effect for effect in self.effects if effect.fired().any()]
+        effects = [effect for effect in self.effects if effect.active().any()]
         colours = [effect.inverse() for effect in reversed(effects) if isinstance(effect, Colour)]
         if len(colours) < len(effects):
             lost = next(effect for effect in effects if not isinstance(effect, Colour))
             raise ValueError(f"{type(lost).__name__} cannot be undone; the placement of the view can")
         if not (np.linalg.cond(self.geometry) < 1e10).all():
             raise ValueError("the geometry of this view has no inverse")
-        return View(np.linalg.inv(self.geometry), self.size, self.source, _joined((), colours))
+        return Transform(np.linalg.inv(self.geometry), self.size, self.source, _joined((), colours))
 
     def warp(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, *source) uint8 images to (B, 3, *size): one resampling, then the effects.
@@ -117,12 +119,12 @@ class View:
         return self._warp_with_opencv(images) if images.device.type == "cpu" else self.warp_with_torch(images)
 
     def _warp_with_opencv(self, images):
-        fired = [(effect, effect.fired().tolist()) for effect in self.effects]
-        ways = ways_back(self.geometry, self.source, self.size)
+        active = [(effect, effect.active().tolist()) for effect in self.effects]
+        ways = output_to_source(self.geometry, self.source, self.size)
 
         def change(row, source, target):
             warp_image(source, target, *ways[row])
-            for effect, rows in fired:
+            for effect, rows in active:
                 if rows[row]:
                     effect.on_image(target, row)
 
@@ -132,12 +134,12 @@ class View:
         """`warp` on any device; an effect computes those images alone that it changes."""
         warped = grid_sample(images.float(), self.geometry, self.size).round_()
         for effect in self.effects:
-            fired = effect.fired()
-            if len(fired) and fired.all():
+            active = effect.active()
+            if len(active) and active.all():
                 warped = effect.on_tensor(warped)
-            elif fired.any():
-                rows = on_device(np.flatnonzero(fired), warped.device)
-                warped[rows] = effect.at(fired).on_tensor(warped[rows])
+            elif active.any():
+                rows = on_device(np.flatnonzero(active), warped.device)
+                warped[rows] = effect.at(active).on_tensor(warped[rows])
         return warped.to(torch.uint8)
 
     def move(self, points: np.ndarray, permutation: np.ndarray | None = None) -> np.ndarray:
@@ -170,14 +172,14 @@ class View:
         return json.dumps(fields)
 
     @classmethod
-    def from_json(cls, text: str) -> "View":
+    def from_json(cls, text: str) -> "Transform":
         fields = json.loads(text)
         effects = [
             EFFECTS[effect.pop("kind")](**{name: np.array(array) for name, array in effect.items()})
             for effect in fields["effects"]
         ]
         view = cls.of(np.array(fields["geometry"], np.float64), fields["source"], fields["size"])
-        return View(view.geometry, view.source, view.size, tuple(effects))
+        return Transform(view.geometry, view.source, view.size, tuple(effects))
 
 
 def _joined(effects, following):

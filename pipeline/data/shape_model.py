@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_FACTORS = 20
+EXPLAINED = 0.995  # share of the variance of complete shapes that their factors hold
+MAX_FACTORS = 20  # of incomplete ones
 MAX_ROUNDS = 50
 SETTLED = 1e-3  # relative change of the noise in a round
 MIN_NOISE = 1e-6
@@ -47,14 +48,18 @@ class ShapeModel:
         return shapes * np.sqrt(expected / (shapes**2).sum(axis=(1, 2)).clip(min=1e-12))[:, None, None]
 
     def infer(self, scaled: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, P) expected factors of each shape given its known points, and (N, P, P) covariances over the noise."""
+        """(N, P) expected factors of each shape given its known points, and (N, P, P) covariances over the noise.
+
+        Where all points are known the covariances are one: (1, P, P).
+        """
         axes = self.axes
         count = axes.shape[2]
         products = np.einsum("kcp,kcq->kpq", axes, axes).reshape(len(axes), -1)
-        precision = (known.astype(float) @ products).reshape(-1, count, count) + self.noise * np.eye(count)
+        weights = known[:1] if known.all() else known
+        precision = (weights.astype(float) @ products).reshape(-1, count, count) + self.noise * np.eye(count)
         offset = np.where(known[..., None], scaled - self.mean, 0)
         covariance = np.linalg.inv(precision)
-        return np.einsum("npq,nq->np", covariance, np.tensordot(offset, axes, axes=2)), covariance
+        return (covariance @ np.tensordot(offset, axes, axes=2)[..., None])[..., 0], covariance
 
     def expected(self, factors: np.ndarray) -> np.ndarray:
         """(N, K, 2) the shapes that factors (N, P) make, where their place is."""
@@ -71,7 +76,7 @@ class ShapeModel:
         offset = np.where(known[..., None], scaled - self.mean, 0)
         explained = (factors * np.tensordot(offset, self.axes, axes=2)).sum(axis=1)
         misfit = ((offset**2).sum(axis=(1, 2)) - explained) / self.noise
-        dimensions = 2 * known.sum(axis=1) - covariance.shape[1]
+        dimensions = 2 * known.sum(axis=1) - self.loadings.shape[2] - 2
         return -0.5 * (misfit - np.linalg.slogdet(covariance)[1] + dimensions * np.log(self.noise))
 
 
@@ -95,7 +100,9 @@ def _of_complete(shapes, known):
     offset = np.where(known[..., None], shapes - mean, 0).reshape(len(shapes), -1)
     _, deviations, axes = np.linalg.svd(offset / np.sqrt(len(shapes)), full_matrices=False)
     count = max(1, min(len(mean) // 2, MAX_FACTORS))
-    noise = max((deviations[count:] ** 2).sum() / (2 * len(mean) - 2 - count), MIN_NOISE)
+    if known.all():
+        count = int(np.searchsorted(np.cumsum(deviations**2), EXPLAINED * (deviations**2).sum())) + 1
+    noise = max((deviations[count:] ** 2).sum() / max(2 * len(mean) - 2 - count, 1), MIN_NOISE)
     loadings = axes[:count].T * np.sqrt(np.maximum(deviations[:count] ** 2 - noise, 0))
     return _sized(mean, loadings.reshape(*mean.shape, -1), noise)
 

@@ -18,6 +18,7 @@ from sklearn.decomposition import PCA
 from pipeline.data.shape_model import fit_shapes
 
 MIN_SHAPES = 50
+MIN_COMPLETE = 0.5  # share of the shapes, for these alone to be looked at
 MAX_SHAPES = 2000
 MIN_KNOWN = 3  # points of a shape that is not complete
 MIN_SEEN = 25  # shapes of either half in which a point is known
@@ -27,28 +28,31 @@ MAX_ROUNDS = 20
 NUM_NEIGHBOURS = 4  # with which a point is exchanged, besides its partner
 HARMLESS = 0.05  # of the size of a shape: points that always lie closer together may be taken for each other
 
-# Of right permutations at most 1.3 on 3,545 real faces, 3.9 on 64 drawn ones. Of wrong ones that exchange two
-# neighbours 6.7 or more; off by one along the outline, 1,900.
-MAX_POINT_RATIO = 5.0  # of any point: its median squared residual in mirrored shapes over that in shapes
-MIN_PERCENTILE = 5.0  # of complete shapes: the median mirrored one is at least as likely as this percentile of them
-
 
 @dataclass(frozen=True)
 class Limits:
     """What a permutation is held to. The limits are tighter where points are missing and each test sees less.
 
-    mean_residual: of the size of the mean shape, its distance to its mirror image; at most 0.05 where it was right.
-    lost: nats a point by which mirrored shapes are less likely; at most 0.08 where it was right, 0.2 or more where not.
+    mean_residual: of the size of the mean shape, its distance to its mirror image; 0.05 on 3,545 real faces.
+    offset: of that size, the distance of any point to its mirror image; 0.11 on real faces, 0.17 or more in bodies of
+        which a joint has no partner.
+    point_ratio: of any point, its median squared residual in mirrored shapes over that in shapes; 1.3 on real faces,
+        3.9 on 64 drawn ones. In wrong permutations that exchange two neighbours of complete faces 6.7 or more.
+    percentile: of shapes, as likely as which the median mirrored one is.
+    lost: nats a point by which mirrored shapes are less likely; 0.08 on real faces, 0.2 or more in most wrong ones.
     certainty: standard errors by which exchanging two points makes mirrored shapes less likely.
     """
 
     mean_residual: float
+    offset: float
+    point_ratio: float
+    percentile: float
     lost: float
     certainty: float
 
 
-COMPLETE = Limits(mean_residual=0.2, lost=np.inf, certainty=0.0)
-INCOMPLETE = Limits(mean_residual=0.1, lost=0.15, certainty=4.0)
+COMPLETE = Limits(mean_residual=0.2, offset=np.inf, point_ratio=5.0, percentile=5.0, lost=np.inf, certainty=0.0)
+INCOMPLETE = Limits(mean_residual=0.1, offset=0.15, point_ratio=2.5, percentile=0.0, lost=0.15, certainty=4.0)
 
 
 class NoSymmetry(Exception):
@@ -59,7 +63,7 @@ def find_permutation(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """(K,) int: the partner of each point under mirroring; a point on the axis is its own.
 
     points: (N, K, 2), of which the rows at `samples` are looked at; a missing point is NaN. Complete shapes are looked
-    at, and where they are fewer than MIN_SHAPES incomplete ones too, completed by what the others look like.
+    at, and where they are fewer than half of all incomplete ones too, completed by what the others look like.
 
     The mean shape is mirrored and matched to itself. Faces that look more to one side than to the other bend that
     match, so it is then refined: each mirrored shape is matched to what the shapes' principal components expect of
@@ -78,9 +82,11 @@ def find_permutation(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
         raise NoSymmetry(f"points {np.flatnonzero(wrong)[:5].tolist()} match no partner that matches them")
     if (permutation == np.arange(len(mean))).all():
         raise NoSymmetry("no two points mirror each other")
-    residual = np.linalg.norm(distances[np.arange(len(mean)), permutation]) / np.linalg.norm(mean)
-    if residual > limits.mean_residual:
+    offsets = distances[np.arange(len(mean)), permutation]
+    if (residual := np.linalg.norm(offsets) / np.linalg.norm(mean)) > limits.mean_residual:
         raise NoSymmetry(f"the mean shape is not symmetric: it misses its mirror image by {residual:.0%} of its size")
+    if offsets.max() > limits.offset:
+        raise NoSymmetry(f"point {offsets.argmax()} misses its mirror image by {offsets.max():.0%} of the shape's size")
     _check_likelihood(shapes, known, permutation, limits)
     return permutation
 
@@ -110,14 +116,13 @@ def _check_likelihood(shapes, known, permutation, limits):
         squared = ((x - model.expected(model.infer(x, there)[0])) ** 2).sum(axis=2)
         residuals.append(np.nanmedian(np.where(there, squared, np.nan), axis=0))
     ratio = residuals[0] / np.maximum(residuals[1], 1e-12)
-    if ratio.max() > MAX_POINT_RATIO:
+    if ratio.max() > limits.point_ratio:
         raise NoSymmetry(
             f"point {ratio.argmax()} is not where it is expected in mirrored shapes (ratio {ratio.max():.1f})"
         )
     usual, found = model.log_likelihood(shapes, known), model.log_likelihood(mirrored, shown)
     lost = (usual - found).mean() / known.sum(axis=1).mean()
-    unusual = known.all() and np.median(found) < np.percentile(usual, MIN_PERCENTILE)
-    if unusual or lost > limits.lost:
+    if lost > limits.lost or np.median(found) < np.percentile(usual, limits.percentile):
         raise NoSymmetry(f"mirrored shapes are less likely than shapes (by {lost:.1f} nats a point)")
     _check_exchanges(model, mirrored, shown, permutation, limits)
 
@@ -135,7 +140,8 @@ def _check_exchanges(model, mirrored, known, permutation, limits):
             apart = mirrored[both, j] - mirrored[both, i]
             along = apart @ (model.axes[i] - model.axes[j])
             worse = 2 * (apart * (apart + misfit[both, i] - misfit[both, j])).sum(axis=1)
-            worse = worse - np.einsum("np,npq,nq->n", along, covariance[both], along)
+            spread = covariance if known.all() else covariance[both]
+            worse = worse - ((along[:, None] @ spread)[:, 0] * along).sum(axis=1)
         else:
             order = np.arange(len(permutation))
             order[[i, j]] = j, i
@@ -165,7 +171,7 @@ def _chosen(points, samples):
     shapes = np.asarray(points[np.sort(chosen)], np.float64)
     known = np.asarray(np.isfinite(shapes).all(axis=2))
     enough = np.asarray(known.all(axis=1))
-    if enough.sum() < MIN_SHAPES:
+    if enough.sum() < max(MIN_SHAPES, MIN_COMPLETE * len(shapes)):
         enough = known.sum(axis=1) >= min(MIN_KNOWN, known.shape[1])
     shapes, known = shapes[enough][:MAX_SHAPES], known[enough][:MAX_SHAPES]
     if len(shapes) < MIN_SHAPES:

@@ -175,6 +175,30 @@ def test_incomplete_points_without_symmetry_are_refused(seed, share):
             find_permutation(without(points, share, seed))
 
 
+@pytest.mark.parametrize("joint", [0, 1, 2, 8, 10])
+def test_a_joint_that_has_lost_its_partner_is_noticed_with_few_joints_known(joint):
+    with pytest.raises(NoSymmetry):
+        find_permutation(without(np.delete(bodies(2000, 3), joint, axis=1), 0.6))
+
+
+@pytest.mark.parametrize(("scatter", "behind"), [(0.1, 0.2), (0.3, 0)])
+def test_a_point_beside_the_axis_without_a_partner_is_noticed_with_few_joints_known(scatter, behind):
+    """By where it is expected where it scatters little, else by its mean; between the neck and the left hip here."""
+    points = bodies(2000, 0, behind)
+    sizes = np.sqrt(((points - points.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean(axis=1))
+    extra = 0.4 * points[:, 12] + 0.6 * points[:, 3]
+    extra += np.random.default_rng(0).normal(0, scatter, (2000, 2)) * sizes[:, None]
+    with pytest.raises(NoSymmetry, match="point 14"):
+        find_permutation(without(np.concatenate((points, extra[:, None]), axis=1), 0.7))
+
+
+def test_incomplete_shapes_are_looked_at_where_most_are():
+    points = bodies(1000, 0)
+    for share, complete in ((0, True), (0.02, True), (0.1, False)):
+        _, known = symmetry._chosen(without(points, share), np.arange(len(points)))
+        assert known.all() == complete
+
+
 def test_where_nothing_would_be_renumbered_the_permutation_is_refused():
     """So it looks from shapes where as many people are seen from behind as from the front; it would be wrong."""
     points = bodies(1000, 0, behind=0)
@@ -197,13 +221,15 @@ def test_neighbours_that_are_exchanged_are_noticed(first, second, share):
                 symmetry._check_likelihood(shapes, known, wrong, limits)
 
 
-def test_pairs_that_pass_for_points_on_the_axis_are_noticed():
-    """Legs of animals from the side: each mirrored leg is where it may be, but no longer in step with the others."""
-    points = without(bodies(2000, 3, behind=0.45), 0.3)
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_pairs_that_pass_for_points_on_the_axis_are_noticed(share):
+    """Where many are seen from behind, each joint is nearly as often on the left: one pair, a limb, all but one."""
+    points = without(bodies(2000, 3, behind=0.45), share)
     shapes, known = symmetry._chosen(points, np.arange(len(points)))
-    for pair in ((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9)):
+    for joints in ((0,), (2,), (6,), (8,), (0, 1), (0, 1, 2), (6, 7), (6, 7, 8), (0, 1, 2, 6, 7)):
         wrong = JOINTS.copy()
-        wrong[list(pair)] = pair
+        for joint in joints:
+            wrong[[joint, JOINTS[joint]]] = joint, JOINTS[joint]
         with pytest.raises(NoSymmetry):
             symmetry._check_likelihood(shapes, known, wrong, symmetry.INCOMPLETE)
 

@@ -3,7 +3,7 @@
     landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, size, size) uint8 RGB images and
     landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
     landmarks.onnx              any ONNX runtime
-    landmarks.json              {"fit", "square", "left", "top", "size", "points"}: an image is the ROI of `size`
+    landmarks.json              {"resize", "square", "left", "top", "size", "points"}: an image is the ROI of `size`
                                 pixels from (left, top) of a photo that `fit_photo` has fitted into `square` pixels
 
 Each file is read back, compared with the network on photos that the run held out, or on images of noise where these are

@@ -1,5 +1,8 @@
 """Checkpoints: tensors and plain data, whole or not there, loaded without running anything that is in them.
 
+A file may be whole and yet be of another network, another run or another kind: what takes its content says whether it
+fits, and half of it is never gone on with.
+
 Each tensor lies in the file with its checksum (a CRC-32, as in any zip archive), which is compared before it is used.
 """
 
@@ -7,10 +10,13 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.files import replacing
@@ -29,6 +35,7 @@ DAMAGE = (
     EOFError,
     OverflowError,
 )
+MAX_SHOWN = 160  # characters of what does not fit
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]):
@@ -68,3 +75,50 @@ def _check_sums(path):
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(damaged)
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Turns what is raised where the content of a checkpoint is taken, and is another than expected, into a UserError
+    that names the file."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:MAX_SHOWN] or type(error).__name__
+        raise UserError(
+            f"{path} does not fit this run: {reason}; take a copy of it as it was, or another run"
+        ) from error
+
+
+def load_network(network: nn.Module, state: dict[str, torch.Tensor]):
+    """Takes the state of a network of the same layers. Raises one of DAMAGE where it is any other."""
+    check_type(state, dict, "the state of a network")
+    network.load_state_dict(state)
+    for name, own in network.state_dict().items():
+        if name in state:  # what earlier versions lack is completed
+            check_tensor(state[name], own, name)
+
+
+def check_tensor(found: Any, like: torch.Tensor, place: str, *, gaps: bool = False):
+    """Raises TypeError or ValueError unless it is a tensor of the same type and shape and of finite numbers; with
+    `gaps` some may be NaN."""
+    check_type(found, torch.Tensor, place)
+    if found.dtype != like.dtype or found.shape != like.shape:
+        raise ValueError(f"{place} is {_said(found)}, not {_said(like)}")
+    if found.is_floating_point() and not (found.nan_to_num() if gaps else found).isfinite().all():
+        raise ValueError(f"{place} has values that are no numbers")
+
+
+def check_type(found: Any, kind: type, place: str):
+    if not isinstance(found, kind):
+        raise TypeError(f"{place} is a {type(found).__name__}, not a {kind.__name__}")
+
+
+def check_keys(found: dict[str, Any], expected: set[str], place: str):
+    check_type(found, dict, place)
+    if found.keys() != expected:
+        raise ValueError(f"{place} has {', '.join(map(repr, found))}, not {', '.join(map(repr, sorted(expected)))}")
+
+
+def _said(tensor):
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from models import LandmarkNet, Loaded, build_network, check_name, load_state, read_imagenet_weights, read_weights
-from pipeline.checkpoint import load_checkpoint
+from pipeline.checkpoint import check_tensor, fitting, load_checkpoint, load_network
 from pipeline.errors import UserError
+from pipeline.files import check_regular
 from pipeline.recipe import NetworkOptions
 from pipeline.runs import Run, find_run
 
@@ -44,12 +45,22 @@ def read_start(options: NetworkOptions) -> dict[str, torch.Tensor] | None:
 
 
 def load_run_network(run: Run, checkpoint: str) -> LandmarkNet:
-    """The averaged network of a run in eval mode: `best` by validation, or of the `last` epoch."""
-    content = load_checkpoint(run.best if checkpoint == "best" else run.last)
-    state = content["network" if checkpoint == "best" else "average"]
+    """The averaged network of a run in eval mode: `best` by validation, or of the `last` epoch.
+
+    Raises UserError, naming the file, where it holds another network or none.
+    """
     recipe = run.recipe()
-    network = build_network(recipe.network.model, state["mean_shape"], recipe.photos.size)
-    network.load_state_dict(state)
+    path, key = (run.best, "network") if checkpoint == "best" else (run.last, "average")
+    content = load_checkpoint(path, key)
+    if checkpoint == "best" and "average" in content:  # of these weights the average is what is validated
+        raise UserError(f"{path} is a {run.last.name}, not the best weights; take a copy of it as it was")
+    with fitting(path):
+        state = content[key]
+        mean_shape = state["mean_shape"]
+        num_points = run.about_data().num_points or len(mean_shape)
+        check_tensor(mean_shape, torch.zeros(num_points, 2), "mean_shape")
+        network = build_network(recipe.network.model, mean_shape, recipe.photos.size)
+        load_network(network, state)
     return network.eval()
 
 
@@ -80,11 +91,19 @@ def _source(options: NetworkOptions) -> tuple[str, Path | None]:
 
 def _read(flag, path, model):
     try:
-        return read_weights(path, model)
+        check_regular(path)
+        return _finite(read_weights(path, model), path)
     except OSError as error:
         raise UserError(f"{flag}: {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(f"{flag}: {error}") from error
+
+
+def _finite(state, path):
+    """The state. Raises ValueError for one with values that are no numbers, which no training would mend."""
+    for name, tensor in state.items():
+        check_tensor(tensor, tensor, f"{path}: {name}")
+    return state
 
 
 def make_network(

@@ -15,6 +15,7 @@ that was cut or exchanged is an error, not another split or permutation.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from annotated_types import Ge, Le
 from filelock import FileLock, Timeout
 from pydantic import AliasChoices, Field
 
+from pipeline.checkpoint import load_checkpoint
 from pipeline.environment import environment
 from pipeline.errors import UserError
 from pipeline.files import digest, parse_json, read_bytes, unsealed, write_text
@@ -53,6 +55,7 @@ class AboutData:
     num_validation: int
     mean_shape: Scores
     roi: Annotated[tuple[float, float, float], Field(validation_alias=AliasChoices("roi", "window"))] = WHOLE
+    num_points: int | None = None  # of earlier versions it is not known
 
 
 @dataclass(frozen=True)
@@ -175,26 +178,19 @@ class Run:
         if self.about_data().fingerprint != fingerprint:
             raise UserError(f"{self.folder} was trained on other photos or points than {source}; start a new run")
 
-    def read_metrics(self) -> list[dict[str, float]]:
-        """The rows of the table, one an epoch. Raises UserError where it is damaged."""
-        try:
-            rows = list(csv.DictReader(read_bytes(self.metrics).decode().splitlines(), strict=True))
-            return [{name: float(value) for name, value in row.items()} for row in rows]
-        except (ValueError, TypeError, AttributeError, csv.Error) as error:
-            raise UserError(f"{self.metrics} is damaged: {error}; --resume writes it anew") from error
-
     @property
     def best_mse(self) -> float:
-        """The lowest validation MSE of all epochs. Raises UserError where the table has none."""
-        try:
-            return min(row["validation_mse"] for row in self.read_metrics())
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{self.metrics} has no validation_mse; --resume writes it anew") from error
+        """The validation MSE of the best weights, which lies with them. Raises UserError where there is none."""
+        mse = load_checkpoint(self.best, "mse")["mse"]
+        if type(mse) is not float or not 0 <= mse < math.inf:
+            raise UserError(f"{self.best} is damaged: its validation MSE is {str(mse)[:20]}; take a copy of it")
+        return mse
 
     def write_metrics(self, rows: list[dict[str, Any]]):
         """Writes the table of all epochs so far."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        columns = dict.fromkeys(name for row in rows for name in row)  # earlier versions had others
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.metrics, text.getvalue())
@@ -254,7 +250,9 @@ def fold_runs(folder: Path) -> list[Run]:
     path = folder / "folds.json"
     if not path.exists():
         return []
-    about = parse_json(path, read_bytes(path), Folds)
+    about = unsealed(path, Folds)
+    if about.digests and len(about.digests) != about.folds:
+        raise UserError(f"{path} is damaged: it is of {len(about.digests)} folds; take a copy of it as it was")
     for name, known in about.digests.items():
         if digest(read_bytes(folder / name)) != known:
             raise UserError(f"{folder / name} was changed since the folds were made; take a copy of it as it was")

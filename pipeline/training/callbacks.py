@@ -5,6 +5,8 @@ Everything is logged at the number of steps that were done. Metrics of train and
 writers, in `events/train` and `events/validation`, so that TensorBoard draws both in one chart.
 """
 
+import sys
+import threading
 from dataclasses import asdict
 
 import numpy as np
@@ -78,18 +80,27 @@ class Checkpoint(Callback):
 
 class TensorBoard(Callback):
     """Writes the events of a run. On resume, events after the last step that was flushed are those of a sitting that
-    was cut off."""
+    was cut off.
+
+    TensorBoard writes in threads. What the system refuses them is raised here, as OSError, when the next event is
+    added, so that the threads themselves say nothing of it.
+    """
 
     def __init__(self, run: Run):
         self.run = run
         self.splits: dict[str, SummaryWriter] = {}
 
     def begin(self, trainer: Trainer):
+        self._excepthook, threading.excepthook = threading.excepthook, self._say_in_thread
         # TensorBoard forgets what lies at the step `purge_step` or later.
-        self._steps, *splits = (
-            SummaryWriter(str(folder), purge_step=trainer.num_flushed + 1)
-            for folder in (self.run.events, self.run.events / "train", self.run.events / "validation")
-        )
+        try:
+            self._steps, *splits = (
+                SummaryWriter(str(folder), purge_step=trainer.num_flushed + 1)
+                for folder in (self.run.events, self.run.events / "train", self.run.events / "validation")
+            )
+        except OSError:
+            threading.excepthook = self._excepthook
+            raise
         self.splits = dict(zip(("train", "validation"), splits, strict=True))
 
     def after_flush(self, trainer: Trainer, measured: list[tuple[int, float, float]]):
@@ -105,9 +116,19 @@ class TensorBoard(Callback):
             writer.flush()
 
     def end(self):
-        if self.splits:
-            for writer in (self._steps, *self.splits.values()):
+        threading.excepthook = self._excepthook
+        ended_by = sys.exception()
+        for writer in (self._steps, *self.splits.values()):
+            try:
                 writer.close()
+            except OSError as error:
+                ended_by = ended_by or error
+        if isinstance(ended_by, OSError) and ended_by is not sys.exception():
+            raise ended_by
+
+    def _say_in_thread(self, about):
+        if not isinstance(about.exc_value, OSError):
+            self._excepthook(about)
 
 
 class EpochLine(Callback):

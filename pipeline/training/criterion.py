@@ -6,6 +6,7 @@ import torch
 
 from augment import Key
 from augment.warp import on_device
+from pipeline.checkpoint import check_tensor
 from pipeline.data.loader import Batch
 from pipeline.recipe import LossOptions
 from pipeline.training.losses import (
@@ -51,4 +52,5 @@ class Criterion:
         return {"recent_losses": self.recent_losses}
 
     def load_state_dict(self, state: dict[str, Any]):
+        check_tensor(state["recent_losses"], self.recent_losses, "recent_losses", gaps=True)
         self.recent_losses = state["recent_losses"].to(self.device)

@@ -9,7 +9,6 @@ Each run's `held_out_points.npy` has the points of the photos in its `validation
 
 import csv
 import io
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import numpy as np
 from pipeline.data.dataset import TrainingData
 from pipeline.data.split import split_into_folds
 from pipeline.errors import UserError
-from pipeline.files import digest, replacing, write_text
+from pipeline.files import digest, replacing, sealed, write_text
 from pipeline.metrics import score
 from pipeline.recipe import Recipe, to_yaml
-from pipeline.runs import Folds, Run, fold_runs
+from pipeline.runs import Folds, Run
 from pipeline.training.new_run import new_folder
 
 
@@ -40,7 +39,7 @@ def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
         write_text(folder / f"fold-{fold}.txt", held_out)
         digests[f"fold-{fold}.txt"] = digest(held_out.encode())
     write_text(folder / "recipe.yaml", to_yaml(recipe))
-    write_text(folder / "folds.json", json.dumps(asdict(Folds(count, digests))))  # last: with it they can be resumed
+    write_text(folder / "folds.json", sealed(asdict(Folds(count, digests))))  # last: with it they can be resumed
     return folder
 
 
@@ -57,27 +56,12 @@ def save_held_out(run: Run, points: np.ndarray):
         np.save(file, points.astype(np.float32))
 
 
-def _read_held_out(run, shape):
-    path = run.held_out_points
-    try:
-        points = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}); delete it, and --resume makes it anew") from error
-    if points.shape != shape:
-        raise UserError(
-            f"{path} has points of shape {points.shape}, not {shape}; delete it, and --resume makes it anew"
-        )
-    return points
+def print_folds(folder: Path, data: TrainingData, parts: list[tuple[np.ndarray, np.ndarray]]):
+    """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv.
 
-
-def print_folds(folder: Path, data: TrainingData):
-    """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv."""
-    place = {name: row for row, name in enumerate(data.pack.names)}
-    rows, parts = [], []
-    for fold, run in enumerate(fold_runs(folder)):
-        samples = np.array([place[name] for name in run.held_out_names()])
-        parts.append((samples, _read_held_out(run, (len(samples), data.num_points, 2))))
-        rows.append(_row(f"fold {fold}", *parts[-1], data))
+    parts: of each fold the places in the pack of what it held out, and its points of these.
+    """
+    rows = [_row(f"fold {fold}", *part, data) for fold, part in enumerate(parts)]
     samples, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     rows.append(_row("all", samples, points, data))
     text = io.StringIO()

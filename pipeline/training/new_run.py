@@ -30,7 +30,7 @@ def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Pat
 
 
 def _write_what_is_known(run, recipe, data, floor):
-    about = AboutData(data.pack.fingerprint, len(data.train), len(data.validation), floor, data.roi)
+    about = AboutData(data.pack.fingerprint, len(data.train), len(data.validation), floor, data.roi, data.num_points)
     texts = {
         "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
         "permutation.json": json.dumps(None if data.permutation is None else data.permutation.tolist()),

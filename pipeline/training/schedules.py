@@ -9,6 +9,9 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.recipe import OptimiserOptions
+from pipeline.training.state import numbers_like
+
+LEARNED = {"best": math.inf, "num_bad_epochs": 0, "cooldown_counter": 0, "last_epoch": 0}  # all else is of the recipe
 
 
 class Schedule(Protocol):
@@ -101,7 +104,7 @@ class Plateau:
         return self.plateau.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]):
-        self.plateau.load_state_dict(state)
+        self.plateau.load_state_dict(self.plateau.state_dict() | numbers_like(state, LEARNED))
 
 
 def _set_rate(optimiser, rate):

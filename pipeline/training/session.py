@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoint import load_checkpoint
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score
@@ -73,7 +72,7 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
         run.add_environment(str(runtime))
         trainer.callbacks = default_callbacks(run)
         if run.last.exists():
-            trainer.load_state_dict(load_checkpoint(run.last))
+            trainer.load(run.last)
             so_far = trainer.state
             print(f"resuming     from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
         elif earlier:
@@ -144,11 +143,14 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
     folder = earlier or create_folds(recipe, data, count or 0)
     recipe = replace(recipe, photos=replace(recipe.photos, roi=data.roi))
     write_text(folder / "recipe.yaml", to_yaml(recipe))
+    parts = []
     for fold, run in enumerate(fold_runs(folder)):
         print(f"\nfold {fold}")
         known = run if (run.folder / "recipe.yaml").exists() else None
         train_run(fold_recipe(recipe, folder, fold), console, known, run.folder)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(runtime.device)
-        save_held_out(run, predict_points(network, data.pack, samples, runtime=runtime))
-    print_folds(folder, data)
+        points = predict_points(network, data.pack, samples, runtime=runtime)
+        save_held_out(run, points)
+        parts.append((samples, points))
+    print_folds(folder, data, parts)

@@ -1,8 +1,11 @@
 """The trainer: draw, warp, predict, measure, select, step, log, save. See `Trainer.train`."""
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,14 @@ import torch
 from augment import Chain, Key
 from augment.geometry import scale_of
 from models import LandmarkNet
+from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoint, load_network
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.errors import UserError
+from pipeline.files import digest
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
-from pipeline.recipe import Recipe
+from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import WeightAverage
@@ -24,25 +29,13 @@ from pipeline.training.criterion import Criterion
 from pipeline.training.losses import squared_errors
 from pipeline.training.optim import build_optimiser, freeze_backbone
 from pipeline.training.schedules import build_schedule
+from pipeline.training.state import TrainerState, load_optimiser, numbers_like, read_state
 
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 1000
 NUM_NAMED = 3  # photos, in an error
-
-
-@dataclass
-class TrainerState:
-    """How far a run has come. `batch` is the next one of `epoch`; `minutes` counts over all sittings."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    minutes: float = 0.0
-    smoothed_loss: float = float("nan")
-    best_mse: float = float("inf")
-    seen: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+PLACES = {"name", "roi", "split", "permutation", "weights", "init"}
 
 
 @dataclass(frozen=True)
@@ -76,10 +69,15 @@ class Callback:
         """When a signal ends the training; it can be resumed from what is saved here."""
 
     def end(self):
-        """After the last step of a sitting, however it ended."""
+        """After the last step of a sitting that was begun, however it ended; the last to begin is the first to end."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
+
+    def load(self, path: Path):
+        """Goes on from a checkpoint. Raises UserError, naming it, where it is of no training like this one."""
+        with fitting(path):
+            self.load_state_dict(load_checkpoint(path))
 
     def load_state_dict(self, state: dict[str, Any]):
         pass
@@ -113,6 +111,7 @@ class Trainer:
         self.train_sample = sample_like_validation(data, seed=recipe.run.seed)
         self.pending: list[tuple[np.ndarray, torch.Tensor]] = []
         self.stop = StopRequest()
+        self.identity = identity_of(recipe, data)
         self._begin_sitting()
 
     def train(self, chain: Chain):
@@ -121,16 +120,14 @@ class Trainer:
         SIGTERM or Ctrl-C ends the step; when the callbacks have saved all that was trained, Stopped is raised.
         """
         self._begin_sitting()
-        try:
+        with ExitStack() as begun:
             for callback in self.callbacks:
                 callback.begin(self)
+                begun.callback(callback.end)
             with stop_request() as self.stop:
                 while self.progress < 1 or self.state.batch:  # an epoch that was begun is validated
                     self.train_epoch(chain)
                     self.finish_epoch()
-        finally:
-            for callback in self.callbacks:
-                callback.end()
 
     def train_epoch(self, chain: Chain):
         """The rest of the epoch that it is in, or less when its time is up."""
@@ -301,28 +298,47 @@ class Trainer:
             "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
             "sample_errors": self.sample_errors,
             "pending": [(torch.from_numpy(samples), measured.cpu()) for samples, measured in self.pending],
+            "of": self.identity,
             "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])],
         }
 
     def load_state_dict(self, state: dict[str, Any]):
-        """Takes up what `state_dict` gave, of this version or of an earlier one."""
-        self.network.load_state_dict(state["network"])
-        self.average.network.load_state_dict(state["average"])
-        self.average.num_updates = state["num_updates"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Takes up what `state_dict` gave, of this version or of an earlier one; settings stay as the recipe says.
+
+        Raises one of checkpoint.DAMAGE, half changed, where it is of another training or of none.
+        """
+        check_type(state, dict, "it")
+        if state.get("of", self.identity) != self.identity:  # earlier versions did not say
+            raise ValueError("it is of a run with other photos, another split or another recipe")
+        load_network(self.network, state["network"])
+        load_network(self.average.network, state["average"])
+        self.average.num_updates = numbers_like({"updates": state["num_updates"]}, {"updates": 0})["updates"]
+        load_optimiser(self.optimiser, state["optimiser"])
         self.schedule.load_state_dict(state["schedule"] if "schedule" in state else state["plateau"])
         if "criterion" in state:
             self.criterion.load_state_dict(state["criterion"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.state = TrainerState(**state["progress"])
+        if self.scaler.is_enabled() and state["scaler"]:  # it is empty where the run was not in fp16 before
+            self.scaler.load_state_dict(numbers_like(state["scaler"], self.scaler.state_dict()))
+        self.state = read_state(state["progress"])
         for callback in self.callbacks:
             callback.load_state_dict(state.get("callbacks", {}).get(type(callback).__name__, {}))
+        check_tensor(state["sample_errors"], self.sample_errors, "sample_errors", gaps=True)
         self.sample_errors = state["sample_errors"]
-        self.pending = [(samples.numpy(), measured) for samples, measured in state.get("pending", [])]
+        self.pending = []
+        for samples, measured in state.get("pending", []):
+            check_tensor(measured, torch.zeros(1 + len(self.sample_errors[samples])), "pending", gaps=True)
+            self.pending.append((samples.numpy(), measured))
         torch.set_rng_state(state["random"][0])
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:
             torch.cuda.set_rng_state(state["random"][1])
         self._begin_sitting()
+
+
+def identity_of(recipe: Recipe, data: TrainingData) -> str:
+    """What tells a run's checkpoint from those of others: the data, the split, and what no resume may change. Where
+    files of the recipe lie is left out: they may be moved."""
+    fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME | PLACES}
+    return digest(json.dumps([fixed, data.pack.fingerprint, data.train.tolist()]).encode())
 
 
 def sample_like_validation(data: TrainingData, *, seed: int) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_a_file_that_does_not_agree_is_not_left_there(run, monkeypatch, capsys):
 
 def test_a_network_that_gives_no_numbers_is_not_exported(run, monkeypatch, capsys):
     state = load_checkpoint(run.best)
-    state["network"]["mean_shape"][3] = torch.nan
+    state["network"]["backbone.fc.bias"][3] = 3e38
     save_checkpoint(run.best, state)
     with pytest.raises(UserError, match=r"best\.pt gives points that are no numbers"):
         exported(monkeypatch, capsys, run)

@@ -1,0 +1,72 @@
+"""How far a training has come, and whether what a checkpoint holds is that of a training like this one."""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from pipeline.checkpoint import MAX_SHOWN, check_keys, check_tensor, check_type
+
+MOST, MOST_COUNTED = 1e300, 10**12
+
+
+@dataclass
+class TrainerState:
+    """How far a run has come. `batch` is the next one of `epoch`; `minutes` counts over all sittings."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    minutes: float = 0.0
+    smoothed_loss: float = float("nan")
+    best_mse: float = float("inf")
+    seen: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_state(found: dict[str, Any]) -> TrainerState:
+    """Raises one of DAMAGE for what is none."""
+    state = TrainerState(**found)
+    check_keys(found, {field.name for field in fields(TrainerState)}, "its progress")
+    numbers_like(found, {"epoch": 0, "batch": 0, "step": 0, "minutes": 0.0, "seen": 0, "best_mse": math.inf})
+    if not (state.epoch == 0 and math.isnan(state.smoothed_loss)):  # nothing has been read
+        numbers_like(found, {"smoothed_loss": 0.0})
+    for row in state.history:
+        numbers_like(row, {"epoch": 0, "validation_mse": 0.0})
+    if [row["epoch"] for row in state.history] != list(range(state.epoch)):
+        raise ValueError(f"it has {len(state.history)} rows of {state.epoch} epochs")
+    return state
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
+    """Takes the moments and the rates of an AdamW of the same parameters, of which any have had steps so far.
+
+    Raises one of DAMAGE where it is of any other.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    groups = optimiser.state_dict()["param_groups"]
+    if [group["params"] for group in found["param_groups"]] != [group["params"] for group in groups]:
+        raise ValueError("its optimiser has other parameters")
+    for place, kept in found["state"].items():
+        about = f"the optimiser's state of parameter {place}"
+        check_type(place, int, about)
+        check_keys(kept, {"step", "exp_avg", "exp_avg_sq"}, about)
+        check_tensor(kept["step"], torch.tensor(0.0), about)
+        for name in ("exp_avg", "exp_avg_sq"):
+            check_tensor(kept[name], parameters[place], about)
+    rates = [numbers_like(group, {"lr": 0.0}) for group in found["param_groups"]]
+    groups = [group | rate for group, rate in zip(groups, rates, strict=True)]
+    optimiser.load_state_dict({"state": found["state"], "param_groups": groups})
+
+
+def numbers_like(found: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """Those that `like` has. Raises one of DAMAGE unless each is a number of at least 0, whole where that of `like` is,
+    and infinite only where that is.
+    """
+    for name, own in like.items():
+        number = found[name]
+        most = MOST_COUNTED if type(own) is int else max(own, MOST)
+        if type(number) not in (int, type(own)) or not 0 <= number <= most:
+            raise ValueError(f"{name} is {str(number)[:MAX_SHOWN]}")
+    return {name: found[name] for name in like}

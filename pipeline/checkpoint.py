@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.files import replacing
+from pipeline.files import check_regular, replacing
 
 # What zipfile and torch raise for bytes that are no checkpoint; which of them is a matter of where the bytes are wrong.
 DAMAGE = (
@@ -55,6 +55,7 @@ def load_checkpoint(path: Path, *keys: str) -> dict[str, Any]:
     Raises UserError where the file is missing, damaged or something else.
     """
     try:
+        check_regular(path)
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

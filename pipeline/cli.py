@@ -1,5 +1,6 @@
 """The flags of a script: a dataclass of options, filled by tyro and checked against the bounds of its fields."""
 
+import sys
 from typing import TypeVar
 
 import tyro
@@ -9,10 +10,12 @@ from tyro.conf import FlagCreatePairsOff
 from pipeline.errors import UserError
 
 Options = TypeVar("Options")
+MAX_SHOWN = 60  # characters
 
 
 def parse_flags(kind: type[Options], description: str | None) -> Options:
     """The options that the command line gives. Raises UserError for a value that is out of bounds."""
+    check_arguments(sys.argv[1:])
     options = tyro.cli(kind, description=description, config=(FlagCreatePairsOff,))
     try:
         return TypeAdapter(kind).validate_python(vars(options))
@@ -20,3 +23,18 @@ def parse_flags(kind: type[Options], description: str | None) -> Options:
         fault = error.errors()[0]
         flag = f"--{str(fault['loc'][0]).replace('_', '-')}"
         raise UserError(f"{flag} {fault['input']!r}: {fault['msg']}") from error
+
+
+def check_arguments(arguments: list[str]):
+    """Raises UserError for what is not in UTF-8, which neither a recipe nor a table can hold."""
+    for argument in arguments:
+        try:
+            check_text(argument)
+        except ValueError as error:
+            raise UserError(f"{argument[:MAX_SHOWN]!r} on the command line is not UTF-8; rename the file") from error
+
+
+def check_text(text: str):
+    """Raises ValueError for what no file can hold as text, or be named."""
+    if "\0" in text or text.encode(errors="ignore").decode() != text:
+        raise ValueError(f"{text[:MAX_SHOWN]!r} is not UTF-8 text without zero bytes")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pipeline.errors import UserError
+from pipeline.files import check_regular
 
 
 class Console(io.TextIOBase):
@@ -34,10 +35,13 @@ class Console(io.TextIOBase):
 
     def keep_in(self, path: Path):
         """Adds to the file what was printed so far and is kept nowhere, and from now on all that is."""
-        text = self._kept.getvalue() if isinstance(self._kept, io.StringIO) else ""
-        self._kept.close()
-        self._kept = path.open("a", encoding="utf-8", buffering=1)
-        self._kept.write(text)
+        if path.exists():
+            check_regular(path)
+        file = path.open("a", encoding="utf-8", buffering=1)
+        before, self._kept = self._kept, file
+        if isinstance(before, io.StringIO):
+            file.write(before.getvalue())
+        before.close()
 
     def note(self, text: str):
         """Keeps a text that is printed elsewhere."""

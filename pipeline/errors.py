@@ -77,11 +77,12 @@ def run_script(main: Callable[[], None]):
 def describe_system_error(error: OSError) -> str:
     """What the system refused, in one line that names the file, where the system does, and what can be done."""
     what = STORAGE_ERRORS.get(error.errno or 0)
-    where = f" ({error.filename})" if error.filename else ""
+    name = error.filename2 or error.filename  # of a file that was to take another's place, the latter
+    where = f" ({name})" if name else ""
     if what:
         return f"{what}{where}; nothing that was finished is lost"
-    if error.filename:
-        return f"{error.filename}: {error.strerror}; give another path, or make this one usable"
+    if name:
+        return f"{name}: {error.strerror}; give another path, or make this one usable"
     return f"the system reports: {error.strerror or error}; nothing that was finished is lost"
 
 

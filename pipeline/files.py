@@ -40,16 +40,16 @@ def check_outputs(outputs: dict[str, Path | None], *, inputs: dict[str, Path] | 
     outputs, inputs: by what the message calls them, mostly a flag.
     """
     named = {flag: path for flag, path in outputs.items() if path}
-    taken = {path.resolve(): flag for flag, path in (inputs or {}).items()}
+    taken = {os.path.realpath(path): flag for flag, path in (inputs or {}).items()}
     for flag, path in named.items():
         _check_output(flag, path)
-        if other := taken.get(path.resolve()):
+        if other := taken.get(os.path.realpath(path)):
             raise UserError(f"{flag} {path} and {other} are one file; give another name")
-        taken[path.resolve()] = flag
+        taken[os.path.realpath(path)] = flag
 
 
 def _check_output(flag, path):
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent  # Path.resolve raises where links go round in a circle
     if not folder.is_dir():
         raise UserError(f"{flag} {path}: the folder {path.parent} is not there")
     if path.is_dir():
@@ -71,7 +71,7 @@ def _is_table(path):
 
 def check_folder(flag: str, path: Path):
     """Refuses at the start, with UserError, a folder that cannot be made or written later."""
-    there = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    there = next(parent for parent in (path, *Path(os.path.realpath(path)).parents) if parent.exists())
     if not there.is_dir() or not may_write(there):
         why = "may not be written" if there.is_dir() else "is no folder"
         raise UserError(f"{flag} {path}: {there} {why}; give a folder of yours")

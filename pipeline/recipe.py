@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
 
+from pipeline.cli import check_arguments, check_text
 from pipeline.errors import UserError
 from pipeline.files import read_bytes
 from pipeline.old_names import rename_fields, rename_flags
@@ -58,9 +60,11 @@ def _in_square(roi):
 
 
 PartOfSquare = Annotated[tuple[Share, Share, Side], AfterValidator(_in_square)]
+Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
+NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
-Whole = Annotated[int, Ge(0)]
-Count = Annotated[int, Ge(1)]
+Whole = Annotated[int, Interval(ge=0, le=2**63 - 1)]  # what torch takes for a seed
+Count = Annotated[int, Interval(ge=1, le=10**9)]
 
 
 MAX_DEPTH, MAX_VALUES = 30, 100_000  # of a recipe file
@@ -90,7 +94,7 @@ class RunOptions:
 class PhotoOptions:
     """How photos become images, and which of them are held out"""
 
-    size: Annotated[int, Ge(32)] = 128
+    size: Annotated[int, Interval(ge=32, le=4096)] = 128
     """Side of the square image that the network sees, in pixels."""
     resize: Literal["letterbox", "crop"] = "letterbox"
     """How a photo becomes a square: letterbox pads the short side with black, crop cuts the long one."""
@@ -136,7 +140,7 @@ class AugmentOptions:
 class LossOptions:
     """The loss, and which photos of a batch count ("active learning")"""
 
-    beta: Annotated[float, Ge(0)] = 1.0
+    beta: NotNegative = 1.0
     """SmoothL1 is quadratic below and linear above this error, in pixels of the image; 0 is plain L1."""
     loss_unit: Literal["photo", "image"] = "photo"
     """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image."""
@@ -154,15 +158,15 @@ class LossOptions:
 class OptimiserOptions:
     """Steps, rates and averages"""
 
-    batch_size: Annotated[Count, arg(aliases=["-b"])] = 32
+    batch_size: Annotated[int, arg(aliases=["-b"]), Interval(ge=1, le=2**20)] = 32
     """How many photos a step takes."""
     epochs: Annotated[Count, arg(aliases=["-e"])] = 20
     """How often each photo is trained on."""
-    minutes: Annotated[Annotated[float, Gt(0)] | None, arg(metavar="FLOAT")] = None
+    minutes: Annotated[Positive | None, arg(metavar="FLOAT")] = None
     """Train for so many minutes instead of a number of epochs; the schedule follows the clock."""
-    learning_rate: Annotated[float, Gt(0), arg(aliases=["-lr"])] = 1e-3
+    learning_rate: Annotated[Positive, arg(aliases=["-lr"])] = 1e-3
     """The highest learning rate of the schedule."""
-    weight_decay: Annotated[float, Ge(0)] = 0.05
+    weight_decay: NotNegative = 0.05
     """Weight decay of AdamW; biases and normalisation layers are not decayed."""
     schedule: Literal["cosine", "plateau", "plateau_validation"] = "cosine"
     """How the learning rate falls: along a cosine to 0, or when the smoothed training loss (plateau) or the validation
@@ -171,7 +175,7 @@ class OptimiserOptions:
     """Share of the training over which the learning rate rises from 0."""
     plateau_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.8
     """Factor by which a plateau lowers the learning rate."""
-    plateau_patience: Annotated[float, Gt(0)] = 1.0
+    plateau_patience: Positive = 1.0
     """How many epochs, or what share of one, to wait without progress before the learning rate is lowered."""
     clip: Annotated[float, Gt(0)] = 5.0
     """Largest norm of the gradient; a longer one is clipped."""
@@ -231,6 +235,7 @@ def parse_command(arguments: list[str]) -> Command:
     network comes from; exits with status 2 for a flag that is none.
     """
     arguments = rename_flags(arguments)
+    check_arguments(arguments)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path, action="append", default=[])
     early.add_argument("--resume", type=Path)
@@ -247,13 +252,16 @@ def parse_command(arguments: list[str]) -> Command:
     if handed_on:
         values = {"data": handed_on.data, **values, **handed_on.network}
     base = _checked(values, _flag)
-    command = tyro.cli(
-        Command,
-        args=arguments,
-        default=Command(recipe=base),
-        description="Trains a landmark regressor on a folder of photos and a table of points.",
-        config=(OmitArgPrefixes, FlagCreatePairsOff),
-    )
+    try:
+        command = tyro.cli(
+            Command,
+            args=arguments,
+            default=Command(recipe=base),
+            description="Trains a landmark regressor on a folder of photos and a table of points.",
+            config=(OmitArgPrefixes, FlagCreatePairsOff),
+        )
+    except RecursionError as error:  # json's parser calls itself for each bracket
+        raise UserError("--augment or --views is nested too deeply to be a list of augmenters") from error
     recipe = _checked(flatten(command.recipe), _flag)
     flags = {name: Given(value, _flag(name)) for name, value in changes(recipe, base).items()}
     if handed_on:
@@ -348,7 +356,9 @@ def _check_plain(content):
             pending += [(child, depth + 1) for pair in value.items() for child in pair]
         elif isinstance(value, list):
             pending += [(child, depth + 1) for child in value]
-        elif not isinstance(value, str | int | float | bool | None):
+        elif isinstance(value, str):
+            check_text(value)
+        elif not isinstance(value, int | float | bool | None):
             raise ValueError(f"{value!r} is no text, number, list or mapping; quote it if it is text")
 
 

@@ -15,7 +15,7 @@ from models import LandmarkNet
 from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.pack import Pack, Squares
 from pipeline.errors import UserError
-from pipeline.files import may_write, sealed, unsealed, write_text
+from pipeline.files import check_regular, may_write, sealed, unsealed, write_text
 from pipeline.inference.merge import merge, spread
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
@@ -336,5 +336,9 @@ def _digest(path):
     """What tells a checkpoint from others of its run."""
     if not path.exists():
         raise UserError(f"{path} is missing; the run has not come so far")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

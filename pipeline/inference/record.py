@@ -5,11 +5,12 @@ submission.csv.json     runs, checkpoints, views, weights, decimals …
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_text
+from pipeline.files import check_regular, write_text
 
 
 def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
@@ -22,7 +23,7 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
     made = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
     names = [f"{path.stem}_{made}{again}{path.suffix}" for again in ("", *(f"-{number}" for number in range(2, 100)))]
     kept = next(path.with_name(name) for name in names if not path.with_name(name).exists())
-    if _record_path(path).exists():
+    if os.path.lexists(_record_path(path)):
         _record_path(path).rename(_record_path(kept))
     return path.rename(kept)
 
@@ -39,6 +40,7 @@ def _record_path(path):
 def _read_record(path):
     """The record, None where there is none that can be read: then the table is taken to be another."""
     try:
+        check_regular(_record_path(path))
         return json.loads(_record_path(path).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None

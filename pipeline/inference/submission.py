@@ -16,7 +16,7 @@ import pandas as pd
 
 from pipeline.blocks import ROWS, blocks
 from pipeline.errors import UserError
-from pipeline.files import replacing
+from pipeline.files import check_regular, replacing
 from pipeline.metrics import check_finite
 
 
@@ -66,6 +66,7 @@ def _read_in_blocks(path, *, gaps=False):
     Cells are counted row by row, since a row that was cut would else have points that are missing.
     """
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
             columns = len(next(rows, []))

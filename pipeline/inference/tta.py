@@ -14,6 +14,7 @@ import numpy as np
 from augment import Chain, Key, Transform, parse_augmenters
 from augment.augmenters import is_number
 from pipeline.errors import UserError
+from pipeline.files import check_regular
 
 NUM_DRAWS = 64  # of a view that is random, all the same by chance: never
 
@@ -63,6 +64,7 @@ def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> lis
 def read_views(path: Path) -> Any:
     """Plain data of views from a JSON file. Raises UserError where it cannot be read."""
     try:
+        check_regular(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--views {path} cannot be read: {error.strerror}") from error

@@ -74,11 +74,6 @@ class Callback:
     def state_dict(self) -> dict[str, Any]:
         return {}
 
-    def load(self, path: Path):
-        """Goes on from a checkpoint. Raises UserError, naming it, where it is of no training like this one."""
-        with fitting(path):
-            self.load_state_dict(load_checkpoint(path))
-
     def load_state_dict(self, state: dict[str, Any]):
         pass
 
@@ -301,6 +296,11 @@ class Trainer:
             "of": self.identity,
             "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])],
         }
+
+    def load(self, path: Path):
+        """Goes on from a checkpoint. Raises UserError, naming it, where it is of no training like this one."""
+        with fitting(path):
+            self.load_state_dict(load_checkpoint(path))
 
     def load_state_dict(self, state: dict[str, Any]):
         """Takes up what `state_dict` gave, of this version or of an earlier one; settings stay as the recipe says.

@@ -22,7 +22,7 @@ from pipeline.recipe import CHANGEABLE_ON_RESUME, flatten, read_handed_on
 from pipeline.runs import Run, fold_runs
 from pipeline.runtime import Runtime
 from pipeline.training.folds import create_folds
-from pipeline.training.trainer import Training
+from pipeline.training.trainer import Trainer
 from tests.fuzz.campaign import NUM_CASES, campaign, check_line, one_of, tried
 from tests.fuzz.conftest import NUM_POINTS
 from tests.fuzz.damage import bring_back, remove, same, spoil_file, spoil_value, tree
@@ -165,9 +165,9 @@ def test_a_training_goes_on_from_where_it_was_or_not_at_all(damaged):
     recipe = damaged.run.recipe()
     data = load_training_data(replace(recipe, photos=damaged.run.photo_options()))
     network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=32, seed=0)
-    training = Training(network, recipe, data, Runtime(CPU, "fp32"))
+    training = Trainer(network, recipe, data, Runtime(CPU, "fp32"))
     training.load(damaged.whole / "last.pt")
-    content = training.state()
+    content = training.state_dict()
     (all_columns,) = content["progress"]["history"]  # of which most are for the table alone
     best = load_checkpoint(damaged.whole / "best.pt")
 
@@ -177,7 +177,7 @@ def test_a_training_goes_on_from_where_it_was_or_not_at_all(damaged):
         if outcome.refused:
             check_line(outcome.refused, damaged.run.last)
             return "refused"
-        found = training.state()
+        found = training.state_dict()
         found["progress"]["history"] = [
             {**all_columns, "epoch": row["epoch"], "validation_mse": row["validation_mse"]}
             for row in found["progress"]["history"]

@@ -26,6 +26,7 @@ MIN_TOGETHER = 30  # shapes in which two points are known, to judge by these alo
 EXPLAINED = 0.995  # share of the shapes' variance that their principal components hold
 MAX_ROUNDS = 20
 NUM_NEIGHBOURS = 4  # with which a point is exchanged, besides its partner
+FAR, SAME_WAY = 0.2, 0.5  # two points of the axis so far apart lie the same way from one another, on the whole
 HARMLESS = 0.05  # of the size of a shape: points that always lie closer together may be taken for each other
 
 
@@ -70,7 +71,8 @@ def find_permutation(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
     it. Points that always lie together may be taken for each other, which does no harm.
 
     Raises NoSymmetry where the match does not settle, is no involution or pairs no points, where the mean shape is not
-    symmetric, where mirrored shapes are not about as likely as shapes, or are as likely with two points exchanged.
+    symmetric, where points of the axis change places, where mirrored shapes are not about as likely as shapes, or are
+    as likely with two points exchanged.
     """
     shapes, known = _chosen(points, samples)
     limits = COMPLETE if known.all() else INCOMPLETE
@@ -87,6 +89,7 @@ def find_permutation(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
         raise NoSymmetry(f"the mean shape is not symmetric: it misses its mirror image by {residual:.0%} of its size")
     if offsets.max() > limits.offset:
         raise NoSymmetry(f"point {offsets.argmax()} misses its mirror image by {offsets.max():.0%} of the shape's size")
+    _check_axis(complete, known, permutation)
     _check_likelihood(shapes, known, permutation, limits)
     return permutation
 
@@ -103,6 +106,25 @@ def _refine(permutation, shapes):
         if (permutation == before).all():
             return permutation
     raise NoSymmetry(f"no match settles in {MAX_ROUNDS} rounds")
+
+
+def _check_axis(shapes, known, permutation):
+    """Whether points that are their own partners keep their order along the axis.
+
+    Where as many are seen from behind as from the front, two hands lie left and right of the axis by turns, so that
+    their means lie on it. What tells them from points of the axis is that the vector from one to the other turns round.
+    """
+    on_axis = np.flatnonzero(permutation == np.arange(len(permutation)))
+    for place, i in enumerate(on_axis):
+        apart = shapes[:, on_axis[place + 1 :]] - shapes[:, i, None]
+        both = (known[:, on_axis[place + 1 :]] & known[:, i, None])[..., None]
+        counts = both.sum(axis=0).clip(min=1)
+        mean = np.linalg.norm((apart * both).sum(axis=0) / counts, axis=1)
+        size = np.sqrt(((apart * both) ** 2).sum(axis=(0, 2)) / counts[:, 0])
+        turning = (size > FAR) & (mean < SAME_WAY * size)
+        if turning.any():
+            j = on_axis[place + 1 + turning.argmax()]
+            raise NoSymmetry(f"points {i} and {j} change places from shape to shape, so neither lies on the axis")
 
 
 def _check_likelihood(shapes, known, permutation, limits):

@@ -69,7 +69,7 @@ def damaged(tiny, tmp_path) -> Copy:
 def what_later_steps_read(run):
     recipe = {name: value for name, value in flatten(run.recipe()).items() if name not in CHANGEABLE_ON_RESUME}
     photos = run.photo_options()
-    relative = replace(photos, split=photos.split.name, permutation=Path(photos.permutation).name)
+    relative = replace(photos, split=photos.split.name, flip_indices=Path(photos.flip_indices).name)
     return recipe, run.held_out_names(), relative, run.partners(NUM_POINTS).tolist(), run.about_data()
 
 

@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo_contest
+WORKERS ?= 2
 SOURCES := augment models pipeline tools demo benchmarks hack_train.py predict.py
 
-.PHONY: help demo tests check format lint types pictures clear
+.PHONY: help demo tests quick check format lint types pictures clear
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -30,8 +31,11 @@ demo: .venv/installed ## draw a small contest, train on it, predict, show the re
 pictures: demo ## make the pictures of the README and the docs anew
 	$(BIN)/python -m demo.pictures $(DEMO) --runs $(DEMO)/runs
 
-tests: .venv/installed-dev ## run all tests
-	$(BIN)/python -m pytest
+tests: .venv/installed-dev ## run all tests, in two processes (WORKERS=4 make tests: in four)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+quick: .venv/installed-dev ## run the tests that are quick, for use while you work: nearly all of them in under a minute
+	$(BIN)/python -m pytest -m "not slow"
 
 check: lint types tests ## format, lint, types and tests
 

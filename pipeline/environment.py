@@ -29,8 +29,9 @@ def environment(device: str) -> dict[str, Any]:
 def _packages():
     """Name and version of every installed package, whichever of several provides a module such as cv2."""
     for package in importlib.metadata.distributions():
-        if package.metadata and package.metadata["Name"]:
-            yield package.metadata["Name"].lower(), package.version
+        about = package.metadata  # parsed anew each time that it is asked for
+        if about and about["Name"]:
+            yield about["Name"].lower(), about["Version"]
 
 
 def _commit():

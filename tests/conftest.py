@@ -1,11 +1,21 @@
-"""What tests share: strategies for views, blobs to follow, a small contest of drawn faces."""
+"""What tests share: a small contest of drawn faces, a short training on it, real photos, a GPU without values.
+
+Tests run in one process or, by pytest-xdist, in several, each with one thread: the networks here are too small for
+more. What takes seconds to make is made once for all processes, by `made_once`.
+"""
 
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the processes that tests start
+
+import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 settings.register_profile("project", deadline=None, max_examples=40, derandomize=True)
@@ -27,24 +37,54 @@ def ctrl_c_is_not_ignored():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def permutations_found_once():
+    """A permutation is a function of the points, most trainings here are on the same ones, and it takes a second."""
+    from pipeline.data import dataset
+
+    found: dict[bytes, np.ndarray] = {}
+    find = dataset.find_permutation
+
+    def find_once(points, samples):
+        key = np.asarray(points[samples]).tobytes()
+        if key not in found:
+            found[key] = find(points, samples)
+        return found[key].copy()
+
+    with mock.patch.object(dataset, "find_permutation", find_once):
+        yield
+
+
+def made_once(name: str, make: Callable[[Path], object], tmp_path_factory) -> Path:
+    """A folder that `make` fills, once for all processes of pytest-xdist: the first that needs it makes it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # a worker's folder lies in one that is common to all of them
+    folder = folder / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{name}.unfinished")
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def contest(tmp_path_factory) -> Path:
     """A contest of 80 drawn faces to train on and 12 to predict. Tests that change it copy it first."""
     from demo.contest import write_contest
 
-    folder = tmp_path_factory.mktemp("contest")
-    write_contest(folder, train=80, test=12, seed=0)
-    return folder
+    return made_once("contest", lambda folder: write_contest(folder, train=80, test=12, seed=0), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def trained(contest, tmp_path_factory) -> Path:
-    """A folder with the runs and the cache of one short training. Tests that change them copy them by `copy_run`."""
+    """The run of one short training. Tests that change it copy it by `copy_run`."""
     from tests.scripts import train
 
-    folder = tmp_path_factory.mktemp("trained")
-    train(folder, contest, "-e", "1")
-    return folder
+    folder = made_once("trained", lambda folder: train(folder, contest, "-e", "1"), tmp_path_factory)
+    return next((folder / "runs").iterdir())
 
 
 @pytest.fixture
@@ -52,9 +92,7 @@ def copy_run(trained, tmp_path):
     """Copies the trained run into the test's own folder, and gives the copy."""
 
     def copy() -> Path:
-        shutil.copytree(trained / "runs", tmp_path / "runs")
-        (tmp_path / "cache").symlink_to(trained / "cache")
-        return next((tmp_path / "runs").iterdir())
+        return shutil.copytree(trained, tmp_path / "runs" / trained.name)
 
     return copy
 

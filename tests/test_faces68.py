@@ -17,7 +17,7 @@ from pipeline.training.trainer import Trainer
 
 def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     flags = ["-d", str(faces68), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
-    recipe = parse_command([*flags, "--model", "resnet18", "--weights", "none", "--size", "64", "-e", "2"]).recipe
+    recipe = parse_command([*flags, "--model", "resnet18", "--weights", "none", "--size", "48", "-e", "2"]).recipe
     data = load_training_data(recipe)
     assert (len(data.pack), data.num_points) == (3545, 68)
     assert data.permutation is not None
@@ -25,7 +25,7 @@ def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     assert abs(len(data.validation) / 3545 - 0.05) < 0.005
     few = replace(data, train=np.sort(np.random.default_rng(0).permutation(data.train)[:1280]))
     floor = mean_shape_score(few)
-    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=64, seed=0)
+    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=48, seed=0)
     trainer = Trainer(network, recipe, few, Runtime(torch.device("cpu"), "fp32"))
     run = create_run(recipe, few, floor=floor)
     trainer.callbacks = default_callbacks(run)

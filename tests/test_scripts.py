@@ -1,10 +1,8 @@
 """The two scripts as a user runs them: from an empty folder to a verified submission, through kills and bad input."""
 
-import os
+import errno
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import torch
 
 from pipeline.checkpoint import load_checkpoint
 from pipeline.runs import Run
-from tests.scripts import ROOT, SMALL, call, call_process, command, train
+from tests.scripts import SMALL, call, call_process, start, train
 from tools.score import score_submission
 
 
@@ -43,8 +41,8 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
     assert (run / "pictures/test.png").stat().st_size > 10_000
 
 
-def test_the_submission_does_not_depend_on_the_batch_and_decimals_only_round(contest, tmp_path):
-    run, _ = train(tmp_path, contest, "-e", "1")
+def test_the_submission_does_not_depend_on_the_batch_and_decimals_only_round(copy_run, tmp_path):
+    run = copy_run()
     values = {}
     for name, flags in {"one": ["-b", "1"], "many": ["-b", "64"], "whole": ["--decimals", "0"]}.items():
         status, _, err = call("predict.py", tmp_path, "--run", run, "--output", tmp_path / f"{name}.csv", *flags)
@@ -67,13 +65,12 @@ KILLED_AT = [
 def kill_at(pattern, folder, *flags):
     """Starts a training, and kills it as soon as it has written a file of this pattern."""
     begun = time.time_ns()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    arguments = command("hack_train.py", folder, *flags)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(arguments, cwd=folder, env=environment, **quiet) as process:
-        while process.poll() is None and not any(_written_since(path, begun) for path in folder.glob(pattern)):
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
+    process = start("hack_train.py", folder, *flags)
+    while process.is_alive() and not any(_written_since(path, begun) for path in folder.glob(pattern)):
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"it ended before it wrote {pattern}"
 
 
 def _written_since(path, begun):
@@ -85,15 +82,15 @@ def _written_since(path, begun):
 
 def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_path):
     """SIGKILL while it packs, starts, steps, and writes; each time it is resumed, the last time to its end."""
-    flags = ["-e", "6", "--checkpoint-minutes", "1e-6"]
+    flags = ["-e", "3", "--checkpoint-minutes", "1e-6"]
     (tmp_path / "whole").mkdir()
     folder = tmp_path / "killed"
     folder.mkdir()
     whole, _ = train(tmp_path / "whole", contest, *flags)
     for pattern in KILLED_AT:
         resumable = [path.parent for path in (folder / "runs").glob("*/recipe.yaml")]
-        again = ["--resume", resumable[0]] if resumable else ["-n", "x", "-d", contest, *SMALL, *flags]
-        kill_at(pattern, folder, *again)
+        first = ["-n", "x", "-d", contest, *SMALL, *flags, "--cache", folder / "cache"]
+        kill_at(pattern, folder, *(["--resume", resumable[0]] if resumable else first))
     (killed,) = {path.parent for path in (folder / "runs").glob("*/recipe.yaml")}
     status, out, err = call("hack_train.py", folder, "--resume", killed)
     assert status == 0, err
@@ -109,8 +106,8 @@ def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_p
     assert not list(killed.glob("*.partial"))
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(contest, tmp_path):
-    run, _ = train(tmp_path, contest, "-e", "1")
+def test_a_run_is_trained_by_one_process_at_a_time(copy_run, tmp_path):
+    run = copy_run()
     with Run(run).claimed():
         status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
     assert status == 2
@@ -118,12 +115,12 @@ def test_a_run_is_trained_by_one_process_at_a_time(contest, tmp_path):
     assert Run(run).recipe().optimiser.epochs == 1  # what goes on there is left as it is
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_starts_where_it_started(contest, tmp_path):
-    first, _ = train(tmp_path, contest, "-e", "1")
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_where_it_started(contest, trained, tmp_path):
+    first = trained
     flags = ["-d", contest, *SMALL, "-e", "1", "--init", first, "-lr", "1e-12", "--ema-decay", "0"]
     status, _, err = call("hack_train.py", tmp_path, "-n", "y", *flags)
     assert status == 0, err
-    second = next(path for path in (tmp_path / "runs").iterdir() if path != first)
+    (second,) = (tmp_path / "runs").iterdir()
     (second / "last.pt").unlink()
     status, _, err = call("hack_train.py", tmp_path, "--resume", second)
     assert status == 0, err
@@ -238,19 +235,14 @@ def test_bad_flags_are_refused_with_their_name(contest, tmp_path, flags, named):
     assert "Traceback" not in err
 
 
-def test_without_the_network_imagenet_weights_are_an_error_that_asks_for_a_file(contest, tmp_path):
+def test_without_the_network_imagenet_weights_are_an_error_that_asks_for_a_file(contest, tmp_path, monkeypatch):
     """Neither dies later nor trains something else. Any proxy that is not there stands for a missing network."""
-    environment = os.environ | {
-        "https_proxy": "http://127.0.0.1:9",
-        "TORCH_HOME": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
-    result = subprocess.run(
-        command("hack_train.py", tmp_path, "-n", "x", "-d", contest, "--model", "resnet18"),
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert "--weights none" in result.stderr
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    status, _, err = call("hack_train.py", tmp_path, "-n", "x", "-d", contest, "--model", "resnet18")
+    assert status == 2
+    assert "cannot be downloaded" in err
+    assert "--weights none" in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -281,29 +273,22 @@ def test_a_run_starts_from_an_earlier_one_with_its_head(contest, tmp_path):
     assert pd.read_csv(again / "metrics.csv").validation_mse[0] == pytest.approx(before, rel=0.02)
 
 
-def test_the_split_of_a_run_can_be_given_to_another(contest, tmp_path):
-    run, _ = train(tmp_path, contest, "-e", "1", "--seed", "3")
-    status, _, err = call(
-        "hack_train.py", tmp_path, "-n", "y", "-d", contest, *SMALL, "-e", "1", "--split", run / "validation.txt"
-    )
-    assert status == 0, err
-    (again,) = (tmp_path / "runs").glob("*_y_*")
-    assert (again / "validation.txt").read_text() == (run / "validation.txt").read_text()
+def test_the_split_of_a_run_can_be_given_to_another(contest, trained, tmp_path):
+    """Which without it, from another seed, would have one of its own."""
+    flags = ["--seed", "3", "--split", trained / "validation.txt"]
+    run, _ = train(tmp_path, contest, "-e", "1", *flags)
+    assert (run / "validation.txt").read_text() == (trained / "validation.txt").read_text()
 
 
-def test_a_full_disk_is_one_line_and_what_was_there_stays(contest, tmp_path):
-    """A limit on the size of files stands for a full disk."""
-    run, _ = train(tmp_path, contest, "-e", "1")
+def test_a_full_disk_is_one_line_and_what_was_there_stays(copy_run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = copy_run()
     last = (run / "last.pt").read_bytes()
-    code = (
-        "import errno, runpy, sys, torch\n"
-        "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device')\n"
-        "torch.save = full\n"
-        f"sys.argv = {command('hack_train.py', tmp_path, '--resume', run, '-e', '2')[1:]}\n"
-        f"runpy.run_path({str(ROOT / 'hack_train.py')!r}, run_name='__main__')\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert "disk is full" in result.stderr
-    assert "Traceback" not in result.stderr
+    monkeypatch.setattr(torch, "save", full)
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
+    assert status == 2
+    assert "disk is full" in err
+    assert "Traceback" not in err
     assert (run / "last.pt").read_bytes() == last

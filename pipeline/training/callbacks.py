@@ -160,7 +160,7 @@ class WorstPhotos(Callback):
             with trainer.stop.at_once():  # all else is saved
                 self.draw(trainer, "validation", trainer.data.validation, result.points)
                 errors = trainer.sample_errors[trainer.data.train].nan_to_num(-1)
-                worst = trainer.data.train[errors.argsort(descending=True)[:NUM_WORST]]
+                worst = trainer.data.train[errors.argsort(descending=True)[:NUM_WORST].numpy()]
                 self.draw(trainer, "train", worst, trainer.predict(worst))
 
     def _due(self, trainer):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchvision.models import mobilenetv3
 
 from augment import Key, parse_augmenters, transform_points
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
@@ -52,7 +53,7 @@ def recipe_of(contest, folder, *flags) -> Recipe:
             "--runs",
             str(folder / "runs"),
             "--cache",
-            str(folder / "cache"),
+            str(contest.parent / "cache"),
             *SMALL,
             *flags,
         ]
@@ -66,6 +67,18 @@ def without_pictures(monkeypatch):
     monkeypatch.setattr(WorstPhotos, "draw", lambda *_: None)
 
 
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    """mobilenet_v3_small with three of its eleven blocks and narrow at its end: all kinds of its layers are left, norms
+    with statistics and dropout too, and its steps and checkpoints take a quarter of the time."""
+
+    def build(blocks, _, *rest, **named):
+        return WHOLE_NETWORK(blocks[:3], 128, *rest, **named)
+
+    monkeypatch.setattr(mobilenetv3, "_mobilenet_v3", build)
+
+
+WHOLE_NETWORK = mobilenetv3._mobilenet_v3
 DRAW = WorstPhotos.draw
 DATA: dict = {}
 WHOLE: dict = {}
@@ -320,7 +333,8 @@ def test_a_run_can_be_made_longer(contest, tmp_path):
     assert again.state.step == 2 * again.steps_per_epoch
 
 
-def test_training_learns_and_the_best_weights_are_kept(contest, tmp_path):
+def test_training_learns_and_the_best_weights_are_kept(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr(mobilenetv3, "_mobilenet_v3", WHOLE_NETWORK)
     training = run_to_end(start(recipe_of(contest, tmp_path, "-e", "6", "--augment", "[]", "--ema-decay", "0")))
     history = training.state.history
     errors = training.sample_errors[training.data.train]  # in train mode: norms of so few steps know little of theirs

@@ -6,7 +6,7 @@ DEMO := demo_contest
 WORKERS ?= 2
 SOURCES := augment models pipeline tools demo benchmarks hack_train.py predict.py
 
-.PHONY: help demo tests quick check format lint types pictures clear
+.PHONY: help demo tests quick fuzz check format lint types pictures clear
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -36,6 +36,9 @@ tests: .venv/installed-dev ## run all tests, in two processes (WORKERS=4 make te
 
 quick: .venv/installed-dev ## run the tests that are quick, for use while you work: nearly all of them in under a minute
 	$(BIN)/python -m pytest -m "not slow"
+
+fuzz: .venv/installed-dev ## damage ten thousand files, flags and disks, one a case; FUZZ_SEED=1 takes others
+	FUZZ_CASES=$${FUZZ_CASES:-300} $(BIN)/python -m pytest tests/fuzz
 
 check: lint types tests ## format, lint, types and tests
 

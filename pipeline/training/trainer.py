@@ -35,7 +35,7 @@ FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the de
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 1000
 NUM_NAMED = 3  # photos, in an error
-PLACES = {"name", "roi", "split", "permutation", "weights", "init"}
+PLACES = {"name", "roi", "split", "flip_indices", "weights", "init"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Whatever stands in a contest's files and in the cache, it is read right or refused in a line."""
 
 import io
-import os
 import shutil
 from functools import partial
 
@@ -14,10 +13,9 @@ from pipeline.data.contest import LANDMARKS, read_groups, read_landmarks, read_t
 from pipeline.data.pack import open_pack
 from pipeline.data.photos import MAX_PIXELS, BrokenPhoto, difference_hash, read_photo
 from pipeline.errors import Faults
+from tests.fuzz.campaign import NUM_CASES, OUTCOMES, rng_of
 from tests.fuzz.mutations import mutate
 
-NUM_CASES = int(os.environ.get("FUZZ_CASES", "50"))  # of each test
-SEED = int(os.environ.get("FUZZ_SEED", "0"))
 NAMES = [f"{place}.jpg" for place in range(9)]
 FORMATS = {
     "jpeg": ("JPEG", {}),
@@ -32,7 +30,8 @@ FORMATS = {
 
 def cases(content, kind):
     for case in range(NUM_CASES):
-        yield mutate(content, np.random.default_rng([SEED, case, *kind.encode()]))
+        OUTCOMES[kind, "as it stands there, or refused"] += 1
+        yield mutate(content, rng_of(kind, case))
 
 
 def rows_of(path):
@@ -131,7 +130,8 @@ def test_a_pack_in_a_damaged_cache_is_what_it_was(tmp_path, monkeypatch):
     whole = shutil.copytree(pack.folder, tmp_path / "whole")
     files = sorted(whole.iterdir())
     for case in range(NUM_CASES):
-        rng = np.random.default_rng([SEED, case])
+        rng = rng_of("cache", case)
+        OUTCOMES["cache", "as it was"] += 1
         source = files[rng.integers(len(files))]
         (pack.folder / source.name).write_bytes(mutate(source.read_bytes(), rng))
         again = opened(lambda *_: table, faults=(faults := Faults()), skip_bad_photos=True)

@@ -28,7 +28,7 @@ def command(script, folder, *flags):
     """The command of a script whose runs lie in `folder`. The cache lies beside the contest, so that all trainings on
     one contest share its packs; where none is named, the cache is the run's."""
     places = ["--runs", folder / "runs"]
-    if "-d" in flags:
+    if "-d" in flags and "--cache" not in flags:
         places += ["--cache", Path(flags[flags.index("-d") + 1]).parent / "cache"]
     return [sys.executable, str(ROOT / script), *map(str, places), *map(str, flags)]
 

@@ -51,7 +51,7 @@ def tiny(tiny_contest, tmp_path_factory) -> Path:
     """A folder with `runs` and `cache` of a tiny network that was trained on the tiny contest and has predicted."""
     folder = tmp_path_factory.mktemp("tiny_runs")
     (folder / "partners.json").write_text(json.dumps(PARTNERS))
-    flags = ["-d", tiny_contest, "--flip-indices", folder / "partners.json", *TINY]
+    flags = ["-d", tiny_contest, "--cache", folder / "cache", "--flip-indices", folder / "partners.json", *TINY]
     status, _, err = call("hack_train.py", folder, "-n", "x", *flags)
     assert status == 0, err
     status, _, err = call("predict.py", folder)

@@ -30,7 +30,19 @@ def files_of_at_most(size):
 
 
 def train_anew(folder, run, contest):
-    return call("hack_train.py", folder, "-n", "new", "-d", contest, *TINY, "--runs", folder / "new")
+    return call(
+        "hack_train.py",
+        folder,
+        "-n",
+        "new",
+        "-d",
+        contest,
+        "--cache",
+        folder / "cache",
+        *TINY,
+        "--runs",
+        folder / "new",
+    )
 
 
 def resume(folder, run, contest):

@@ -69,7 +69,7 @@ def test_best_and_last_that_were_exchanged_are_refused(copy_run, name):
 
 @pytest.fixture(scope="module")
 def training_and_state(trained):
-    run = Run(next((trained / "runs").iterdir()))
+    run = Run(trained)
     recipe = run.recipe()
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, schedule="plateau"))
     data = load_training_data(replace(recipe, photos=run.photo_options()))

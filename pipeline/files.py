@@ -106,9 +106,9 @@ def write_text(path: Path, text: str):
 
 def read_bytes(path: Path) -> bytes:
     """The content of a regular file. Raises UserError where there is none, or it cannot be read."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a regular file; put the file itself there")
     try:
+        if path.exists() and not path.is_file():  # which raise for names that are too long
+            raise UserError(f"{path} is not a regular file; put the file itself there")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error

@@ -162,7 +162,7 @@ class OptimiserOptions:
     """How many photos a step takes."""
     epochs: Annotated[Count, arg(aliases=["-e"])] = 20
     """How often each photo is trained on."""
-    minutes: Annotated[Positive | None, arg(metavar="FLOAT")] = None
+    minutes: Annotated[Annotated[float, Interval(gt=0, le=10**6)] | None, arg(metavar="FLOAT")] = None
     """Train for so many minutes instead of a number of epochs; the schedule follows the clock."""
     learning_rate: Annotated[Positive, arg(aliases=["-lr"])] = 1e-3
     """The highest learning rate of the schedule."""

@@ -37,6 +37,8 @@ from pipeline.metrics import Scores
 from pipeline.precedence import WHOLE
 from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, read_recipe, to_yaml
 
+KEPT_AS_FILES = {"split", "flip_indices"}  # what they led to lies in the run, with a digest; they may be moved
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -129,7 +131,7 @@ class Run:
         """Raises UserError for a field that differs from what the run was made with, and may not."""
         now = json.loads(json.dumps(flatten(recipe)))
         for name, value in self._manifest().recipe.items():
-            if name in now and now[name] != value:
+            if name in now and now[name] != value and name not in KEPT_AS_FILES:
                 file = self.folder / "recipe.yaml"
                 raise UserError(f"{file}: {name} is {now[name]!r}, the run was made with {value!r}; change it back")
 

@@ -19,7 +19,7 @@ from pipeline.inference.options import PredictOptions
 from pipeline.inference.record import keep_earlier, write_record
 from pipeline.networks import load_run_network, make_network
 from pipeline.recipe import CHANGEABLE_ON_RESUME, flatten, read_handed_on
-from pipeline.runs import Run, fold_runs
+from pipeline.runs import KEPT_AS_FILES, Run, fold_runs
 from pipeline.runtime import Runtime
 from pipeline.training.folds import create_folds
 from pipeline.training.trainer import Trainer
@@ -67,7 +67,8 @@ def damaged(tiny, tmp_path) -> Copy:
 
 
 def what_later_steps_read(run):
-    recipe = {name: value for name, value in flatten(run.recipe()).items() if name not in CHANGEABLE_ON_RESUME}
+    free = CHANGEABLE_ON_RESUME | KEPT_AS_FILES
+    recipe = {name: value for name, value in flatten(run.recipe()).items() if name not in free}
     photos = run.photo_options()
     relative = replace(photos, split=photos.split.name, flip_indices=Path(photos.flip_indices).name)
     return recipe, run.held_out_names(), relative, run.partners(NUM_POINTS).tolist(), run.about_data()

@@ -11,8 +11,15 @@ import pytest
 import torch
 
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.console import recorded_console
 from pipeline.errors import UserError, run_script
-from pipeline.files import check_folder, check_outputs, replacing, sealed, unsealed, write_text
+from pipeline.files import check_folder, check_outputs, read_bytes, replacing, sealed, unsealed, write_text
+from pipeline.inference import member
+from pipeline.inference.record import keep_earlier
+from pipeline.inference.submission import read_submission
+from pipeline.inference.tta import read_views
+from pipeline.networks import read_start
+from pipeline.recipe import NetworkOptions
 from tests.scripts import ROOT
 
 
@@ -191,3 +198,46 @@ def test_a_folder_for_results_need_not_be_there_but_its_place_must(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"--runs .*file is no folder"):
         check_folder("--runs", tmp_path / "file/b")
+
+
+READERS = {
+    "a checkpoint": load_checkpoint,
+    "its digest": member._digest,
+    "views": read_views,
+    "a submission": read_submission,
+    "weights": lambda path: read_start(NetworkOptions(model="resnet18", weights=str(path))),
+    "a file of a run": read_bytes,
+}
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_what_is_no_file_is_named_and_neither_waited_for_nor_read_without_end(read, put, tmp_path):
+    path = tmp_path / "odd"
+    put(path)
+    with pytest.raises(UserError, match=str(path)):
+        read(path)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_record_or_a_console_that_is_no_file_is_left_aside_or_named(put, tmp_path):
+    (tmp_path / "o.csv").write_text("x")
+    put(tmp_path / "o.csv.json")
+    assert keep_earlier(tmp_path / "o.csv", {}).read_text() == "x"
+    put(tmp_path / "console.txt")
+    with recorded_console() as console, pytest.raises(OSError, match="it is a"):
+        console.keep_in(tmp_path / "console.txt")
+
+
+def test_links_that_go_round_in_a_circle_are_as_if_nothing_were_there(tmp_path):
+    (tmp_path / "o.csv").symlink_to("o.csv")
+    check_outputs({"--output": tmp_path / "o.csv"})
+    write_text(tmp_path / "o.csv", "x")
+    assert (tmp_path / "o.csv").read_text() == "x"
+
+
+def test_the_file_that_could_not_be_replaced_is_named_and_not_its_partial_one(tmp_path, capsys):
+    (tmp_path / "o.csv").mkdir()
+    with pytest.raises(SystemExit):
+        run_script(lambda: write_text(tmp_path / "o.csv", "x"))
+    assert f"{tmp_path}/o.csv: Is a directory" in capsys.readouterr().err

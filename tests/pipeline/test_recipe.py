@@ -146,6 +146,17 @@ def test_a_window_is_a_word_or_three_shares_by_flag_and_by_file(tmp_path):
 def test_a_flag_that_makes_no_sense_is_refused_by_its_name():
     with pytest.raises(UserError, match="--batch-size 0"):
         parse_command(["--batch-size", "0"])
+    for flag in ("--minutes", "--learning-rate", "--weight-decay", "--beta", "--plateau-patience"):
+        for value in ("inf", "nan"):
+            with pytest.raises(UserError, match=f"{flag} {value}"):
+                parse_command([flag, value])
+    for flag in ("--size", "--batch-size", "--seed", "--epochs"):  # more than memory, torch or a lifetime takes
+        with pytest.raises(UserError, match=flag):
+            parse_command([flag, "9" * 30])
+    with pytest.raises(UserError, match="--views is nested too deeply"):
+        parse_command(["--augment", "[" * 50_000])
+    with pytest.raises(UserError, match="command line is not UTF-8"):
+        parse_command(["--data", "\udcff"])
     with pytest.raises(SystemExit) as stop:
         parse_command(["--epochs", "soon"])
     assert stop.value.code == 2

@@ -1,14 +1,18 @@
 """Equal seeds give equal runs, and a run that was cut off ends as one that was not: on the CPU, to the bit."""
 
+import errno
 import math
 import os
+import shutil
 import signal
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torchvision.models import mobilenetv3
 
 from augment import Key, parse_augmenters, transform_points
@@ -531,3 +535,28 @@ def test_the_background_keeps_the_order_and_passes_errors_on():
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)
+
+
+def test_what_the_system_refuses_tensorboard_is_raised_once_and_no_thread_speaks_of_it(contest, tmp_path, monkeypatch):
+    """Its threads printed tracebacks of their own, and what follows in the list of callbacks was not ended."""
+    said = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    monkeypatch.setattr(module, "FLUSH_EVERY", 1)
+    training = start(recipe_of(contest, tmp_path, "-e", "1"))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(RecordWriter, "write", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="No space left"):
+        run_to_end(training)
+    assert said == []
+    assert threading.excepthook == said.append
+    monkeypatch.undo()
+
+
+def test_callbacks_that_were_not_begun_are_not_ended(contest, tmp_path):
+    training = start(recipe_of(contest, tmp_path, "-e", "1"))
+    shutil.rmtree(training.run.events, ignore_errors=True)
+    training.run.events.write_text("in the way")
+    hook = threading.excepthook
+    with pytest.raises(OSError, match="events"):
+        run_to_end(training)
+    assert threading.excepthook == hook

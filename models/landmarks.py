@@ -5,7 +5,7 @@ Normalisation lives inside the network, so that training, prediction and export 
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,30 @@ BUILDER_ARGUMENTS: dict[str, Callable[[int], dict[str, Any]]] = {
         name: lambda size: {"image_size": size} for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
     },
 }
+
+
+class Distributions(NamedTuple):
+    """For each of the points a distribution of its x over (Nx,) and of its y over (Ny,) bins, in pixels of the image.
+
+    x_logits: (B, K, Nx). y_logits: (B, K, Ny).
+    """
+
+    x_logits: torch.Tensor
+    y_logits: torch.Tensor
+    x_bins: torch.Tensor
+    y_bins: torch.Tensor
+
+
+class Prediction(NamedTuple):
+    """What a network says of B images.
+
+    points: (B, K, 2) float32, in pixels of the image. log_scale: (B, K) logarithm of how far off a point may be, in
+    pixels of the image, or None where it has not been learned. distributions: of a head that classifies, else None.
+    """
+
+    points: torch.Tensor
+    log_scale: torch.Tensor | None = None
+    distributions: Distributions | None = None
 
 
 class LandmarkNet(nn.Module):
@@ -52,9 +76,13 @@ class LandmarkNet(nn.Module):
         return last_layer(self.backbone)[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.predict(images).points
+
+    def predict(self, images: torch.Tensor) -> Prediction:
+        """The points, and what else the head says of them."""
         normalised = (images.float() - self.colour_mean) / self.colour_std
         output = self.backbone(normalised.contiguous(memory_format=torch.channels_last)).float()
-        return self.mean_shape + self.unit * output.view(-1, *self.mean_shape.shape)
+        return Prediction(self.mean_shape + self.unit * output.view(-1, *self.mean_shape.shape))
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
         """Completes the checkpoint of a run of an earlier version with what was the same in all of them."""

@@ -6,6 +6,7 @@ import torch
 
 from augment import Key
 from augment.warp import on_device
+from models import Prediction
 from pipeline.checkpoint import check_tensor
 from pipeline.data.loader import Batch
 from pipeline.recipe import LossOptions
@@ -32,10 +33,10 @@ class Criterion:
         self.options, self.typical_scale, self.device = options, typical_scale, device
         self.recent_losses = empty_window(batch_size, device)
 
-    def __call__(self, predicted: torch.Tensor, batch: Batch, key: Key) -> torch.Tensor:
-        """() the loss of (B, K, 2) predicted points. key: (seed, epoch, samples), for the random control."""
+    def __call__(self, predicted: Prediction, batch: Batch, key: Key) -> torch.Tensor:
+        """() the loss of what was predicted. key: (seed, epoch, samples), for the random control."""
         options = self.options
-        losses = sample_losses(predicted, batch, beta=options.beta, outside_weight=options.outside_weight)
+        losses = sample_losses(predicted.points, batch, beta=options.beta, outside_weight=options.outside_weight)
         weights = photo_weights(batch.scale, unit=options.loss_unit, typical_scale=self.typical_scale)
         self.recent_losses = slide(self.recent_losses, losses)
         return mean_of_selected(weights * losses, self._select(losses, key), losses)

@@ -149,7 +149,7 @@ class Trainer:
         state = self.state
         self.schedule.before_step(self.progress)
         with self.runtime.autocast():
-            predicted = self.network(batch.images)
+            predicted = self.network.predict(batch.images)
         total = self.criterion(predicted, batch, Key(self.recipe.run.seed, state.epoch, batch.samples))
         self.optimiser.zero_grad()
         self.scaler.scale(total).backward()
@@ -158,7 +158,7 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update()
-        measured = torch.cat((total.detach()[None], squared_errors(predicted.detach(), batch)))
+        measured = torch.cat((total.detach()[None], squared_errors(predicted.points.detach(), batch)))
         self.pending.append((batch.samples, measured))
         state.step += 1
         state.batch += 1

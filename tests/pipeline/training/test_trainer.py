@@ -16,6 +16,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torchvision.models import mobilenetv3
 
 from augment import Key, parse_augmenters, transform_points
+from models import Prediction
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.data.loader import epoch_order, make_batch, prefetch
@@ -426,12 +427,12 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_photos_names(contest, t
     """Under fp16 too, where gradients may overflow and a loss may not; and where trimming leaves the photo out."""
     training = start(recipe_of(contest, tmp_path, "-e", "30", "--without-top-perc-train", "10"))
     training.scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16")
-    forward = training.network.forward
+    predict = training.network.predict
 
     def fail_on_the_second(images):
-        return forward(images) + torch.tensor([0, math.nan, *[0] * (len(images) - 2)])[:, None, None]
+        return Prediction(predict(images).points + torch.tensor([0, math.nan, *[0] * (len(images) - 2)])[:, None, None])
 
-    training.network.forward = fail_on_the_second
+    training.network.predict = fail_on_the_second
     first = epoch_order(training.data.train, seed=0, epoch=0, batch_size=16)[0]
     name = training.data.pack.names[first[1]]
     with pytest.raises(UserError, match=rf"at step 1 \(photos {name}\).*--learning-rate"):

@@ -10,7 +10,7 @@ from pipeline.stopping import Stopped, terminated_as_interrupted
 def main():
     try:
         with terminated_as_interrupted(), recorded_console() as console:
-            from pipeline.recipe import parse_command
+            from pipeline.command import parse_command
 
             command = parse_command(sys.argv[1:])
 

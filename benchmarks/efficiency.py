@@ -17,10 +17,11 @@ import torch
 
 from augment import parse_augmenters
 from benchmarks.results import write_result
+from pipeline.command import parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.data.loader import epoch_order, training_batches
 from pipeline.networks import make_network
-from pipeline.recipe import Recipe, parse_command
+from pipeline.recipe import Recipe
 from pipeline.runtime import Runtime
 from pipeline.training.callbacks import Bar, TensorBoard
 from pipeline.training.losses import sample_losses

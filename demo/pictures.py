@@ -13,7 +13,7 @@ from pipeline.data.drawing import POINTS, draw_points, grid, resized, scaled, wr
 from pipeline.data.loader import parse_chain
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder
-from pipeline.recipe import read_recipe
+from pipeline.recipe_file import read_recipe
 from pipeline.runs import find_run
 from tools.augment_sheet import EVERYTHING, augmenters_sheet, draws_sheet, some_photos
 

@@ -4,26 +4,20 @@ The file is flat; the sections here only group what belongs together. Nothing he
 appears at once.
 """
 
-import argparse
 import dataclasses
-import difflib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 import yaml
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Gt, Interval
 from pydantic import AfterValidator, TypeAdapter, ValidationError
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
+from tyro.conf import arg
 
-from pipeline.cli import check_arguments, check_text
 from pipeline.errors import UserError
-from pipeline.files import read_bytes
-from pipeline.old_names import rename_fields, rename_flags
-from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
 
 AUGMENT: list[dict[str, Any]] = [
     {
@@ -65,9 +59,6 @@ NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
 Whole = Annotated[int, Interval(ge=0, le=2**63 - 1)]  # what torch takes for a seed
 Count = Annotated[int, Interval(ge=1, le=10**9)]
-
-
-MAX_DEPTH, MAX_VALUES = 30, 100_000  # of a recipe file
 
 
 @dataclass(frozen=True)
@@ -204,20 +195,6 @@ class Recipe:
     prediction: PredictionOptions = field(default_factory=PredictionOptions)
 
 
-@dataclass(frozen=True)
-class Command:
-    """What `hack_train.py` is told."""
-
-    config: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")] = ()
-    """A recipe file, such as those in configs/. Give it again for a further file, which overrides those before; flags
-    override all."""
-    resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run or these folds, from the last checkpoint; --epochs or --minutes may be raised."""
-    folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
-    """Train so many runs, each of which holds out another part; predict.py merges them."""
-    recipe: Recipe = field(default_factory=Recipe)
-
-
 SECTION_OF = {
     option.name: section.name
     for section in dataclasses.fields(Recipe)
@@ -226,140 +203,6 @@ SECTION_OF = {
 CHANGEABLE_ON_RESUME = {
     "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "skip_bad_photos", "views"
 }  # fmt: skip
-
-
-def parse_command(arguments: list[str]) -> Command:
-    """Flags over recipe files, the later over the earlier, or over the recipe of the run that goes on.
-
-    Says what overrides what. Raises UserError for a value that is not allowed, or that contradicts the run that the
-    network comes from; exits with status 2 for a flag that is none.
-    """
-    arguments = rename_flags(arguments)
-    check_arguments(arguments)
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path, action="append", default=[])
-    early.add_argument("--resume", type=Path)
-    early.add_argument("--init", type=Path)
-    files, _ = early.parse_known_args(arguments)
-    if files.config and files.resume:
-        raise UserError("--config and --resume exclude each other: a run goes on with its own recipe")
-    given: dict[str, Given] = {}
-    for path in [files.resume / "recipe.yaml"] if files.resume else files.config:
-        given = override(given, _fields_of(path))
-    values = {name: field.value for name, field in given.items()}
-    init = files.init or values.get("init")
-    handed_on = read_handed_on(Path(init)) if init and not files.resume else None
-    if handed_on:
-        values = {"data": handed_on.data, **values, **handed_on.network}
-    base = _checked(values, _flag)
-    try:
-        command = tyro.cli(
-            Command,
-            args=arguments,
-            default=Command(recipe=base),
-            description="Trains a landmark regressor on a folder of photos and a table of points.",
-            config=(OmitArgPrefixes, FlagCreatePairsOff),
-        )
-    except RecursionError as error:  # json's parser calls itself for each bracket
-        raise UserError("--augment or --views is nested too deeply to be a list of augmenters") from error
-    recipe = _checked(flatten(command.recipe), _flag)
-    flags = {name: Given(value, _flag(name)) for name, value in changes(recipe, base).items()}
-    if handed_on:
-        handed_on.check(given | flags)
-        own = handed_on.network
-        if not command.folds and not {"data", "split", "train_share"} & (given | flags).keys():
-            own = own | {"split": handed_on.split}
-        recipe = _checked(flatten(recipe) | own, _flag)
-    command = dataclasses.replace(command, recipe=recipe)
-    _check_together(command, flags)
-    override(given, flags)
-    return command
-
-
-def _check_together(command, flags):
-    """Raises UserError for flags that exclude each other."""
-    recipe = command.recipe
-    if command.folds is not None and command.folds < 2:
-        raise UserError(f"--folds {command.folds}: at least 2 are needed")
-    if command.folds and (command.resume or recipe.photos.split):
-        raise UserError("--folds makes splits of its own, and goes on by --resume alone; leave out the other flag")
-    if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
-        raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
-    if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:
-        raise UserError(f"--init and --weights {recipe.network.weights} both say where to start; leave out one of them")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def read_recipe(path: Path) -> Recipe:
-    """A recipe from a YAML file of `field: value` lines; what it does not name has its default."""
-    return _checked(_content(path), lambda name: f"{path}: {name}")
-
-
-def read_handed_on(run: Path) -> HandedOn:
-    """What a run hands on to one that starts from its weights."""
-    fields = flatten(read_recipe(run / "recipe.yaml"))
-    stated = {name: fields[name] for name in OF_NETWORK}
-    about = run / "data.json"
-    roi = stated["roi"]
-    if about.exists():  # folds have none; they are refused with their names where weights are looked for
-        try:
-            found = TypeAdapter(dict[str, Any]).validate_json(about.read_bytes())
-            found = found.get("roi", found.get("window", WHOLE))
-            roi = TypeAdapter(PartOfSquare).validate_python(found)
-        except ValueError as error:
-            raise UserError(f"--init {run}: {about} is damaged; take another run") from error
-    network = {**stated, "roi": "whole" if roi == WHOLE else roi}
-    split = run / "validation.txt"
-    return HandedOn(run, fields["data"], split if split.exists() else None, stated, network)
-
-
-def _fields_of(path):
-    """The fields that a file names, as `Given`."""
-    values = flatten(read_recipe(path))
-    return {name: Given(values[name], str(path)) for name in _content(path)}
-
-
-def _content(path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_bytes(path).decode()) or {}
-        _check_plain(content)
-        content = rename_fields(content) if isinstance(content, dict) else content
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; save it as that") from error
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise UserError(f"{path} is not YAML that a recipe takes: {reason}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: lines of `field: value` are expected")
-    for name in content:
-        if name not in SECTION_OF:
-            near = difflib.get_close_matches(str(name), SECTION_OF, n=1)
-            raise UserError(
-                f"{path}: {name!r} is no field of a recipe" + (f"; did you mean {near[0]}?" if near else "")
-            )
-    return content
-
-
-def _check_plain(content):
-    """Raises ValueError for what is no plain data: dates, sets, and lists that hold themselves or grow by aliases."""
-    pending = [(content, 0)]
-    num_values = 0
-    while pending:
-        value, depth = pending.pop()
-        num_values += 1
-        if depth > MAX_DEPTH or num_values > MAX_VALUES:
-            raise ValueError("it is nested too deeply, or refers to itself")
-        if isinstance(value, dict):
-            pending += [(child, depth + 1) for pair in value.items() for child in pair]
-        elif isinstance(value, list):
-            pending += [(child, depth + 1) for child in value]
-        elif isinstance(value, str):
-            check_text(value)
-        elif not isinstance(value, int | float | bool | None):
-            raise ValueError(f"{value!r} is no text, number, list or mapping; quote it if it is text")
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
@@ -382,7 +225,12 @@ def changes(recipe: Recipe, base: Recipe | None = None) -> dict[str, Any]:
     return {name: value for name, value in flatten(recipe).items() if value != before[name]}
 
 
-def _checked(flat, say):
+def build_recipe(flat: dict[str, Any], *, name_of: Callable[[str], str]) -> Recipe:
+    """The recipe of a flat mapping; what it does not name has its default.
+
+    Raises UserError for a value that is not allowed, which calls the field what `name_of` calls it: a flag, or a key of
+    a file.
+    """
     sections: dict[str, dict] = {section.name: {} for section in dataclasses.fields(Recipe)}
     for name, value in flat.items():
         sections[SECTION_OF[name]][name] = value
@@ -391,4 +239,4 @@ def _checked(flat, say):
     except ValidationError as error:
         first, *others = error.errors()
         reasons = [first["msg"], *(other["msg"] for other in others if other["loc"][:2] == first["loc"][:2])]
-        raise UserError(f"{say(str(first['loc'][1]))} {first['input']!r}: {'; or: '.join(reasons)}") from error
+        raise UserError(f"{name_of(str(first['loc'][1]))} {first['input']!r}: {'; or: '.join(reasons)}") from error

@@ -35,7 +35,8 @@ from pipeline.files import digest, parse_json, read_bytes, unsealed, write_text
 from pipeline.flip_indices import check_permutation
 from pipeline.metrics import Scores
 from pipeline.precedence import WHOLE
-from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, read_recipe, to_yaml
+from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, to_yaml
+from pipeline.recipe_file import read_recipe
 
 KEPT_AS_FILES = {"split", "flip_indices"}  # what they led to lies in the run, with a digest; they may be moved
 

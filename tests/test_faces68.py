@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from augment import parse_augmenters
+from pipeline.command import parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.networks import make_network
-from pipeline.recipe import parse_command
 from pipeline.runtime import Runtime
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.new_run import create_run

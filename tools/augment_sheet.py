@@ -48,7 +48,8 @@ from pipeline.data.drawing import (
 from pipeline.data.loader import parse_chain
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder
-from pipeline.recipe import Recipe, read_recipe
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import read_recipe
 
 NUM_PHOTOS = 6
 NUM_DRAWS = 7

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score
@@ -18,7 +19,7 @@ from pipeline.inference.predict import predict_points
 from pipeline.inference.tta import parse_views
 from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
-from pipeline.recipe import Command, Recipe, to_yaml
+from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime, print_busy
 from pipeline.stopping import Stopped

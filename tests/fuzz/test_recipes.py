@@ -13,12 +13,14 @@ import torch
 import yaml
 
 from models import build_network
+from pipeline.command import parse_command
 from pipeline.data.loader import parse_chain
 from pipeline.data.split import split_by_file
 from pipeline.flip_indices import read_permutation
 from pipeline.inference.tta import parse_views, read_views
 from pipeline.networks import make_network, read_start
-from pipeline.recipe import NetworkOptions, flatten, parse_command, read_recipe, to_yaml
+from pipeline.recipe import NetworkOptions, flatten, to_yaml
+from pipeline.recipe_file import read_recipe
 from tests.fuzz.campaign import NUM_CASES, campaign, check_line, one_of, tried
 from tests.fuzz.conftest import PARTNERS, TINY
 from tests.fuzz.damage import no_file, remove, same, spoil_file, spoil_value

@@ -12,13 +12,14 @@ import torch
 
 from models import build_network
 from pipeline.checkpoint import load_checkpoint
+from pipeline.command import read_handed_on
 from pipeline.data.dataset import load_training_data
 from pipeline.inference.ensemble import load_members, weigh_runs
 from pipeline.inference.member import load_member, weigh_views
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.record import keep_earlier, write_record
 from pipeline.networks import load_run_network, make_network
-from pipeline.recipe import CHANGEABLE_ON_RESUME, flatten, read_handed_on
+from pipeline.recipe import CHANGEABLE_ON_RESUME, flatten
 from pipeline.runs import KEPT_AS_FILES, Run, fold_runs
 from pipeline.runtime import Runtime
 from pipeline.training.folds import create_folds

@@ -9,10 +9,11 @@ import torch
 
 from models import build_network
 from pipeline.checkpoint import save_checkpoint
+from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
-from pipeline.recipe import NetworkOptions, parse_command
+from pipeline.recipe import NetworkOptions
 from pipeline.runs import AboutData, Run
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))

@@ -2,9 +2,10 @@
 
 import pytest
 
+from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.old_names import rename_fields, rename_flags
-from pipeline.recipe import parse_command, read_recipe
+from pipeline.recipe_file import read_recipe
 
 OLD = "fit: pad\nwindow: [0.1, 0.1, 0.8]\npermutation: none\naverage: 0.9\n"
 NEW = "resize: letterbox\nroi: [0.1, 0.1, 0.8]\nflip_indices: none\nema_decay: 0.9\n"

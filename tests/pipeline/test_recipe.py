@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from augment import parse_augmenters
+from pipeline.command import parse_command
 from pipeline.errors import UserError
-from pipeline.recipe import SECTION_OF, Recipe, changes, flatten, parse_command, read_recipe, to_yaml
+from pipeline.recipe import SECTION_OF, Recipe, changes, flatten, to_yaml
+from pipeline.recipe_file import read_recipe
 
 ROOT = Path(__file__).parents[2]
 

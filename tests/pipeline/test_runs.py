@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.checkpoint import save_checkpoint
+from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.files import sealed
-from pipeline.recipe import parse_command
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.training.new_run import folder_name
 from tests.scripts import call

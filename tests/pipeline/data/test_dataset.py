@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
+from pipeline.command import parse_command
 from pipeline.data.dataset import leaks, load_training_data
 from pipeline.data.split import split_into_folds
 from pipeline.errors import UserError
-from pipeline.recipe import parse_command
 
 
 @pytest.fixture(scope="module")

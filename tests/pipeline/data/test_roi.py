@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augment import RegionOfInterest, transform_points
+from pipeline.command import parse_command
 from pipeline.data.contest import LANDMARKS, read_landmarks
 from pipeline.data.dataset import load_test_data, load_training_data, mean_shape_score
 from pipeline.data.pack import open_pack
@@ -18,7 +19,7 @@ from pipeline.data.roi import find_roi, points_in_square, roi_of
 from pipeline.errors import Faults
 from pipeline.networks import make_network
 from pipeline.precedence import WHOLE
-from pipeline.recipe import NetworkOptions, parse_command
+from pipeline.recipe import NetworkOptions
 from pipeline.training.new_run import create_run
 
 SHARE = st.floats(0.2, 0.8)

@@ -19,7 +19,8 @@ from pipeline.inference import ensemble
 from pipeline.inference.member import Member
 from pipeline.inference.submission import read_submission
 from pipeline.precedence import WHOLE
-from pipeline.recipe import VIEWS, read_recipe
+from pipeline.recipe import VIEWS
+from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
 from tests.partners import PARTNERS
 from tests.scripts import SMALL, call, train

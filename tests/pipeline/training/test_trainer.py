@@ -18,12 +18,13 @@ from torchvision.models import mobilenetv3
 from augment import Key, parse_augmenters, transform_points
 from models import Prediction
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.command import parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.data.loader import epoch_order, make_batch, prefetch
 from pipeline.errors import UserError
 from pipeline.metrics import score
 from pipeline.networks import make_network
-from pipeline.recipe import Recipe, parse_command
+from pipeline.recipe import Recipe
 from pipeline.runtime import Runtime
 from pipeline.stopping import SIGNALS, Stopped
 from pipeline.training import callbacks

@@ -1,0 +1,119 @@
+"""The command of a training: flags over recipe files, or over the recipe of a run.
+
+Nothing here imports torch, so that `--help` appears at once.
+"""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from annotated_types import Ge
+from pydantic import TypeAdapter
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
+
+from pipeline.cli import check_arguments
+from pipeline.errors import UserError
+from pipeline.old_names import rename_flags
+from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
+from pipeline.recipe import CHANGEABLE_ON_RESUME, PartOfSquare, Recipe, build_recipe, changes, flatten
+from pipeline.recipe_file import read_given, read_recipe
+
+
+@dataclass(frozen=True)
+class Command:
+    """What `hack_train.py` is told."""
+
+    config: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")] = ()
+    """A recipe file, such as those in configs/. Give it again for a further file, which overrides those before; flags
+    override all."""
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Go on with this run or these folds, from the last checkpoint; --epochs or --minutes may be raised."""
+    folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
+    """Train so many runs, each of which holds out another part; predict.py merges them."""
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+def parse_command(arguments: list[str]) -> Command:
+    """Flags over recipe files, the later over the earlier, or over the recipe of the run that goes on.
+
+    Says what overrides what. Raises UserError for a value that is not allowed, or that contradicts the run that the
+    network comes from; exits with status 2 for a flag that is none.
+    """
+    arguments = rename_flags(arguments)
+    check_arguments(arguments)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path, action="append", default=[])
+    early.add_argument("--resume", type=Path)
+    early.add_argument("--init", type=Path)
+    files, _ = early.parse_known_args(arguments)
+    if files.config and files.resume:
+        raise UserError("--config and --resume exclude each other: a run goes on with its own recipe")
+    given: dict[str, Given] = {}
+    for path in [files.resume / "recipe.yaml"] if files.resume else files.config:
+        given = override(given, read_given(path))
+    values = {name: field.value for name, field in given.items()}
+    init = files.init or values.get("init")
+    handed_on = read_handed_on(Path(init)) if init and not files.resume else None
+    if handed_on:
+        values = {"data": handed_on.data, **values, **handed_on.network}
+    base = build_recipe(values, name_of=_flag)
+    try:
+        command = tyro.cli(
+            Command,
+            args=arguments,
+            default=Command(recipe=base),
+            description="Trains a landmark regressor on a folder of photos and a table of points.",
+            config=(OmitArgPrefixes, FlagCreatePairsOff),
+        )
+    except RecursionError as error:  # json's parser calls itself for each bracket
+        raise UserError("--augment or --views is nested too deeply to be a list of augmenters") from error
+    recipe = build_recipe(flatten(command.recipe), name_of=_flag)
+    flags = {name: Given(value, _flag(name)) for name, value in changes(recipe, base).items()}
+    if handed_on:
+        handed_on.check(given | flags)
+        own = handed_on.network
+        if not command.folds and not {"data", "split", "train_share"} & (given | flags).keys():
+            own = own | {"split": handed_on.split}
+        recipe = build_recipe(flatten(recipe) | own, name_of=_flag)
+    command = dataclasses.replace(command, recipe=recipe)
+    _check_together(command, flags)
+    override(given, flags)
+    return command
+
+
+def _check_together(command, flags):
+    """Raises UserError for flags that exclude each other."""
+    recipe = command.recipe
+    if command.folds is not None and command.folds < 2:
+        raise UserError(f"--folds {command.folds}: at least 2 are needed")
+    if command.folds and (command.resume or recipe.photos.split):
+        raise UserError("--folds makes splits of its own, and goes on by --resume alone; leave out the other flag")
+    if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
+        raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
+    if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:
+        raise UserError(f"--init and --weights {recipe.network.weights} both say where to start; leave out one of them")
+
+
+def read_handed_on(run: Path) -> HandedOn:
+    """What a run hands on to one that starts from its weights."""
+    fields = flatten(read_recipe(run / "recipe.yaml"))
+    stated = {name: fields[name] for name in OF_NETWORK}
+    about = run / "data.json"
+    roi = stated["roi"]
+    if about.exists():  # folds have none; they are refused with their names where weights are looked for
+        try:
+            found = TypeAdapter(dict[str, Any]).validate_json(about.read_bytes())
+            found = found.get("roi", found.get("window", WHOLE))
+            roi = TypeAdapter(PartOfSquare).validate_python(found)
+        except ValueError as error:
+            raise UserError(f"--init {run}: {about} is damaged; take another run") from error
+    network = {**stated, "roi": "whole" if roi == WHOLE else roi}
+    split = run / "validation.txt"
+    return HandedOn(run, fields["data"], split if split.exists() else None, stated, network)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

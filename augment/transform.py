@@ -13,7 +13,7 @@ import torch
 
 from augment.effects import Blur, Colour, Effect, Jpeg, LowResolution, Noise, Tone
 from augment.foreign import Foreign
-from augment.geometry import IDENTITY, mirror, transform_points
+from augment.geometry import IDENTITY, mirror, resize, transform_points
 from augment.overlay import Overlay
 from augment.warp import each_image, grid_sample, on_device, output_to_source, warp_image
 
@@ -92,6 +92,12 @@ class Transform:
         return Transform(
             following.geometry @ self.geometry, self.source, following.size, _joined(seen, following.effects)
         )
+
+    def resized(self, size: tuple[int, int]) -> "Transform":
+        """The view with its images stretched to (height, width)."""
+        if size == self.size:
+            return self
+        return self.then(Transform.of(np.repeat(resize(self.size, size), len(self), axis=0), self.size, size))
 
     def inverse(self) -> "Transform":
         """The view that brings points home, and images as far as their content is still there.

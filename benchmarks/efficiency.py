@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,10 +60,10 @@ def main():
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     data = load_training_data(recipe)
     data = replace(data, train=data.train[: STEPS * recipe.optimiser.batch_size])
-    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=0)
+    network = make_network(recipe, None, mean_shape=data.mean_shape)
     trainer = Trainer(network, recipe, data, runtime)
     chain = parse_augmenters(recipe.augmentation.augment)
-    place = {"seed": 0, "epoch": 0}
+    place: dict[str, Any] = {"seed": 0, "epoch": 0}
     order = epoch_order(data.train, **place, batch_size=recipe.optimiser.batch_size)
     batch = next(iter(training_batches(data.pack, order[:1], chain, data.permutation, **place, device=runtime.device)))
 

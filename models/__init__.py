@@ -1,6 +1,8 @@
 """Networks that take a batch of photos and give points: any torchvision classifier with a landmark head."""
 
-from models.landmarks import Distributions, LandmarkNet, Prediction, build_network, check_name, network_names
+from models.backbones import check_name, network_names
+from models.landmarks import LandmarkNet, build_network
+from models.prediction import Distributions, Prediction
 from models.weights import Loaded, expected_colours, load_state, read_imagenet_weights, read_weights
 
 __all__ = [

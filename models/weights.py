@@ -15,7 +15,8 @@ import torch
 import torchvision
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from models.landmarks import LandmarkNet, check_name, colour, last_layer
+from models.backbones import check_name
+from models.landmarks import LandmarkNet, colour
 
 State = dict[str, torch.Tensor]
 
@@ -95,8 +96,8 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
     """
     state = _with_positions(state, network.backbone)
     own = network.state_dict()
-    name, layer = last_layer(network.backbone)
-    head = {f"backbone.{name}.{part}" for part in layer.state_dict()}
+    head = network.names_of_head()
+    not_backbone = head | network.left_out | {name for name in state if name.startswith("decoder.")}
     backbone = {name for name in own if name.startswith("backbone.")} - head
     of_run = "mean_shape" in state
     misfits = {name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape}
@@ -108,14 +109,14 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
     except RuntimeError as error:
         raise ValueError(f"these weights are of another --model: {str(error).splitlines()[-1].strip()}") from error
     missing = {name for name in result.missing_keys if name in backbone and not name.endswith(".slope")}
-    left_over = {*result.unexpected_keys, *misfits} - head - {"mean_shape"}
-    in_file = len(state.keys() - head)
+    left_over = {*result.unexpected_keys, *misfits} - not_backbone - {"mean_shape"}
+    in_file = len(state.keys() - not_backbone)
     if len(missing) > (1 - ENOUGH) * len(backbone) or len(left_over) > (1 - ENOUGH) * in_file:
         raise ValueError(
             f"{len(backbone) - len(missing)} of the {len(backbone)} tensors of this network's backbone are in these "
             f"weights, and {len(left_over)} of theirs are in no layer of it; are they of another --model?"
         )
-    num_loaded = sum(name.startswith("backbone.") for name in fitting) - len(result.unexpected_keys)
+    num_loaded = sum(name in own and name.startswith(("backbone.", "decoder.")) for name in fitting)
     return Loaded(num_loaded, head <= fitting.keys(), sorted(missing), sorted(left_over))
 
 

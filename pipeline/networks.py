@@ -9,7 +9,7 @@ from models import LandmarkNet, Loaded, build_network, check_name, load_state, r
 from pipeline.checkpoint import check_tensor, fitting, load_checkpoint, load_network
 from pipeline.errors import UserError
 from pipeline.files import check_regular
-from pipeline.recipe import NetworkOptions
+from pipeline.recipe import NetworkOptions, Recipe
 from pipeline.runs import Run, find_run
 
 NUM_LISTED = 6
@@ -59,7 +59,7 @@ def load_run_network(run: Run, checkpoint: str) -> LandmarkNet:
         mean_shape = state["mean_shape"]
         num_points = run.about_data().num_points or len(mean_shape)
         check_tensor(mean_shape, torch.zeros(num_points, 2), "mean_shape")
-        network = build_network(recipe.network.model, mean_shape, recipe.photos.size)
+        network = _build(recipe, mean_shape)
         load_network(network, state)
     return network.eval()
 
@@ -107,15 +107,24 @@ def _finite(state, path):
 
 
 def make_network(
-    options: NetworkOptions, start: dict[str, torch.Tensor] | None, *, mean_shape: np.ndarray, size: int, seed: int
+    recipe: Recipe,
+    start: dict[str, torch.Tensor] | None,
+    *,
+    mean_shape: np.ndarray,
+    components: np.ndarray | None = None,
 ) -> LandmarkNet:
-    """The network with its start loaded, after a look at whether it takes images of this size.
+    """The network with its start loaded, after a look at whether it takes images of these sizes.
 
-    Weights of a run bring their mean shape along, unless it was of images of another size or another ROI.
+    Weights of a run bring their mean shape along, unless it was of images of another size or another ROI. components:
+    (Q, K, 2) of the training shapes, in pixels, for a head that starts from them.
     """
-    torch.manual_seed(seed)
-    network = build_network(options.model, mean_shape, size)
-    _check_size(network, options.model, size)
+    options, size = recipe.network, recipe.photos.size
+    torch.manual_seed(recipe.run.seed)
+    network = _build(recipe, mean_shape)
+    for shown in sorted({size, *(smaller for _, smaller in recipe.photos.progressive)}):
+        _check_size(network, options.model, shown)
+    if components is not None:
+        network.start_from(components)
     if start is not None:
         own = network.mean_shape.clone()
         try:
@@ -132,14 +141,19 @@ def make_network(
     return network
 
 
+def _build(recipe, mean_shape):
+    return build_network(recipe.network.model, mean_shape, recipe.photos.size, head=recipe.network.head)
+
+
 def _check_size(network, model, size):
     network.eval()
     try:
         with torch.no_grad():
             network(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise UserError(
-            f"--model {model} does not take images of --size {size}: {str(error).splitlines()[0]}"
+            f"--model {model} does not take images of {size} pixels (--size, --progressive): {reason}"
         ) from error
     network.train()
 

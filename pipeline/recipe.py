@@ -42,6 +42,7 @@ _PLACED: list[list[dict[str, Any]]] = [
 ]
 VIEWS = [*_PLACED, *([_MIRROR, *view] for view in _PLACED)]
 
+ImageSize = Annotated[int, Interval(ge=32, le=4096)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Side = Annotated[float, Interval(ge=0.1, le=1)]
 
@@ -53,7 +54,14 @@ def _in_square(roi):
     return roi
 
 
+def _at_most_whole(stages):
+    if sum(share for share, _ in stages) > 1.001:
+        raise ValueError("the shares of the training add up to more than 1")
+    return stages
+
+
 PartOfSquare = Annotated[tuple[Share, Share, Side], AfterValidator(_in_square)]
+ProgressiveSizes = Annotated[tuple[tuple[Share, ImageSize], ...], AfterValidator(_at_most_whole)]
 Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
 NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
@@ -85,8 +93,11 @@ class RunOptions:
 class PhotoOptions:
     """How photos become images, and which of them are held out"""
 
-    size: Annotated[int, Interval(ge=32, le=4096)] = 128
+    size: ImageSize = 128
     """Side of the square image that the network sees, in pixels."""
+    progressive: Annotated[ProgressiveSizes, arg(constructor=json.loads, metavar="JSON")] = ()
+    """Smaller images for the first part of the training (progressive resizing), which cost a fraction of the time:
+    a list of [share of the training, size]; what the shares leave is trained at --size."""
     resize: Literal["letterbox", "crop"] = "letterbox"
     """How a photo becomes a square: letterbox pads the short side with black, crop cuts the long one."""
     roi: Literal["auto", "whole"] | PartOfSquare = "auto"
@@ -107,6 +118,9 @@ class NetworkOptions:
 
     model: str = "resnet50"
     """A torchvision classification backbone: resnet18, inception_v3, densenet121, resnext50_32x4d, convnext_tiny …"""
+    head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "linear"
+    """What makes points of the backbone's features: linear on pooled features, flat (linear on the whole map),
+    low_rank (in a space of shapes), integral (soft-argmax, from the mean shape) or simcc (classes of coordinates)."""
     weights: str = "imagenet"
     """The start of the backbone: imagenet, none, or a FILE (a torchvision state dict or a run's best.pt)."""
     init: Annotated[Path | None, arg(metavar="RUN")] = None

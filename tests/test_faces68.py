@@ -25,7 +25,7 @@ def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     assert abs(len(data.validation) / 3545 - 0.05) < 0.005
     few = replace(data, train=np.sort(np.random.default_rng(0).permutation(data.train)[:1280]))
     floor = mean_shape_score(few)
-    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=48, seed=0)
+    network = make_network(recipe, None, mean_shape=data.mean_shape)
     trainer = Trainer(network, recipe, few, Runtime(torch.device("cpu"), "fp32"))
     run = create_run(recipe, few, floor=floor)
     trainer.callbacks = default_callbacks(run)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from augment import RegionOfInterest
+from augment import RegionOfInterest, transform_points
 from pipeline.data import contest
 from pipeline.data.pack import Pack, open_pack
 from pipeline.data.roi import Shares, find_roi, shares_of
+from pipeline.data.shape_model import fit_shapes
 from pipeline.data.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
 from pipeline.data.symmetry import NoSymmetry, find_permutation
 from pipeline.errors import Faults, UserError
@@ -19,6 +20,8 @@ from pipeline.metrics import Scores, mean_shape, score, to_photo_coordinates
 from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
+NUM_SHAPES = 5000  # of which components are found
+SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radians
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,22 @@ def mean_shape_score(data: TrainingData) -> Scores:
     """What the mean shape scores on the validation photos: the floor, a network that does not look."""
     photo_to_image, truth = data.pack.photo_to_image[data.validation], data.pack.values[data.validation]
     return score(to_photo_coordinates(photo_to_image, data.mean_shape), truth, data.groups[data.validation])
+
+
+def shape_components(data: TrainingData) -> np.ndarray:
+    """(Q, K, 2) the ways in which the training shapes differ, in pixels of the ROI, the largest first, each as long as
+    its standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them."""
+    samples = data.train[:: max(1, len(data.train) // NUM_SHAPES)]
+    points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
+    known = ~np.isnan(points).any(axis=2)
+    enough = known.sum(axis=1) >= 2
+    model = fit_shapes(np.nan_to_num(points[enough]), known[enough])
+    centred = data.mean_shape - data.mean_shape.mean(axis=0)
+    radius = np.sqrt((centred**2).sum(axis=1).mean())
+    across = np.stack((-centred[:, 1], centred[:, 0]), axis=1)
+    shifts = radius * SHIFT * np.broadcast_to(np.eye(2)[:, None], (2, len(centred), 2))
+    rest = radius * model.loadings.transpose(2, 0, 1)
+    return np.concatenate((shifts, TURN * np.stack((centred, across)), rest))
 
 
 def _permutation(wanted, pack, train):

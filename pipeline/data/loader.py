@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from augment import Chain, Key, Transform, parse_augmenters, transform_points
+from augment import Chain, Key, RegionOfInterest, Transform, parse_augmenters, transform_points
 from augment.geometry import scale_of
 from augment.warp import on_device
 from pipeline.data.pack import Pack
@@ -29,7 +29,8 @@ Made = TypeVar("Made")
 class Batch:
     """B augmented photos.
 
-    images: (B, 3, S, S) uint8. points: (B, K, 2) float32 in pixels of the images, NaN where missing.
+    images: (B, 3, S, S) uint8, or smaller ones of the same. points: (B, K, 2) float32 in pixels of the images of S
+    pixels, NaN where missing.
     inside: (B, K) bool, which of the points lie in the frame.
     scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the ROI.
     samples: (B,) places in the pack.
@@ -63,14 +64,20 @@ def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) 
 
 
 def make_batch(
-    pack: Pack, samples: np.ndarray, view: Transform, permutation: np.ndarray | None, device: torch.device
+    pack: Pack,
+    samples: np.ndarray,
+    view: Transform,
+    permutation: np.ndarray | None,
+    device: torch.device,
+    *,
+    image_size: int | None = None,
 ) -> Batch:
-    """The photos of `samples` and their points through `view`."""
+    """The photos of `samples` and their points through `view`, whose images may be brought to another size."""
     photo_to_image = pack.photo_to_image[samples]
     points = view.move(transform_points(photo_to_image, pack.values[samples]), permutation)
     scale = 1 / (scale_of(view.geometry, view.source) * scale_of(photo_to_image))
     return Batch(
-        pack.roi.then(view).warp(to_device(pack.squares[samples], device)),
+        show(pack.roi, view, image_size).warp(to_device(pack.squares[samples], device)),
         on_device(points, device, np.float32),
         on_device(view.inside(points), device),
         on_device(scale, device, np.float32),
@@ -87,15 +94,28 @@ def training_batches(
     seed: int,
     epoch: int,
     device: torch.device,
+    size_of_batch: Callable[[int], int] | None = None,
 ) -> Iterator[Batch]:
+    """The batches with what the chain draws. size_of_batch: the size of the images of each, if not that of the ROI."""
     size = pack.roi.size
 
-    def make(samples):
+    def make(numbered):
+        number, samples = numbered
         view = chain.draw(Key(seed, epoch, samples), (size, size))
         view = view.unmirrored() if permutation is None else view
-        return make_batch(pack, samples, view, permutation, device)
+        image_size = size_of_batch(number) if size_of_batch else None
+        return make_batch(pack, samples, view, permutation, device, image_size=image_size)
 
-    return prefetch(make, batches)
+    return prefetch(make, enumerate(batches))
+
+
+def show(roi: RegionOfInterest, view: Transform, image_size: int | None) -> Transform:
+    """What a view of the ROI is of the square, with images of `image_size` pixels each way where that is given.
+
+    Points stay in pixels of the view: a smaller image shows the same, at a fraction of the cost.
+    """
+    shown = roi.then(view)
+    return shown.resized((image_size, image_size)) if image_size else shown
 
 
 def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from augment import Transform, transform_points
 from models import LandmarkNet
 from pipeline.blocks import blocks
-from pipeline.data.loader import prefetch, to_device
+from pipeline.data.loader import prefetch, show, to_device
 from pipeline.data.pack import Pack, Squares
 from pipeline.inference.tta import FixedView
 from pipeline.metrics import check_finite, to_photo_coordinates
@@ -25,11 +25,12 @@ def predict_points(
     *,
     runtime: Runtime,
     batch_size: int = 128,
+    image_size: int | None = None,
     description: str | None = None,
 ) -> np.ndarray:
     """(N, K, 2) float32 points of the photos at `samples` as they are, in pixels of the photos.
 
-    The network is in eval mode.
+    The network is in eval mode. image_size: of the images that it is shown, where it is not the ROI's.
     """
     points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
     identity = [FixedView.identity()]
@@ -41,6 +42,7 @@ def predict_points(
         None,
         runtime=runtime,
         batch_size=batch_size,
+        image_size=image_size,
         description=description,
     ):
         points[block] = found[0]
@@ -57,6 +59,7 @@ def predict_views(
     *,
     runtime: Runtime,
     batch_size: int = 128,
+    image_size: int | None = None,
     description: str | None = None,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """For each block of `samples`, which is a slice of them: what each view finds.
@@ -75,7 +78,7 @@ def predict_views(
         block, fixed = job
         images = to_device(pack.squares[samples[block]], runtime.device)
         view = fixed.of(len(images), pack.roi.size)
-        return view, pack.roi.then(view).warp(images)
+        return view, show(pack.roi, view, image_size).warp(images)
 
     warped = prefetch(make, ((block, view) for block in batches for view in views))
     with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:

@@ -30,14 +30,15 @@ def default_callbacks(run: Run) -> list[Callback]:
 
 
 class BestWeights(Callback):
-    """Keeps the averaged weights of the epoch with the lowest validation MSE."""
+    """Keeps the averaged weights of the epoch with the lowest validation MSE, of those that saw the largest images."""
 
     def __init__(self, run: Run):
         self.run = run
 
     def after_epoch(self, trainer: Trainer, result: EpochResult):
         state, mse = trainer.state, result.validation.mse
-        if mse < state.best_mse:
+        sizes = [row.get("image_size", 0) for row in state.history]  # earlier versions had one size
+        if mse < state.best_mse or sizes[-1] > max(sizes[:-1], default=0):
             state.best_mse = mse
             best = {"network": trainer.average.network.state_dict(), "epoch": result.row["epoch"], "mse": mse}
             save_checkpoint(self.run.best, best)

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
-from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score
+from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.loader import parse_chain
 from pipeline.data.roi import describe_roi
 from pipeline.files import check_folder, check_usable, write_text
@@ -26,6 +26,7 @@ from pipeline.stopping import Stopped
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
 from pipeline.training.new_run import create_run
+from pipeline.training.state import TrainerState
 from pipeline.training.trainer import Trainer
 
 NOT_LEARNED = 0.7  # of the mean shape's error
@@ -55,9 +56,8 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     if start is not None:
         held_out = data.pack.names[data.validation].tolist()
         check_unseen(recipe.network, data.pack.fingerprint, held_out=held_out, everything=False)
-    network = make_network(
-        recipe.network, start, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
-    )
+    components = shape_components(data) if recipe.network.head == "low_rank" else None
+    network = make_network(recipe, start, mean_shape=data.mean_shape, components=components)
     trainer = Trainer(network, recipe, data, runtime)
     floor = mean_shape_score(data)
     if earlier:
@@ -83,7 +83,7 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
         except Stopped:
             print(f"stopped      to resume: {resume}", flush=True)
             raise
-    print_result(run, trainer.state.history, floor)
+    print_result(run, trainer.state, floor)
 
 
 def check_run_folder(recipe: Recipe, earlier: Run | None):
@@ -113,12 +113,12 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     print(f"             watch it: tensorboard --logdir {recipe.run.runs}", flush=True)
 
 
-def print_result(run: Run, history: list[dict[str, float]], floor: Scores):
+def print_result(run: Run, state: TrainerState, floor: Scores):
     """The best epoch, and where everything lies."""
-    if not history:
+    if not state.history:
         print("\nno step fits into the time that is left; raise --minutes")
         return
-    best = min(history, key=lambda row: row["validation_mse"])
+    best = next(row for row in reversed(state.history) if row["validation_mse"] == state.best_mse)
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:

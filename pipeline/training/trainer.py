@@ -33,7 +33,7 @@ from pipeline.training.state import TrainerState, load_optimiser, numbers_like, 
 
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
-MAX_TRAIN_SAMPLE = 1000
+MAX_TRAIN_SAMPLE = 400
 NUM_NAMED = 3  # photos, in an error
 PLACES = {"name", "roi", "split", "flip_indices", "weights", "init"}
 
@@ -131,7 +131,17 @@ class Trainer:
         where = {"seed": recipe.run.seed, "epoch": state.epoch}
         order = epoch_order(data.train, **where, batch_size=recipe.optimiser.batch_size)[state.batch :]
         self._epoch_begun = self.clock(), state.seen
-        for batch in training_batches(data.pack, order, chain, data.permutation, **where, device=self.runtime.device):
+        begun = state.step
+        batches = training_batches(
+            data.pack,
+            order,
+            chain,
+            data.permutation,
+            **where,
+            device=self.runtime.device,
+            size_of_batch=lambda number: self.image_size(begun + number),
+        )
+        for batch in batches:
             if recipe.optimiser.minutes and self.progress >= 1:
                 break
             self.step(batch)
@@ -214,6 +224,7 @@ class Trainer:
             "step": state.step,
             "minutes": round(self.clock(), 3),
             "images_per_second": round(speed, 1),
+            "image_size": self.image_size(state.step - 1),
             "learning_rate": self.rate,
             "train_loss": state.smoothed_loss,
             "train_mse": train.mse,
@@ -228,7 +239,12 @@ class Trainer:
     def predict(self, samples: np.ndarray, description: str | None = None) -> np.ndarray:
         """(N, K, 2) points of the photos at `samples`, by the averaged network, in pixels of the photos."""
         return predict_points(
-            self.average.network, self.data.pack, samples, runtime=self.runtime, description=description
+            self.average.network,
+            self.data.pack,
+            samples,
+            runtime=self.runtime,
+            image_size=self.image_size(self.state.step - 1),
+            description=description,
         )
 
     def _save_and_stop(self):
@@ -246,6 +262,15 @@ class Trainer:
         if options.minutes:
             return min(1.0, minutes / options.minutes)
         return step / (options.epochs * self.steps_per_epoch)
+
+    def image_size(self, step: int) -> int:
+        """The side of the images of a step, of those that are trained on and of those that are validated."""
+        progress, end = self.progress_at(step=step, minutes=self.state.minutes), 0.0
+        for share, size in self.recipe.photos.progressive:
+            end += share
+            if progress < end:
+                return size
+        return self.recipe.photos.size
 
     @property
     def num_flushed(self) -> int:

@@ -19,7 +19,7 @@ from pipeline.data.split import split_by_file
 from pipeline.flip_indices import read_permutation
 from pipeline.inference.tta import parse_views, read_views
 from pipeline.networks import make_network, read_start
-from pipeline.recipe import NetworkOptions, flatten, to_yaml
+from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, flatten, to_yaml
 from pipeline.recipe_file import read_recipe
 from tests.fuzz.campaign import NUM_CASES, campaign, check_line, one_of, tried
 from tests.fuzz.conftest import PARTNERS, TINY
@@ -228,7 +228,8 @@ def test_weights_of_a_file_are_taken_or_refused(tmp_path):
 
     def start(options):
         with redirect_stdout(io.StringIO()):
-            network = make_network(options, read_start(options), mean_shape=np.zeros((5, 2)), size=32, seed=0)
+            recipe = Recipe(photos=PhotoOptions(size=32), network=options)
+            network = make_network(recipe, read_start(options), mean_shape=np.zeros((5, 2)))
         assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
 
     campaign("--weights FILE", check)

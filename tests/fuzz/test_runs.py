@@ -166,7 +166,7 @@ def other_networks():
 def test_a_training_goes_on_from_where_it_was_or_not_at_all(damaged):
     recipe = damaged.run.recipe()
     data = load_training_data(replace(recipe, photos=damaged.run.photo_options()))
-    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=32, seed=0)
+    network = make_network(recipe, None, mean_shape=data.mean_shape)
     training = Trainer(network, recipe, data, Runtime(CPU, "fp32"))
     training.load(damaged.whole / "last.pt")
     content = training.state_dict()

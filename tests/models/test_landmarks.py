@@ -6,7 +6,7 @@ import torch
 import torchvision
 
 from models import build_network, network_names
-from models.landmarks import BehindHead, ConvolutionalHead, LandmarkHead
+from models.linear import BehindHead, ConvolutionalHead, LandmarkHead
 from tests.models.without_values import without_values
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
@@ -36,7 +36,7 @@ def test_an_untrained_network_gives_nearly_the_mean_shape_and_its_head_moves_poi
         network.head.weight.zero_()
         network.head.bias.copy_(moves.flatten())
         moved = network.eval()(images) - network.mean_shape
-    torch.testing.assert_close(moved, (network.unit * moves).expand(2, 7, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(moved, (network.decoder.unit * moves).expand(2, 7, 2), atol=1e-4, rtol=1e-4)
 
 
 def test_every_backbone_has_a_head_of_ours_and_is_computed_as_one_of_those_above():

@@ -84,7 +84,7 @@ def test_a_network_computes_what_torchvision_computes_with_the_same_weights(mode
         if model == "squeezenet1_1":
             theirs.classifier[2] = torch.nn.Identity()
         expected = theirs(normalised)
-        found = network(images).flatten(1) / network.unit
+        found = network(images).flatten(1) / network.decoder.unit
     assert (found - expected).abs().max() < 1e-3 * expected.std()
 
 

@@ -73,7 +73,7 @@ def training_and_state(trained):
     recipe = run.recipe()
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, schedule="plateau"))
     data = load_training_data(replace(recipe, photos=run.photo_options()))
-    network = make_network(recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=0)
+    network = make_network(recipe, None, mean_shape=data.mean_shape)
     training = Trainer(network, recipe, data, Runtime(torch.device("cpu"), "fp32"))
     state = load_checkpoint(run.last) | {"of": training.identity, "schedule": training.schedule.state_dict()}
     training.load_state_dict(state)

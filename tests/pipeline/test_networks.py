@@ -13,7 +13,7 @@ from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
-from pipeline.recipe import NetworkOptions
+from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
 from pipeline.runs import AboutData, Run
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
@@ -38,14 +38,13 @@ def run(tmp_path) -> Run:
 def start(shape=SHAPE, **options):
     """A network as the script makes it."""
     chosen = NetworkOptions(**options)
-    return make_network(chosen, read_start(chosen), mean_shape=shape, size=64, seed=5)
+    recipe = Recipe(run=RunOptions(seed=5), photos=PhotoOptions(size=64), network=chosen)
+    return make_network(recipe, read_start(chosen), mean_shape=shape)
 
 
 def test_a_network_that_comes_from_a_run_gives_its_points_with_nothing_but_its_folder_given(run):
     recipe = parse_command(["--init", str(run.folder), "--learning-rate", "1e-4"]).recipe
-    network = make_network(
-        recipe.network, read_start(recipe.network), mean_shape=SHAPE, size=recipe.photos.size, seed=5
-    ).eval()
+    network = make_network(recipe, read_start(recipe.network), mean_shape=SHAPE).eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(network(images), load_run_network(run, "best")(images))

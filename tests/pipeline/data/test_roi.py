@@ -19,7 +19,7 @@ from pipeline.data.roi import find_roi, points_in_square, roi_of
 from pipeline.errors import Faults
 from pipeline.networks import make_network
 from pipeline.precedence import WHOLE
-from pipeline.recipe import NetworkOptions
+from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
 from pipeline.training.new_run import create_run
 
 SHARE = st.floats(0.2, 0.8)
@@ -167,9 +167,10 @@ def test_a_broken_photo_does_not_hide_the_roi(contest, tmp_path):
 def test_weights_bring_their_mean_shape_along_only_where_it_is_of_such_images(size, scale, kept):
     options = NetworkOptions(model="squeezenet1_1", weights="none")
     shape = np.random.default_rng(0).uniform(0.2, 0.8, (9, 2))
-    earlier = make_network(options, None, mean_shape=64 * shape + 0.1, size=64, seed=0)
+    earlier = make_network(Recipe(photos=PhotoOptions(size=64), network=options), None, mean_shape=64 * shape + 0.1)
     mean_shape = size * (0.5 + scale * (shape - 0.5))
-    network = make_network(options, earlier.state_dict(), mean_shape=mean_shape, size=size, seed=1)
+    recipe = Recipe(run=RunOptions(seed=1), photos=PhotoOptions(size=size), network=options)
+    network = make_network(recipe, earlier.state_dict(), mean_shape=mean_shape)
     expected = earlier.mean_shape.numpy() if kept else mean_shape
     np.testing.assert_allclose(network.mean_shape, expected, rtol=1e-6)
     assert (network.head.weight == earlier.head.weight).all()

@@ -107,9 +107,7 @@ def whole_run(recipe) -> Trainer:
 
 def start(recipe) -> Trainer:
     data = data_of(recipe)
-    network = make_network(
-        recipe.network, None, mean_shape=data.mean_shape, size=recipe.photos.size, seed=recipe.run.seed
-    )
+    network = make_network(recipe, None, mean_shape=data.mean_shape)
     training = Trainer(network, recipe, data, Runtime(torch.device("cpu"), "fp32"))
     training.run = create_run(recipe, data, floor=mean_shape_score(data))
     training.callbacks = default_callbacks(training.run)

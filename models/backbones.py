@@ -1,0 +1,132 @@
+"""Backbones: any of torchvision's classification networks, as one that gives a vector or as one that gives maps."""
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+LIST_OF_MODELS = "https://docs.pytorch.org/vision/stable/models.html#classification"
+
+# What some builders need besides the number of outputs: no auxiliary classifiers, or the size of the image.
+BUILDER_ARGUMENTS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "inception_v3": lambda size: {"aux_logits": False, "init_weights": True},
+    "googlenet": lambda size: {"aux_logits": False, "init_weights": True},
+    "maxvit_t": lambda size: {"input_size": (size, size)},
+    **{
+        name: lambda size: {"image_size": size} for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
+    },
+}
+FIXED_SIZE = ("vit", "maxvit", "swin")  # families that are probed with images of the size that they are built for
+PROBE_SIZE = 128
+FINEST, COARSEST = 4, 64  # strides of the maps that a head may use
+
+
+def network_names() -> list[str]:
+    """The classification backbones that torchvision has."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def check_name(model: str):
+    """Raises ValueError, with the names that are nearest, for one that torchvision does not have."""
+    if model not in network_names():
+        near = difflib.get_close_matches(model.lower(), network_names())
+        hint = f"did you mean {' or '.join(near)}?" if near else f"they are listed at {LIST_OF_MODELS}"
+        raise ValueError(f"{model!r} is none of torchvision's classification models; {hint}")
+
+
+def build_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
+    """An untrained classifier of images of `size` pixels. Raises ValueError for a name that torchvision has not."""
+    check_name(model)
+    arguments = BUILDER_ARGUMENTS.get(model, lambda size: {})(size)
+    return torchvision.models.get_model(model, num_classes=num_outputs, **arguments)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A map of a backbone: one cell for every `stride` pixels of the image, `channels` values in each."""
+
+    stride: int
+    channels: int
+
+
+def build_pyramid(model: str, *, size: int) -> tuple[nn.Module, list[Level], set[str]]:
+    """An untrained backbone up to its last map, which gives a mapping of maps; these from finest to coarsest; and the
+    names of the tensors that the classifier has besides.
+
+    Its parameters have the names that they have in the classifier, so that weights of the one fit the other.
+    """
+    classifier = build_classifier(model, num_outputs=1, size=size)
+    probe = torch.zeros(1, 3, *[size if model.startswith(FIXED_SIZE) else PROBE_SIZE] * 2)
+    found = _find_levels(classifier, probe)
+    backbone = create_feature_extractor(classifier, [name for _, name in found]).eval()
+    with torch.no_grad():
+        maps = as_maps(backbone(probe))
+    levels = [Level(stride, level.shape[1]) for (stride, _), level in zip(found, maps, strict=True)]
+    return backbone.train(), levels, classifier.state_dict().keys() - backbone.state_dict().keys()
+
+
+def as_maps(outputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """(B, C, h, w) of each of a backbone's outputs, which may have channels last or be the tokens of a transformer."""
+    return [_as_map(output) for output in outputs.values()]
+
+
+def _find_levels(classifier, probe):
+    """The strides of a classifier's maps, each with the name of the outermost module that gives a map of it, of several
+    the last."""
+    found: dict[int, str] = {}
+
+    def note(name):
+        def hook(module, inputs, output):
+            if isinstance(module, nn.AdaptiveAvgPool2d) or not isinstance(output, torch.Tensor):
+                return
+            side = _side_of_map(output)
+            stride = 2 ** round(math.log2(probe.shape[-1] / side)) if side > 1 else 0
+            if FINEST <= stride <= COARSEST and name.count(".") <= found.get(stride, name).count("."):
+                found[stride] = name
+
+        return hook
+
+    modules = dict(classifier.named_modules())
+    names = list(modules)[1 : list(modules).index(last_layer(classifier)[0])]
+    above = last_layer(classifier)[0]
+    handles = [modules[name].register_forward_hook(note(name)) for name in names if not above.startswith(f"{name}.")]
+    classifier.eval()
+    with torch.no_grad():
+        classifier(probe)
+    for handle in handles:
+        handle.remove()
+    return sorted(found.items())
+
+
+def last_layer(classifier: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """The layer that gives the classes, with its name: a linear one, or a 1 x 1 convolution (SqueezeNet)."""
+    return [(name, layer) for name, layer in classifier.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+
+
+def _side_of_map(output):
+    """The side of a square map, whether its channels come first or last, or of a transformer's tokens; 0 of others."""
+    if output.ndim == 4 and len(output) == 1:
+        _, first, height, width = output.shape
+        if height == width:
+            return height
+        return height if first == height else 0  # channels last, as in Swin
+    if output.ndim == 3 and len(output) == 1:
+        side = int((output.shape[1] - 1) ** 0.5)
+        return side if side * side + 1 == output.shape[1] else 0
+    return 0
+
+
+def _as_map(output):
+    """(B, C, h, w) of a map with its channels first or last, or of tokens of which the first is the class."""
+    if output.ndim == 3:
+        side = int((output.shape[1] - 1) ** 0.5)
+        return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    if output.shape[2] != output.shape[3]:
+        return output.permute(0, 3, 1, 2)
+    return output

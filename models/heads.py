@@ -1,0 +1,208 @@
+"""Heads that stand on the maps of a backbone. `HEADS` lists them.
+
+Each says what an untrained network predicts (the mean shape, or nearly that), and how it predicts points that lie
+outside the image. Coordinates are computed in float32 under autocast too: bf16 would round points to a quarter of a
+pixel. Points are in pixels of images of `size` pixels, whatever the size of the images that are shown, so a network may
+be trained on small images first.
+
+Shapes: B images, K points, C channels, (h, w) of a map, N bins.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from models.backbones import Level, as_maps
+from models.prediction import Distributions, Prediction
+
+WIDTH = 128  # channels of the merged map
+STRIDE = 8  # pixels of the image for each of its cells
+EXTENT = 1.25  # of the image's side that cells and bins cover, so that points may lie outside
+SPREAD = 0.12  # of the image's side: standard deviation of the prior around the mean shape
+NUM_COMPONENTS = 48
+CELLS_PER_BIN = 0.125  # one bin for each pixel
+
+
+class MapHead(nn.Module):
+    """A head on the maps that a backbone gives as a mapping, with the scale of each point where that is wanted."""
+
+    def __init__(self, head: nn.Module, scale: nn.Module | None):
+        super().__init__()
+        self.points, self.scale = head, scale
+
+    def forward(self, output: dict[str, torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
+        maps = as_maps(output)
+        prediction = self.points(maps, mean_shape)
+        return prediction if self.scale is None else prediction._replace(log_scale=self.scale(maps))
+
+
+class Scale(nn.Module):
+    """(B, K) logarithms of how far off each point may be, in pixels, from the pooled features."""
+
+    def __init__(self, levels: list[Level], num_points: int, size: int):
+        super().__init__()
+        self.first = math.log(size / 16)
+        self.linear = start_small(nn.Linear(levels[-1].channels, num_points))
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        return self.first + in_float32(self.linear, pooled(maps[-1]))
+
+
+class Flat(nn.Module):
+    """A linear layer on all values of the coarsest map. Points may lie anywhere.
+
+    Of images of another size the map is resampled to that of images of `size` pixels.
+    """
+
+    def __init__(self, levels: list[Level], num_points: int, size: int):
+        super().__init__()
+        self.unit, self.side = size / 8, math.ceil(size / levels[-1].stride)
+        self.linear = start_small(nn.Linear(levels[-1].channels * self.side**2, 2 * num_points))
+
+    def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
+        resampled = functional.adaptive_avg_pool2d(maps[-1].float(), self.side)
+        offsets = in_float32(self.linear, resampled.flatten(1)).view(-1, *mean_shape.shape)
+        return Prediction(mean_shape + self.unit * offsets)
+
+
+class LowRank(nn.Module):
+    """Coordinates in a space of shapes, by a linear layer on pooled features. Points may lie anywhere.
+
+    The space starts from the principal components of the training shapes (`start_from`), and is learned further: a
+    prior on shapes, and for 971 points a twentieth of a linear head's weights.
+    """
+
+    def __init__(self, levels: list[Level], num_points: int, size: int):
+        super().__init__()
+        count = min(NUM_COMPONENTS, 2 * num_points)
+        self.linear = start_small(nn.Linear(levels[-1].channels, count))
+        self.components = nn.Parameter(torch.randn(count, num_points, 2) * size / 64)
+
+    def start_from(self, components: np.ndarray):
+        """Takes (Q, K, 2) components of shapes, in pixels, in place of the first of its own."""
+        with torch.no_grad():
+            taken = torch.as_tensor(components, dtype=torch.float32)[: len(self.components)]
+            self.components[: len(taken)] = taken
+
+    def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
+        factors = in_float32(self.linear, pooled(maps[-1]))
+        return Prediction(mean_shape + torch.tensordot(factors, self.components, dims=1))
+
+
+class Integral(nn.Module):
+    """The expectation of each point under a distribution over the cells of a map (integral regression, soft-argmax).
+
+    The maps are merged top-down at `STRIDE`. A prior around the mean shape is added to the logits, with a strength that
+    is learned: an untrained network predicts the mean shape, and points need not be found from nothing. Cells cover
+    `EXTENT` of the image, so that points may lie outside by an eighth of it.
+
+    Source: Sun et al., "Integral human pose regression", ECCV 2018; Nibali et al., "Numerical coordinate regression"
+    (DSNT), 2018. The merging is that of Lin et al., "Feature pyramid networks", CVPR 2017.
+    """
+
+    def __init__(self, levels: list[Level], num_points: int, size: int):
+        super().__init__()
+        self.size = size
+        self.merge = TopDown(levels)
+        self.logits = start_small(nn.Conv2d(WIDTH, num_points, 1))
+        self.strength = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
+        logits = in_float32(self.logits, self.merge(maps))
+        ys, xs = (cells(count, self.size, device=logits.device) for count in logits.shape[2:])
+        x_prior, y_prior = (prior(at, mean_shape[:, axis], self.size) for axis, at in enumerate((xs, ys)))
+        logits = logits + self.strength * (y_prior[:, :, None] + x_prior[:, None, :])
+        shares = logits.flatten(2).softmax(2).view_as(logits)
+        return Prediction(torch.stack((shares.sum(2) @ xs, shares.sum(3) @ ys), dim=2))
+
+
+class SimCC(nn.Module):
+    """A distribution of each point's x over the columns of the image, and of its y over the rows, one bin a pixel.
+
+    The loss "simcc" teaches the distributions themselves; the points are their expectations. Bins cover `EXTENT` of the
+    image, and points beyond them are predicted at the edge. The prior is that of `Integral`. Of images of another size
+    the map is resampled to that of images of `size` pixels.
+
+    Source: Li et al., "SimCC: a simple coordinate classification perspective for human pose estimation", ECCV 2022.
+    """
+
+    def __init__(self, levels: list[Level], num_points: int, size: int):
+        super().__init__()
+        self.size, self.side = size, math.ceil(size / STRIDE)
+        self.num_bins = round(EXTENT * size)
+        self.merge = TopDown(levels)
+        self.maps = nn.Conv2d(WIDTH, num_points, 1)
+        self.x = start_small(nn.Linear(self.side**2, self.num_bins))
+        self.y = start_small(nn.Linear(self.side**2, self.num_bins))
+        self.strength = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
+        merged = functional.interpolate(self.merge(maps).float(), size=(self.side, self.side), mode="bilinear")
+        flat = in_float32(self.maps, merged).flatten(2)
+        bins = cells(self.num_bins, self.size, device=flat.device)
+        x_logits, y_logits = (
+            in_float32(linear, flat) + self.strength * prior(bins, mean_shape[:, axis], self.size)
+            for axis, linear in enumerate((self.x, self.y))
+        )
+        points = torch.stack((x_logits.softmax(2) @ bins, y_logits.softmax(2) @ bins), dim=2)
+        return Prediction(points, distributions=Distributions(x_logits, y_logits, bins, bins))
+
+
+class TopDown(nn.Module):
+    """Maps of several strides merged into one of (B, WIDTH, h, w) at `STRIDE`: each is added to the coarser ones."""
+
+    def __init__(self, levels: list[Level]):
+        super().__init__()
+        self.first = next((i for i, level in enumerate(levels) if level.stride >= STRIDE), len(levels) - 1)
+        used = levels[self.first :]
+        self.enlarge = max(1, used[0].stride // STRIDE)  # of transformers, which have one map
+        self.lateral = nn.ModuleList(nn.Conv2d(level.channels, WIDTH, 1) for level in used)
+        self.smooth = nn.Sequential(
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        *finer, merged = (lateral(level) for lateral, level in zip(self.lateral, maps[self.first :], strict=True))
+        for own in reversed(finer):
+            merged = own + functional.interpolate(merged, size=own.shape[2:])
+        return self.smooth(functional.interpolate(merged, scale_factor=self.enlarge) if self.enlarge > 1 else merged)
+
+
+def cells(count: int, size: int, *, device: torch.device) -> torch.Tensor:
+    """(count,) where the centres of cells lie that cover `EXTENT` of an image, in its pixels."""
+    return ((torch.arange(count, device=device) + 0.5) / count - 0.5) * EXTENT * size + (size - 1) / 2
+
+
+def prior(at: torch.Tensor, means: torch.Tensor, size: int) -> torch.Tensor:
+    """(K, N) logits of a normal distribution around each of (K,) means, at (N,) coordinates."""
+    return -((at - means[:, None]) / (SPREAD * size)).square() / 2
+
+
+def pooled(level: torch.Tensor) -> torch.Tensor:
+    """(B, C) the mean of a map."""
+    return level.float().mean((2, 3))
+
+
+def in_float32(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return layer(features.float())
+
+
+def start_small(layer):
+    """The layer with a tenth of its weights and no bias, so that what follows starts near the mean shape."""
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.zero_()
+    return layer
+
+
+HEADS: dict[str, Callable[[list[Level], int, int], nn.Module]] = {
+    "flat": Flat,
+    "low_rank": LowRank,
+    "integral": Integral,
+    "simcc": SimCC,
+}

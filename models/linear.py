@@ -1,0 +1,77 @@
+"""The linear head: the classifier's own last layer, which gives points in place of classes."""
+
+import math
+
+import torch
+from torch import nn
+
+from models.backbones import last_layer
+from models.prediction import Prediction
+
+
+class Offsets(nn.Module):
+    """Reads the outputs of the last layer as offsets from the mean shape, in units of an eighth of the image.
+
+    So errors are of the order of one at the start. Points may lie anywhere. Outputs beyond two for each point are the
+    logarithms of the points' scales.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.unit = size / 8
+
+    def forward(self, output: torch.Tensor, mean_shape: torch.Tensor) -> Prediction:
+        offsets, log_scale = output.float().split([mean_shape.numel(), output.shape[1] - mean_shape.numel()], dim=1)
+        points = mean_shape + self.unit * offsets.view(-1, *mean_shape.shape)
+        return Prediction(points, log_scale + math.log(self.unit / 2) if log_scale.shape[1] else None)
+
+
+class LandmarkHead(nn.Linear):
+    """A linear layer that computes in float32 under autocast too: bf16 would round points to a quarter of a pixel."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+class ConvolutionalHead(nn.Conv2d):
+    """The same as a 1 x 1 convolution, whose outputs the backbone averages over the image (SqueezeNet)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+class BehindHead(nn.Module):
+    """Takes the place of a ReLU behind the head, which would let points move to the right and down only.
+
+    `slope` is what values below zero are multiplied by: 1, but 0 in runs of earlier versions, which had the ReLU.
+    """
+
+    slope: torch.Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("slope", torch.tensor(1.0))
+
+    def forward(self, output: torch.Tensor) -> torch.Tensor:
+        return torch.where(output > 0, output, self.slope * output)
+
+
+def replace_head(backbone: nn.Module):
+    """Puts a landmark head in place of the last layer, and takes away the ReLU behind it, where there is one."""
+    name, layer = last_layer(backbone)
+    head: LandmarkHead | ConvolutionalHead
+    if isinstance(layer, nn.Linear):
+        head = LandmarkHead(layer.in_features, layer.out_features)
+    else:
+        head = ConvolutionalHead(layer.in_channels, layer.out_channels, kernel_size=1)
+    with torch.no_grad():
+        head.weight.mul_(0.1)
+        assert head.bias is not None
+        head.bias.zero_()
+    backbone.set_submodule(name, head)
+    names = [name for name, _ in backbone.named_modules()]
+    for behind in names[names.index(name) + 1 :]:
+        if isinstance(backbone.get_submodule(behind), nn.ReLU):
+            backbone.set_submodule(behind, BehindHead())

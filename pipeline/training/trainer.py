@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.files import digest
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
-from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
+from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, changes, flatten
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import WeightAverage
@@ -36,6 +36,11 @@ SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
 NUM_NAMED = 3  # photos, in an error
 PLACES = {"name", "roi", "split", "flip_indices", "weights", "init"}
+ALWAYS_IDENTIFY = {  # what recipes had when checkpoints were first bound to one; later fields count where they are set
+    "seed", "size", "resize", "train_share", "model", "freeze_epochs", "precision", "augment", "beta", "loss_unit",
+    "outside_weight", "top_perc_train", "without_top_perc_train", "trim_at_random", "batch_size", "learning_rate",
+    "weight_decay", "schedule", "warmup", "plateau_factor", "plateau_patience", "clip", "ema_decay",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -361,8 +366,10 @@ class Trainer:
 
 def identity_of(recipe: Recipe, data: TrainingData) -> str:
     """What tells a run's checkpoint from those of others: the data, the split, and what no resume may change. Where
-    files of the recipe lie is left out: they may be moved."""
-    fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME | PLACES}
+    files of the recipe lie is left out: they may be moved. So are fields that earlier versions did not have, while they
+    have their defaults, so that checkpoints of these versions can be resumed."""
+    told = ALWAYS_IDENTIFY | changes(recipe).keys()
+    fixed = {name: value for name, value in flatten(recipe).items() if name in told - CHANGEABLE_ON_RESUME - PLACES}
     return digest(json.dumps([fixed, data.pack.fingerprint, data.train.tolist()]).encode())
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from pipeline.training import callbacks
 from pipeline.training import trainer as module
 from pipeline.training.callbacks import WorstPhotos, default_callbacks
 from pipeline.training.new_run import create_run
-from pipeline.training.trainer import Callback, Trainer, sample_like_validation
+from pipeline.training.trainer import Callback, Trainer, identity_of, sample_like_validation
 
 SMALL = [
     "--model",
@@ -295,6 +296,16 @@ def test_checkpoints_of_earlier_versions_load(contest, tmp_path):
     again = start(recipe)
     again.load_state_dict(state)
     assert same(training, again)
+
+
+def test_fields_that_are_added_to_recipes_leave_earlier_runs_theirs():
+    """The digest is that of a version which had 23 of the fields. A field that is set tells runs apart."""
+    data = SimpleNamespace(pack=SimpleNamespace(fingerprint="photos"), train=np.arange(3))
+    earlier = "1a3afadb04b5e9ce7119c023b39dfe091ca46e5b7d1fa5bfb226b02a86c05c35"
+    recipe = Recipe()
+    assert identity_of(recipe, data) == earlier
+    assert identity_of(replace(recipe, loss=replace(recipe.loss, beta=2.0)), data) != earlier
+    assert identity_of(replace(recipe, optimiser=replace(recipe.optimiser, epochs=30)), data) == earlier
 
 
 class Counting(Callback):

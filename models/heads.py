@@ -5,6 +5,8 @@ outside the image. Coordinates are computed in float32 under autocast too: bf16 
 pixel. Points are in pixels of images of `size` pixels, whatever the size of the images that are shown, so a network may
 be trained on small images first.
 
+Expectations are sums of products here, not matrix products, which autocast would compute in bf16.
+
 Shapes: B images, K points, C channels, (h, w) of a map, N bins.
 """
 
@@ -117,7 +119,7 @@ class Integral(nn.Module):
         x_prior, y_prior = (prior(at, mean_shape[:, axis], self.size) for axis, at in enumerate((xs, ys)))
         logits = logits + self.strength * (y_prior[:, :, None] + x_prior[:, None, :])
         shares = logits.flatten(2).softmax(2).view_as(logits)
-        return Prediction(torch.stack((shares.sum(2) @ xs, shares.sum(3) @ ys), dim=2))
+        return Prediction(torch.stack(((shares.sum(2) * xs).sum(2), (shares.sum(3) * ys).sum(2)), dim=2))
 
 
 class SimCC(nn.Module):
@@ -148,7 +150,7 @@ class SimCC(nn.Module):
             in_float32(linear, flat) + self.strength * prior(bins, mean_shape[:, axis], self.size)
             for axis, linear in enumerate((self.x, self.y))
         )
-        points = torch.stack((x_logits.softmax(2) @ bins, y_logits.softmax(2) @ bins), dim=2)
+        points = torch.stack([(logits.softmax(2) * bins).sum(2) for logits in (x_logits, y_logits)], dim=2)
         return Prediction(points, distributions=Distributions(x_logits, y_logits, bins, bins))
 
 

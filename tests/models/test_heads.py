@@ -1,0 +1,168 @@
+"""Heads on maps: the mean shape at the start, any backbone, any size of image, points outside, full precision."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from kornia.geometry.subpix import spatial_expectation2d
+
+from models import build_network, load_state
+from models.backbones import COARSEST, FINEST, build_pyramid
+from models.heads import EXTENT, HEADS, STRIDE, WIDTH, TopDown, cells
+from tests.models.test_landmarks import FAMILIES, SHAPE
+
+SIZE = 64
+
+
+def network_of(head, model="resnet18", size=SIZE, **options):
+    torch.manual_seed(0)
+    return build_network(model, SHAPE * size / 64, size, head=head, **options)
+
+
+def images_of(size, count=2):
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_every_family_has_maps_that_halve_from_one_to_the_next(model):
+    size = max(FAMILIES[model], 64)
+    with torch.no_grad():
+        backbone, levels, _ = build_pyramid(model, size=size)
+        merged = TopDown(levels)
+        assert levels[0].stride >= FINEST and levels[-1].stride <= COARSEST
+        assert [level.stride for level in levels] == sorted({level.stride for level in levels})
+        assert any(level.stride == STRIDE for level in levels) or len(levels) == 1  # one map: of a vision transformer
+        network = build_network(model, SHAPE * size / 64, size, head="integral")  # in train mode: Inception's values
+        points = network(images_of(size))
+    assert merged.smooth[0].out_channels == WIDTH
+    assert points.shape == (2, 7, 2)
+    assert (points - network.mean_shape).square().mean().sqrt() < 0.05 * size
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_an_untrained_head_predicts_nearly_the_mean_shape(head):
+    network = network_of(head).eval()
+    with torch.no_grad():
+        points = network(images_of(SIZE))
+    assert (points - network.mean_shape).square().mean().sqrt() < 0.05 * SIZE
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_learns_points_by_heart(head):
+    """The head alone, from maps."""
+    network = network_of(head)
+    truth = torch.rand(4, 7, 2, generator=torch.Generator().manual_seed(2)) * 40 + 12
+    with torch.no_grad():  # maps of images that have nothing in common
+        maps = {name: torch.randn_like(level) for name, level in network.backbone(torch.rand(4, 3, SIZE, SIZE)).items()}
+    optimiser = torch.optim.Adam(network.decoder.parameters(), 3e-3)
+    for _ in range(200):
+        optimiser.zero_grad()
+        points = network.decoder(maps, network.mean_shape).points
+        (points - truth).abs().mean().backward()
+        optimiser.step()
+    assert (points - truth).abs().mean() < 0.3 * (network.mean_shape - truth).abs().mean()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("shown", [32, 96])
+def test_points_are_in_pixels_of_one_size_whatever_the_size_of_the_image(head, shown):
+    """A head that has learned where points are on images of one size finds them near there on the same of another."""
+    network = network_of(head).eval()
+    images = images_of(SIZE)
+    with torch.no_grad():
+        before = network(images)
+        after = network(torch.nn.functional.interpolate(images.float(), size=(shown, shown), mode="bilinear"))
+    assert (after - before).abs().max() < 0.05 * SIZE
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_points_are_float32_under_autocast_and_near_those_without(head):
+    network = network_of(head).eval()
+    images = images_of(SIZE)
+    with torch.no_grad():
+        expected = network(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(images)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.3
+    assert (found != found.bfloat16()).any()
+
+
+@pytest.mark.parametrize("head", ["linear", *HEADS])
+def test_a_network_with_scales_says_one_for_each_point(head):
+    network = network_of(head, with_scale=True).eval()
+    assert network.predict(images_of(SIZE)).log_scale.shape == (2, 7)
+    torch.testing.assert_close(
+        network.predict(images_of(SIZE)).log_scale.exp(), torch.full((2, 7), SIZE / 16), rtol=0.3, atol=0
+    )
+    assert network_of(head).predict(images_of(SIZE)).log_scale is None
+
+
+def test_the_integral_is_the_expectation_that_kornia_computes():
+    network = network_of("integral").eval()
+    head = network.decoder.points
+    with torch.no_grad():
+        head.strength.zero_()
+        head.logits.weight.mul_(50)
+        found = network(images_of(SIZE))
+        caught = []
+        head.logits.register_forward_hook(lambda module, inputs, output: caught.append(output))
+        network(images_of(SIZE))
+        shares = caught[0].flatten(2).softmax(2).view_as(caught[0])
+        normalised = spatial_expectation2d(shares, normalized_coordinates=False)
+    count = shares.shape[-1]
+    expected = (normalised + 0.5) / count * EXTENT * SIZE - (EXTENT - 1) / 2 * SIZE - 0.5
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_cells_cover_the_image_and_an_eighth_more_on_each_side():
+    centres = cells(20, SIZE, device=torch.device("cpu"))
+    width = EXTENT * SIZE / 20
+    assert centres[0] - width / 2 == pytest.approx(-0.5 - SIZE / 8)
+    assert centres[-1] + width / 2 == pytest.approx(SIZE - 0.5 + SIZE / 8)
+
+
+def test_the_distributions_of_simcc_have_the_points_as_their_means():
+    found = network_of("simcc").eval().predict(images_of(SIZE))
+    x_logits, y_logits, x_bins, y_bins = found.distributions
+    assert x_logits.shape == y_logits.shape == (2, 7, round(EXTENT * SIZE))
+    means = torch.stack((x_logits.softmax(2) @ x_bins, y_logits.softmax(2) @ y_bins), dim=2)
+    torch.testing.assert_close(means, found.points)
+
+
+def test_a_low_rank_head_predicts_in_the_space_that_it_was_started_from():
+    components = np.random.default_rng(0).normal(size=(3, 7, 2))
+    network = network_of("low_rank").eval()
+    network.start_from(components)
+    head = network.decoder.points
+    with torch.no_grad():
+        head.linear.weight[3:] = 0
+        head.linear.weight[:3].mul_(100)
+        offsets = (network(images_of(SIZE)) - network.mean_shape).flatten(1).numpy()
+    basis = components.reshape(3, -1)
+    projected = offsets @ np.linalg.pinv(basis) @ basis
+    np.testing.assert_allclose(projected, offsets, atol=1e-3)
+    assert np.abs(offsets).max() > 0.1
+
+
+@pytest.mark.parametrize("model", ["resnet18", "vgg11", "squeezenet1_1", "densenet121", "swin_t"])
+def test_a_backbone_of_maps_starts_from_torchvisions_weights_and_leaves_out_the_classifier_alone(model):
+    size = FAMILIES[model]
+    source = torchvision.models.get_model(model).state_dict()
+    network = network_of("integral", model=model, size=size)
+    loaded = load_state(network, {f"backbone.{name}": tensor for name, tensor in source.items()})
+    assert not loaded.missing and not loaded.left_over and not loaded.head
+    assert loaded.num_loaded == len(network.backbone.state_dict())
+    assert all(torch.equal(tensor, source[name]) for name, tensor in network.backbone.state_dict().items())
+
+
+def test_the_maps_are_those_that_torchvision_computes():
+    network = network_of("integral").eval()
+    source = torchvision.models.resnet18().eval()
+    source.load_state_dict(network.backbone.state_dict(), strict=False)
+    images = torch.rand(1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        first = source.layer1(source.maxpool(source.relu(source.bn1(source.conv1(images)))))
+        expected = [first, source.layer2(first)]
+        for found, own in zip(network.backbone(images).values(), expected, strict=False):
+            torch.testing.assert_close(found, own)

@@ -12,7 +12,6 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from augment import parse_augmenters
 from benchmarks.results import write_result
 from pipeline.command import parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
-from pipeline.data.loader import epoch_order, training_batches
+from pipeline.data.loader import training_batches
 from pipeline.networks import make_network
 from pipeline.recipe import Recipe
 from pipeline.runtime import Runtime
@@ -63,9 +62,9 @@ def main():
     network = make_network(recipe, None, mean_shape=data.mean_shape)
     trainer = Trainer(network, recipe, data, runtime)
     chain = parse_augmenters(recipe.augmentation.augment)
-    place: dict[str, Any] = {"seed": 0, "epoch": 0}
-    order = epoch_order(data.train, **place, batch_size=recipe.optimiser.batch_size)
-    batch = next(iter(training_batches(data.pack, order[:1], chain, data.permutation, **place, device=runtime.device)))
+    order = trainer.epoch_order(0)
+    batches = training_batches(data.pack, trainer.source, order[:1], chain, data.permutation, seed=0, epoch=0)
+    batch = next(iter(batches))
 
     def wait():
         if runtime.device.type == "cuda":

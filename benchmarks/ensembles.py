@@ -84,7 +84,7 @@ def without_end(change: float) -> float:
 
 def on_held_out(folds: list[Path]) -> dict[str, dict]:
     """What the views brought on the photos that each fold held out: mean of the folds, and each fold's change."""
-    found = [json.loads((fold / "views.json").read_text())["what it brought"] for fold in folds]
+    found = [json.loads((fold / "views.json").read_text())["scores"] for fold in folds]
     errors = np.array([[row["mse"] for row in rows] for rows in found])
     means, changes = errors.mean(axis=0), errors / errors[:, :1] - 1
     return {

@@ -36,6 +36,12 @@ class Faults:
         self.lines.append(line)
         self._kinds.setdefault(VARYING.sub("#", kind or line), []).append((line, place))
 
+    def extend(self, others: "Faults"):
+        """Adds faults that were collected elsewhere."""
+        self.lines += others.lines
+        for kind, faults in others._kinds.items():
+            self._kinds.setdefault(kind, []).extend(faults)
+
     def refuse(self):
         """Raises UserError with the count and a line for each kind of fault, if there are any."""
         if self.lines:

@@ -1,4 +1,4 @@
-"""What a run computes with: which processor, and how precisely."""
+"""What a run computes with: which processor, how precisely, and as which of several processes."""
 
 import os
 from dataclasses import dataclass
@@ -8,27 +8,49 @@ import psutil
 import torch
 
 from pipeline.errors import UserError
+from pipeline.progress import print_line
 
 MAX_BUSY = 0.5  # cores
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, and the precision of convolutions and matrix products on it: bf16, fp16 or fp32."""
+    """The device, and the precision of convolutions and matrix products on it: bf16, fp16 or fp32.
+
+    rank: number of this process among the `num_ranks` that train one network together. Rank 0 is the main one, and
+    prints.
+    """
 
     device: torch.device
     precision: str
+    rank: int = 0
+    num_ranks: int = 1
 
     @classmethod
     def choose(cls, *, gpu: bool, precision: str = "auto") -> "Runtime":
-        """Raises UserError where a GPU is asked for and none is usable."""
+        """The GPU if it is asked for, else the CPU; says so when a GPU stands idle.
+
+        Raises UserError where a GPU is asked for and none is usable.
+        """
         device = choose_device(gpu=gpu)
-        return cls(device, choose_precision(precision, device))
+        runtime = cls(device, choose_precision(precision, device))
+        if not gpu and torch.cuda.is_available():
+            runtime.print(f"on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
+        return runtime
 
     def autocast(self) -> torch.autocast:
         """The context in which a network computes in this precision."""
         types = {"bf16": torch.bfloat16, "fp16": torch.float16}
         return torch.autocast(self.device.type, dtype=types.get(self.precision), enabled=self.precision in types)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def print(self, line: str):
+        """Prints a line at once, above any bar, on the main rank only."""
+        if self.is_main:
+            print_line(line)
 
     def __str__(self) -> str:
         if self.device.type == "cuda":
@@ -37,37 +59,35 @@ class Runtime:
 
 
 def choose_device(*, gpu: bool) -> torch.device:
-    """The GPU if it is asked for, else the CPU; says so when a GPU stands idle.
+    """The GPU if it is asked for, else the CPU.
 
     OpenCV is left one thread: its others take the cores from torch, and an image is too small to share.
     Raises UserError, with what was found, when a GPU is asked for and none is usable.
     """
     cv2.setNumThreads(1)
-    if torch.cuda.is_available():
-        if gpu:
-            return torch.device("cuda")
-        print(f"on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
-    elif gpu:
+    if not gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         found = f"torch {torch.__version__} for CUDA {torch.version.cuda} finds {torch.cuda.device_count()} GPUs"
         if torch.version.cuda is None and torch.version.hip is None:
             found = f"torch {torch.__version__} is built without CUDA"
         raise UserError(
             f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
         )
-    return torch.device("cpu")
+    return torch.device("cuda")
 
 
-def print_busy(device: torch.device):
+def print_busy(runtime: Runtime):
     """Says it when other programs compute on the cores that are about to be used.
 
     Two programs that both compute with all cores wait for each other at every step, and each can be ten times slower.
     """
-    if device.type != "cpu" or torch.get_num_threads() == 1:
+    if runtime.device.type != "cpu" or torch.get_num_threads() == 1:
         return
     busy = psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
     if busy > MAX_BUSY:
-        print(f"busy         other programs keep {busy:.1f} cores busy, which can slow this one many times;")
-        print("             to share the cores: OMP_NUM_THREADS=1 python hack_train.py …", flush=True)
+        runtime.print(f"busy         other programs keep {busy:.1f} cores busy, which can slow this one many times;")
+        runtime.print("             to share the cores: OMP_NUM_THREADS=1 python hack_train.py …")
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

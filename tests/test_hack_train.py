@@ -5,19 +5,22 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 import hack_train
 from pipeline.console import recorded_console
 from pipeline.metrics import Scores
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
+from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped
 from pipeline.training import session
 
 
 def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     """As when --minutes were used up before the first one: it was a traceback."""
-    session.print_result(Run(tmp_path), [], Scores(1, 1, 1, 1))
+    runtime = Runtime(torch.device("cpu"), "fp32")
+    session.print_result(Run(tmp_path), [], floor=Scores(1, 1, 1, 1), runtime=runtime)
     assert "raise --minutes" in capsys.readouterr().out
 
 

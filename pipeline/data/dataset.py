@@ -1,6 +1,7 @@
 """What a training run needs of the data, found before it starts: packs, split, permutation, mean shape."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,14 +89,10 @@ def _open_contest(recipe):
     """The train table's path, the ROI, the packs of train and of the test, None without one, and the numbers of the
     groups of `groups.csv`, None without it.
     """
-    root, options = contest.find_contest(recipe.run.data), recipe.photos
+    root = contest.find_contest(recipe.run.data)
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
     faults = Faults()
-    if options.roi == "auto":
-        roi = find_roi(table, resize=options.resize, cache=recipe.run.cache)
-    else:
-        roi = shares_of(options.roi)
-    pack = _open(recipe, table, contest.read_landmarks, faults, roi)
+    roi, pack = _open_train(recipe, table, faults)
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():
@@ -105,6 +102,38 @@ def _open_contest(recipe):
     faults.refuse()
     assert pack is not None
     return table, roi, pack, test, given
+
+
+def _open_train(recipe, table, faults):
+    """The ROI and the pack of the photos of train, for which the table is read at most once."""
+    landmarks, options = ReadOnce(contest.read_landmarks), recipe.photos
+    if options.roi == "auto":
+        roi = find_roi(table, landmarks.look, resize=options.resize, cache=recipe.run.cache)
+    else:
+        roi = shares_of(options.roi)
+    return roi, _open(recipe, table, landmarks.take, faults, roi)
+
+
+class ReadOnce:
+    """A large table that two need, one after the other: the first looks at it, the last takes it, so that it is let go
+    of when the last one does. Either reads it if the other has not, and either is told of its faults.
+    """
+
+    def __init__(self, read_table: Callable[[Path, Faults], contest.Table]):
+        self._read_table = read_table
+        self._known: tuple[contest.Table, Faults] | None = None
+
+    def look(self, path: Path, faults: Faults) -> contest.Table:
+        if not self._known:
+            own = Faults()
+            self._known = self._read_table(path, own), own
+        table, found = self._known
+        faults.extend(found)
+        return table
+
+    def take(self, path: Path, faults: Faults) -> contest.Table:
+        table, self._known = self.look(path, faults), None
+        return table
 
 
 def leaks(data: TrainingData) -> list[str]:

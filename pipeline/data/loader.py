@@ -1,7 +1,7 @@
 """Batches for training: photos of the pack, a view drawn for each, one warp, and the points where they went.
 
-The order of an epoch and the draws are functions of (seed, epoch), so that a run can go on anywhere. The next
-batch is made in the background while the network computes.
+The order of an epoch and the draws are functions of (seed, epoch), so that a run can be resumed anywhere. The next
+batch is prefetched while the network computes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +16,7 @@ from augment import Chain, Key, RegionOfInterest, Transform, parse_augmenters, t
 from augment.geometry import scale_of
 from augment.warp import on_device
 from pipeline.data.pack import Pack
+from pipeline.data.source import Source
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 
@@ -33,7 +34,7 @@ class Batch:
     pixels, NaN where missing.
     inside: (B, K) bool, which of the points lie in the frame.
     scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the ROI.
-    samples: (B,) places in the pack.
+    samples: (B,) indices in the pack.
     """
 
     images: torch.Tensor
@@ -56,28 +57,43 @@ def parse_chain(recipe: Recipe) -> Chain:
     return chain
 
 
-def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
-    """The samples of an epoch in random order, cut into full batches; what is left over has its turn another time."""
+def epoch_order(
+    samples: np.ndarray, *, seed: int, epoch: int, batch_size: int, rank: int = 0, num_ranks: int = 1
+) -> list[np.ndarray]:
+    """This rank's part of the samples of an epoch in random order, cut into full batches; what is left over has its
+    turn another time.
+
+    A step's batches of all ranks, one after the other, are the batch of one process whose batch size is `num_ranks`
+    times as large, so that each rank takes as many steps.
+    """
+    assert 0 <= rank < num_ranks <= len(samples)
     order = np.random.default_rng((seed, epoch)).permutation(samples)
-    num_batches = max(1, len(order) // batch_size)
-    return [order[i * batch_size : (i + 1) * batch_size] for i in range(num_batches)]
+    together = num_ranks * batch_size
+    num_batches = max(1, len(order) // together)
+    batches = (order[i * together : (i + 1) * together] for i in range(num_batches))
+    return [np.array_split(batch, num_ranks)[rank] for batch in batches]
 
 
 def make_batch(
     pack: Pack,
+    source: Source,
     samples: np.ndarray,
     view: Transform,
     permutation: np.ndarray | None,
-    device: torch.device,
     *,
     image_size: int | None = None,
 ) -> Batch:
-    """The photos of `samples` and their points through `view`, whose images may be brought to another size."""
+    """The photos of `samples` and their points through `view`, on the source's device.
+
+    image_size: what the view's images are brought to, where that is another size.
+    """
     photo_to_image = pack.photo_to_image[samples]
     points = view.move(transform_points(photo_to_image, pack.values[samples]), permutation)
     scale = 1 / (scale_of(view.geometry, view.source) * scale_of(photo_to_image))
+    squares = source.take(samples)
+    device = squares.device
     return Batch(
-        show(pack.roi, view, image_size).warp(to_device(pack.squares[samples], device)),
+        show(pack.roi, view, image_size).warp(squares),
         on_device(points, device, np.float32),
         on_device(view.inside(points), device),
         on_device(scale, device, np.float32),
@@ -87,16 +103,19 @@ def make_batch(
 
 def training_batches(
     pack: Pack,
+    source: Source,
     batches: list[np.ndarray],
     chain: Chain,
     permutation: np.ndarray | None,
     *,
     seed: int,
     epoch: int,
-    device: torch.device,
     size_of_batch: Callable[[int], int] | None = None,
 ) -> Iterator[Batch]:
-    """The batches with what the chain draws. size_of_batch: the size of the images of each, if not that of the ROI."""
+    """The batches of samples that `epoch_order` gives, each through the view that is drawn for it.
+
+    size_of_batch: the size of the images of each batch, where it is not that of the ROI.
+    """
     size = pack.roi.size
 
     def make(numbered):
@@ -104,7 +123,7 @@ def training_batches(
         view = chain.draw(Key(seed, epoch, samples), (size, size))
         view = view.unmirrored() if permutation is None else view
         image_size = size_of_batch(number) if size_of_batch else None
-        return make_batch(pack, samples, view, permutation, device, image_size=image_size)
+        return make_batch(pack, source, samples, view, permutation, image_size=image_size)
 
     return prefetch(make, enumerate(batches))
 
@@ -116,11 +135,6 @@ def show(roi: RegionOfInterest, view: Transform, image_size: int | None) -> Tran
     """
     shown = roi.then(view)
     return shown.resized((image_size, image_size)) if image_size else shown
-
-
-def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """(B, S, S, 3) uint8 pixels as a (B, 3, S, S) channels-last tensor on `device`, without waiting for the copy."""
-    return on_device(pixels, device).permute(0, 3, 1, 2)
 
 
 def prefetch(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:

@@ -7,6 +7,7 @@ square's side.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from pipeline.data.cache import claimed, content_key
-from pipeline.data.contest import read_landmarks
+from pipeline.data.contest import Table
 from pipeline.data.pack import map_with_all_cores
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import Faults
@@ -36,7 +37,7 @@ def shares_of(roi: Literal["auto", "whole"] | Shares) -> Shares:
     return WHOLE if roi == "whole" else roi
 
 
-def find_roi(table: Path, *, resize: str, cache: Path) -> Shares:
+def find_roi(table: Path, read_table: Callable[[Path, Faults], Table], *, resize: str, cache: Path) -> Shares:
     """The smallest ROI that holds the points of nearly all photos of the train table, with a margin; where that is
     not worth it, the whole square.
 
@@ -46,7 +47,7 @@ def find_roi(table: Path, *, resize: str, cache: Path) -> Shares:
     with claimed(known):
         if known.exists() and (roi := _read_roi(known)):
             return roi
-        rows = read_landmarks(table, faults := Faults())
+        rows = read_table(table, faults := Faults())
         if faults.lines:
             return WHOLE
         points = points_in_square(table.parent / "images", rows.names, rows.values, resize)
@@ -70,8 +71,8 @@ def _read_roi(path) -> Shares | None:
 
 def describe_roi(roi: Shares) -> str:
     left, top, side = roi
-    place = f"from {left:.0%} of its width and {top:.0%} of its height"
-    return "the whole square" if side == 1 else f"{side:.0%} of the square's side, {place}"
+    start = f"from {left:.0%} of its width and {top:.0%} of its height"
+    return "the whole square" if side == 1 else f"{side:.0%} of the square's side, {start}"
 
 
 def roi_of(points: np.ndarray) -> Shares:
@@ -94,12 +95,12 @@ def points_in_square(photos: Path, names: list[str], points: np.ndarray, resize:
 
     Photos that cannot be read are left out.
     """
-    places = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
-    sizes = map_with_all_cores(_size, [photos / names[place] for place in places], "where the points lie")
+    rows = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
+    sizes = map_with_all_cores(_size, [photos / names[row] for row in rows], "where the points lie")
     found = []
-    for place, size in zip(places, sizes, strict=True):
+    for row, size in zip(rows, sizes, strict=True):
         if size is not None:
-            found.append((points[place] + 0.5 - size / 2) / (size.max() if resize == "letterbox" else size.min()) + 0.5)
+            found.append((points[row] + 0.5 - size / 2) / (size.max() if resize == "letterbox" else size.min()) + 0.5)
     return np.array(found).reshape(-1, *points.shape[1:])
 
 

@@ -17,21 +17,20 @@ from pipeline.data.dataset import load_test_data
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.data.pack import Pack, Squares
 from pipeline.errors import UserError
-from pipeline.files import may_write, sealed, unsealed, write_text
-from pipeline.inference.member import (
-    Member,
-    checked_weights,
-    enough,
-    held_out,
-    load_member,
-    print_rows,
-    score_row,
+from pipeline.inference.fitted_weights import (
+    Parts,
+    SavedWeights,
+    fit_and_judge,
+    load_weights,
+    print_scores,
+    save_weights,
 )
+from pipeline.inference.held_out import held_out_by_all
+from pipeline.inference.member import Member, load_member
 from pipeline.inference.merge import blend, merge
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import mean_shape_points
-from pipeline.inference.uncertainty import Calibration, calibrate, calibration_of_merge, mean_calibration
-from pipeline.inference.weights import fit_weights
+from pipeline.inference.uncertainty import Calibration, calibration_of_merge, mean_calibration
 from pipeline.runs import Run, folder_of
 
 NUM_SHOWN = 12
@@ -188,34 +187,28 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
         return replace(equal, weights=ranks / ranks.sum(), kind="weights by rank of the validation MSE")
     if method != "weighted" or weights == "equal":
         return replace(equal, kind="equal weights" if method == "weighted" else f"{method}, equal weights")
-    path = home / "ensemble.json"
-    if weights == "auto" and (fitted := _saved(equal, key, path)):
-        return fitted
-    try:
-        packs, samples, groups = _held_out_by_all(members)
-    except UserError as error:
-        print(f"weights     of the runs equal, since none can be fitted: {error}")
-        return equal
-    return _fitted(equal, packs, samples, groups, key=key, path=path, batch_size=options.batch_size)
-
-
-def _saved(ensemble, key, path):
-    """With the weights that were fitted before, if they are of the same members."""
-    if not path.exists() or (fit := unsealed(path, SavedMerge)).key != key:
-        return None
-    num_points = len(ensemble.members[0].network.mean_shape)
-    shares = checked_weights(path, fit.weights, len(ensemble.members), num_points)
-    return replace(ensemble, weights=shares, kind=fit.kind, calibration=fit.calibration)
+    path, of, num_points = home / "ensemble.json", {"key": key}, len(members[0].network.mean_shape)
+    fitted = None
+    if weights == "auto":
+        fitted = load_weights(path, SavedMerge, of=of, num_parts=len(members), num_points=num_points)
+    if not fitted:
+        try:
+            packs, samples, groups = held_out_by_all([(member.run, member.recipe) for member in members])
+        except UserError as error:
+            print(f"weights     of the runs equal, since none can be fitted: {error}")
+            return equal
+        fitted, scores = _fitted(members, packs, samples, groups, batch_size=options.batch_size)
+        names = [str(member.run.folder) for member in members]
+        save_weights(path, fitted, of=of, about={"runs": names, "scores": scores})
+        print_scores(f"merged runs, {len(groups):,} photos held out by all", scores)
+    return replace(equal, weights=fitted.weights, kind=fitted.kind, calibration=fitted.calibration)
 
 
 @dataclass(frozen=True)
-class SavedMerge:
+class SavedMerge(SavedWeights):
     """What is read of the ensemble.json of several runs."""
 
     key: str
-    weights: list[float] | list[list[float]]
-    kind: str
-    calibration: Calibration
 
 
 def _key(members):
@@ -224,63 +217,26 @@ def _key(members):
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _fitted(ensemble, packs, samples, groups, *, key, path, batch_size):
-    """With weights fitted on photos that all runs held out; what they bring is said and saved.
+def _fitted(members, packs, samples, groups, *, batch_size):
+    """Weights fitted on photos that all runs held out, and what they score.
 
     The runs' own weights of views may have been fitted on the same photos, so each run alone looks a little too good,
     but no run better than another.
     """
-    members = ensemble.members
     found, seconds = [], []
     for member, pack, rows in zip(members, packs, samples, strict=True):
         begun = time.perf_counter()
         found.append(member.predict(pack, rows, batch_size=batch_size, description="held-out photos"))
         seconds.append((time.perf_counter() - begun) / len(rows))
-    truth = packs[0].values[samples[0]].astype(np.float64)
     points, variances = (np.stack(arrays) for arrays in zip(*found, strict=True))
-    errors = points - truth
-    fit = fit_weights(errors, np.ones(errors.shape[:3], bool), groups, prune=False)
-    weights = fit.weights.round(5)  # as they are saved
-    spreads = np.sqrt(np.add(*variances_of(points, variances, weights)))
-    calibration = calibrate(fit.out_of_fold["chosen"], spreads, groups)
-    rows = [
-        score_row(member.run.folder.name, one + truth, truth, groups, each)
-        for member, one, each in zip(members, errors, seconds, strict=True)
-    ]
-    rows += [score_row(kind, one + truth, truth, groups, sum(seconds)) for kind, one in fit.out_of_fold.items()]
-    saved = {
-        "key": key,
-        "runs": [str(member.run.folder) for member in members],
-        "weights": weights.tolist(),
-        "kind": fit.kind,
-        "calibration": vars(calibration),
-        "what it brought": rows,
-    }
-    if may_write(path.parent):
-        write_text(path, sealed(saved))
-    else:
-        print(f"weights     are not kept for next time: {path.parent} may not be written")
-    print_rows(f"merged runs, {len(truth):,} photos held out by all", rows)
-    return replace(ensemble, weights=weights, kind=fit.kind, calibration=calibration)
-
-
-def _held_out_by_all(members):
-    """Each run's pack, the rows in it of the photos that all runs held out, in one order, and these photos' groups.
-
-    Raises UserError where there are too few, or the runs have other points on them.
-    """
-    if not set.intersection(*(set(member.run.held_out_names()) for member in members)):
-        raise UserError("the runs held out no photo in common")
-    opened = [held_out(member) for member in members]
-    names = [data.pack.names[data.validation].tolist() for data, _ in opened]
-    common = set.intersection(*map(set, names))
-    first, _ = opened[0]
-    chosen = enough(first, first.validation[[name in common for name in names[0]]])
-    samples = []
-    for data, _ in opened:
-        row_of = {name: row for row, name in enumerate(data.pack.names.tolist())}
-        samples.append(np.array([row_of[name] for name in first.pack.names[chosen]]))
-    values = [data.pack.values[rows] for (data, _), rows in zip(opened, samples, strict=True)]
-    if not all(np.array_equal(values[0], other, equal_nan=True) for other in values[1:]):
-        raise UserError("the runs were trained on other points of the photos that they all held out")
-    return [data.pack for data, _ in opened], samples, first.groups[chosen]
+    parts = Parts(
+        names=[member.run.folder.name for member in members],
+        points=points,
+        counts=np.ones(points.shape[:3], bool),
+        seconds=np.array(seconds),
+        truth=packs[0].values[samples[0]].astype(np.float64),
+        groups=groups,
+    )
+    return fit_and_judge(
+        parts, prune=False, spread_of=lambda weights: np.sqrt(np.add(*variances_of(points, variances, weights)))
+    )

@@ -4,33 +4,37 @@ import hashlib
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from augment.geometry import scale_of
 from models import LandmarkNet
-from pipeline.data.dataset import TrainingData, load_training_data
+from pipeline.data.dataset import TrainingData
 from pipeline.data.pack import Pack, Squares
 from pipeline.errors import UserError
-from pipeline.files import check_regular, may_write, sealed, unsealed, write_text
+from pipeline.files import check_regular
+from pipeline.inference.equivariance import equivariance, print_equivariance
+from pipeline.inference.fitted_weights import (
+    FittedWeights,
+    Parts,
+    SavedWeights,
+    fit_and_judge,
+    load_weights,
+    print_scores,
+    save_weights,
+)
+from pipeline.inference.held_out import held_out
 from pipeline.inference.merge import merge, spread
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
 from pipeline.inference.tta import FixedView, parse_views, read_views
-from pipeline.inference.uncertainty import Calibration, calibrate
-from pipeline.inference.weights import fit_weights
-from pipeline.metrics import score
+from pipeline.inference.uncertainty import Calibration
 from pipeline.networks import load_run_network
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
 from pipeline.runtime import Runtime, choose_precision
 
-MAX_FITTED = 4000  # held-out photos are enough, and their points of all views fit into memory
-MIN_FITTED = 20
-MIN_GROUPS = 5
 BY_HAND = "weights by hand"
 
 
@@ -50,7 +54,7 @@ class Member:
     weights: np.ndarray
     kind: str
     calibration: Calibration | None
-    device: torch.device
+    runtime: Runtime
     digest: str
     not_fitted: str = ""
 
@@ -61,11 +65,7 @@ class Member:
 
     @property
     def predict_views(self):
-        return partial(
-            predict_views,
-            self.network,
-            runtime=Runtime(self.device, choose_precision(self.recipe.network.precision, self.device)),
-        )
+        return partial(predict_views, self.network, runtime=self.runtime)
 
     def predict(
         self,
@@ -122,7 +122,8 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     parsed = parse_views(entries, size=recipe.photos.size, mirroring=permutation is not None, source=source)
     hand = np.array([view.weight for view in parsed])
     kind = "equal weights" if (hand == hand[0]).all() else BY_HAND
-    return Member(run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, device, digest)
+    runtime = Runtime(device, choose_precision(own.network.precision, device))
+    return Member(run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, runtime, digest)
 
 
 def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:
@@ -133,16 +134,78 @@ def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:
     """
     if weights == "equal" or (weights == "auto" and member.kind == BY_HAND):
         return member
-    saved = None if weights == "fit" else _saved(member)
-    if saved:
-        return saved
+    fitted = None if weights == "fit" else _saved(member)
+    if fitted:
+        return _with_weights(member, fitted)
     try:
-        data, samples = held_out(member)
+        data, samples = held_out(member.run, member.recipe)
     except UserError as error:
         if weights == "fit":
             raise
         return replace(member, not_fitted=_reason(error))
-    return fit_member(member, data, samples, batch_size=batch_size)
+    return _with_weights(member, _fitted(member, data, samples, batch_size=batch_size))
+
+
+def _with_weights(member: Member, fitted: FittedWeights) -> Member:
+    return replace(member, weights=fitted.weights, kind=fitted.kind, calibration=fitted.calibration)
+
+
+@dataclass(frozen=True)
+class SavedViews(SavedWeights):
+    """What is read of a run's views.json."""
+
+    checkpoint: str
+    views: list[Any]
+
+
+def _of(member):
+    """What the weights of its views are weights of."""
+    return {"checkpoint": member.digest, "views": [view.plain for view in member.views]}
+
+
+def _saved(member):
+    """The weights that were saved with its run, if they are of these views and this checkpoint."""
+    return load_weights(
+        member.run.views,
+        SavedViews,
+        of=_of(member),
+        num_parts=len(member.views),
+        num_points=len(member.network.mean_shape),
+    )
+
+
+def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_size: int) -> FittedWeights:
+    """Weights fitted on the held-out `samples`; they are saved, and what they bring is printed."""
+    parts = _find(member, data, samples, batch_size=batch_size)
+    fitted, scores = fit_and_judge(
+        parts, prune=True, spread_of=lambda weights: spread(parts.points, weights, parts.counts)
+    )
+    views = equivariance(parts.names, parts.points, data.pack.photo_to_image[samples], member.permutation)
+    save_weights(member.run.views, fitted, of=_of(member), about={"scores": scores, "equivariance": views})
+    print(f"\nrun         {member.run.folder}")
+    print_scores("on held-out photos", scores)
+    print_equivariance(views, wide=max(len(row["part"]) for row in scores))
+    return fitted
+
+
+def _find(member, data, samples, *, batch_size):
+    """What each view finds of the photos at `samples`."""
+    shape = len(member.views), len(samples), data.num_points
+    points, counts = np.empty((*shape, 2), np.float32), np.empty(shape, bool)
+    begun = time.perf_counter()
+    for block, found, seen in member.predict_views(
+        data.pack, samples, member.views, member.permutation, batch_size=batch_size, description="held-out photos"
+    ):
+        points[:, block], counts[:, block] = found, seen
+    seconds = (time.perf_counter() - begun) / len(samples) / len(member.views)
+    return Parts(
+        names=[view.name for view in member.views],
+        points=points,
+        counts=counts,
+        seconds=np.full(len(member.views), seconds),
+        truth=data.pack.values[samples].astype(np.float64),
+        groups=data.groups[samples],
+    )
 
 
 def why_not_calibrated(members: list[Member]) -> str:
@@ -152,7 +215,7 @@ def why_not_calibrated(members: list[Member]) -> str:
         reason = member.not_fitted
         if member.calibration is None and not reason:
             try:
-                held_out(member)
+                held_out(member.run, member.recipe)
             except UserError as error:
                 reason = _reason(error)
         reasons.append(reason)
@@ -177,159 +240,6 @@ def by_reason(members: list[Member], reasons: list[str]) -> list[str]:
 
 def _reason(error):
     return " ".join(line.strip() for line in str(error).splitlines()[:2])
-
-
-def held_out(member: Member) -> tuple[TrainingData, np.ndarray]:
-    """The data that a run was trained on, and the held-out photos that weights are fitted on: all, or MAX_FITTED.
-
-    Raises UserError where the data are not there, not the same, or too few are held out.
-    """
-    place, own = member.recipe.run, member.run.recipe().run.data
-    place = replace(place, data=own) if own.exists() else place  # --data may be a test alone
-    data = load_training_data(replace(member.recipe, run=place, photos=member.run.photo_options()))
-    member.run.check_data(data.pack.fingerprint, data.pack.folder)
-    return data, enough(data, data.validation)
-
-
-def enough(data: TrainingData, samples: np.ndarray) -> np.ndarray:
-    """The samples, or MAX_FITTED of them. Raises UserError where they are too few, or of too few groups, to fit on."""
-    num_groups = len(np.unique(data.groups[samples]))
-    if len(samples) < MIN_FITTED or num_groups < MIN_GROUPS:
-        raise UserError(
-            f"{len(samples)} photos of {num_groups} groups were held out, at least {MIN_FITTED} of {MIN_GROUPS} groups "
-            "are needed; a run with a lower --train-share holds out more"
-        )
-    if len(samples) > MAX_FITTED:
-        samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
-    return samples
-
-
-def fit_member(member: Member, data: TrainingData, samples: np.ndarray, *, batch_size: int) -> Member:
-    """The member with weights fitted on the held-out `samples`; they are saved, and what they bring is said."""
-    shape = len(member.views), len(samples), data.num_points
-    points, counts = np.empty((*shape, 2), np.float32), np.empty(shape, bool)
-    begun = time.perf_counter()
-    for block, found, seen in member.predict_views(
-        data.pack, samples, member.views, member.permutation, batch_size=batch_size, description="held-out photos"
-    ):
-        points[:, block], counts[:, block] = found, seen
-    seconds = (time.perf_counter() - begun) / len(samples) / len(member.views)
-    truth, groups = data.pack.values[samples].astype(np.float64), data.groups[samples]
-    errors = points - truth
-    fit = fit_weights(errors, counts, groups, prune=True)
-    weights = fit.weights.round(5)  # as they are saved, so that the next prediction is the same
-    calibration = calibrate(fit.out_of_fold["chosen"], spread(points, weights, counts), groups)
-    fitted = replace(member, weights=weights, kind=fit.kind, calibration=calibration)
-    rows = [
-        score_row(view.name, errors[place] + truth, truth, groups, seconds) for place, view in enumerate(member.views)
-    ]
-    for kind, out_of_fold in fit.out_of_fold.items():
-        num_views = fitted.used.sum() if kind == "chosen" else len(member.views)
-        rows.append(score_row(kind, out_of_fold + truth, truth, groups, seconds * num_views))
-    saved = {
-        "checkpoint": member.digest,
-        "views": [view.plain for view in member.views],
-        "weights": weights.tolist(),
-        "kind": fit.kind,
-        "calibration": vars(calibration),
-        "what it brought": rows,
-        "equivariance": equivariance(member, data.pack, samples, points),
-    }
-    if may_write(member.run.folder):
-        write_text(member.run.views, sealed(saved))
-    else:
-        print(f"weights     are not kept for next time: {member.run.folder} may not be written")
-    print(f"\nrun         {member.run.folder}")
-    print_scores(saved)
-    return fitted
-
-
-def equivariance(member: Member, pack: Pack, samples: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
-    """How far each view's points lie from those of the first view, mostly the photo as it is: a row a view, in pixels
-    of the network's image.
-
-    bias: mean (x, y). spread: standard deviation. confused: share of the left and right points that lie nearer to
-    their partner's place than to their own. A flip that is wrong by a pixel has a bias of one.
-    """
-    scale = scale_of(pack.photo_to_image[samples])[:, None, None]
-    plain = points[0]
-    rows = []
-    for view, found in zip(member.views, points, strict=True):
-        difference = (found - plain) * scale
-        row = {
-            "view": view.name,
-            "bias": [float(value) for value in difference.mean(axis=(0, 1)).round(4)],
-            "spread": round(float(difference.std()), 4),
-        }
-        if member.permutation is not None:
-            pairs = np.flatnonzero(member.permutation != np.arange(len(member.permutation)))
-            own = np.linalg.norm(found[:, pairs] - plain[:, pairs], axis=2)
-            other = np.linalg.norm(found[:, pairs] - plain[:, member.permutation[pairs]], axis=2)
-            row["confused"] = round(float((other < own).mean()), 5)
-        rows.append(row)
-    return rows
-
-
-def print_scores(saved: dict[str, Any]):
-    rows = saved["what it brought"]
-    print_rows("on held-out photos", rows)
-    wide = max(len(row["part"]) for row in rows)
-    print(f"\n{'against ' + rows[0]['part']:{wide}}   bias x   bias y   spread   left/right confused")
-    for row in saved["equivariance"]:
-        confused = f"{row['confused']:10.2%}" if "confused" in row else ""
-        print(f"{row['view']:{wide}} {row['bias'][0]:8.3f} {row['bias'][1]:8.3f} {row['spread']:8.3f} {confused}")
-    print()
-
-
-def print_rows(title: str, rows: list[dict[str, Any]]):
-    """A table of what parts score, and by how much each differs from the first."""
-    wide = max(len(title), *(len(row["part"]) for row in rows))
-    print(f"\n{title:{wide}}      MSE   change            95 %    NME %   ms/photo")
-    for row in rows:
-        change = row["mse"] / rows[0]["mse"] - 1
-        interval = f"{row['low']:.2f} … {row['high']:.2f}"
-        print(
-            f"{row['part']:{wide}} {row['mse']:8.3f} {change:8.1%} {interval:>15} {row['nme']:8.3f} "
-            f"{1000 * row['seconds']:10.2f}"
-        )
-
-
-def score_row(part: str, points: np.ndarray, truth: np.ndarray, groups: np.ndarray, seconds: float) -> dict[str, Any]:
-    """What a part scores, and the seconds that a photo takes."""
-    scores = score(points, truth, groups)
-    return {"part": part, **{name: round(value, 4) for name, value in vars(scores).items()}, "seconds": seconds}
-
-
-@dataclass(frozen=True)
-class SavedWeights:
-    """What is read of a run's views.json."""
-
-    checkpoint: str
-    views: list[Any]
-    weights: list[float] | list[list[float]]
-    kind: str
-    calibration: Calibration
-
-
-def _saved(member):
-    """The member with the weights that were saved with its run, if they are of these views and this checkpoint."""
-    if not member.run.views.exists():
-        return None
-    saved = unsealed(member.run.views, SavedWeights)
-    if saved.views != [view.plain for view in member.views] or saved.checkpoint != member.digest:
-        return None
-    weights = checked_weights(member.run.views, saved.weights, len(member.views), len(member.network.mean_shape))
-    return replace(member, weights=weights, kind=saved.kind, calibration=saved.calibration)
-
-
-def checked_weights(path: Path, weights: list[Any], num_parts: int, num_points: int) -> np.ndarray:
-    """(V,) or (V, K) convex weights from a file. Raises UserError where they are none."""
-    found = np.array(weights, float)
-    if found.shape not in ((num_parts,), (num_parts, num_points)) or not (
-        (found >= 0).all() and np.allclose(found.sum(axis=0), 1, atol=1e-3)
-    ):
-        raise UserError(f"{path} is damaged: its weights are not shares of {num_parts} parts; delete it")
-    return found
 
 
 def _digest(path):

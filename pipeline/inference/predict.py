@@ -9,8 +9,9 @@ import torch
 from augment import Transform, transform_points
 from models import LandmarkNet
 from pipeline.blocks import blocks
-from pipeline.data.loader import prefetch, show, to_device
+from pipeline.data.loader import prefetch, show
 from pipeline.data.pack import Pack, Squares
+from pipeline.data.source import HostSource, Source
 from pipeline.inference.tta import FixedView
 from pipeline.metrics import check_finite, to_photo_coordinates
 from pipeline.progress import progress
@@ -24,6 +25,7 @@ def predict_points(
     samples: np.ndarray,
     *,
     runtime: Runtime,
+    source: Source | None = None,
     batch_size: int = 128,
     image_size: int | None = None,
     description: str | None = None,
@@ -41,6 +43,7 @@ def predict_points(
         identity,
         None,
         runtime=runtime,
+        source=source,
         batch_size=batch_size,
         image_size=image_size,
         description=description,
@@ -58,6 +61,7 @@ def predict_views(
     permutation: np.ndarray | None,
     *,
     runtime: Runtime,
+    source: Source | None = None,
     batch_size: int = 128,
     image_size: int | None = None,
     description: str | None = None,
@@ -68,17 +72,20 @@ def predict_views(
     the view has cropped out, of which it can say nothing. The next warp is done while the network computes. With a
     `description` the progress is shown.
 
+    source: of the photos' squares; by default they are read from the pack.
+
     All predictions of a network come from here. Raises UserError, naming the photo, for one that is not a number:
     further on it would look like a point whose truth is missing.
     """
     assert not network.training
     batches = blocks(len(samples), batch_size)
+    source = source or HostSource(pack.squares, runtime.device)
 
     def make(job):
         block, fixed = job
-        images = to_device(pack.squares[samples[block]], runtime.device)
-        view = fixed.of(len(images), pack.roi.size)
-        return view, show(pack.roi, view, image_size).warp(images)
+        squares = source.take(samples[block])
+        view = fixed.of(len(squares), pack.roi.size)
+        return view, show(pack.roi, view, image_size).warp(squares)
 
     warped = prefetch(make, ((block, view) for block in batches for view in views))
     with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pipeline.checkpoint import save_checkpoint
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.metrics import photo_errors
-from pipeline.progress import format_seconds, print_line, training_progress
+from pipeline.progress import format_seconds, training_progress
 from pipeline.runs import Run
 from pipeline.training.trainer import Callback, EpochResult, Trainer
 
@@ -139,11 +139,11 @@ class EpochLine(Callback):
         titles = (
             f"{'epoch':>5} {'minutes':>8} {'img/s':>7} {'loss':>8} {'train MSE':>10} {'valid. MSE':>10} {'NME %':>6}"
         )
-        print_line(f"\n{titles}")
+        trainer.runtime.print(f"\n{titles}")
 
     def after_epoch(self, trainer: Trainer, result: EpochResult):
         row, scores = result.row, result.validation
-        print_line(
+        trainer.runtime.print(
             f"{row['epoch']:5d} {row['minutes']:8.2f} {row['images_per_second']:7.0f} {row['train_loss']:8.4f}"
             f" {row['train_mse']:10.2f} {scores.mse:10.2f} {scores.nme:6.2f}"
         )

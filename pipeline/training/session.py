@@ -67,7 +67,7 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
 
     resume = f"python hack_train.py --resume {shlex.quote(str(folder.parent if folder else run.folder))}"
     print_start(run, recipe, data, floor=floor, runtime=runtime, resume=resume)
-    print_busy(runtime.device)
+    print_busy(runtime)
     with run.claimed():
         run.write_recipe(recipe)
         run.add_environment(str(runtime))
@@ -75,15 +75,15 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
         if run.last.exists():
             trainer.load(run.last)
             so_far = trainer.state
-            print(f"resuming     from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
+            runtime.print(f"resuming     from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
         elif earlier:
-            print("resuming     from the start: the run was stopped before its first checkpoint")
+            runtime.print("resuming     from the start: the run was stopped before its first checkpoint")
         try:
             trainer.train(chain)
         except Stopped:
-            print(f"stopped      to resume: {resume}", flush=True)
+            runtime.print(f"stopped      to resume: {resume}")
             raise
-    print_result(run, trainer.state, floor)
+    print_result(run, trainer.state, floor=floor, runtime=runtime)
 
 
 def check_run_folder(recipe: Recipe, earlier: Run | None):
@@ -97,36 +97,38 @@ def check_run_folder(recipe: Recipe, earlier: Run | None):
 
 def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, runtime: Runtime, resume: str):
     """What is trained on what, where it goes, and how to resume it."""
-    print(f"data         {find_contest(recipe.run.data)}")
-    print(f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points")
+    runtime.print(f"data         {find_contest(recipe.run.data)}")
+    runtime.print(
+        f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points"
+    )
     if data.pack.left_out:
-        print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
-    print(f"groups       {data.grouping}")
+        runtime.print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
+    runtime.print(f"groups       {data.grouping}")
     for leak in leaks(data):
-        print(f"warning      {leak}")
-    print(f"roi          {describe_roi(data.roi)}")
-    print(f"left/right   {data.symmetry}")
-    print(f"network      {recipe.network.model} at {recipe.photos.size} px, {runtime.precision} on {runtime}")
-    print(f"mean shape   {floor}: the floor, from a network that does not look")
-    print(f"run          {run.folder}")
-    print(f"             after a stop: {resume}")
-    print(f"             watch it: tensorboard --logdir {recipe.run.runs}", flush=True)
+        runtime.print(f"warning      {leak}")
+    runtime.print(f"roi          {describe_roi(data.roi)}")
+    runtime.print(f"left/right   {data.symmetry}")
+    runtime.print(f"network      {recipe.network.model} at {recipe.photos.size} px, {runtime.precision} on {runtime}")
+    runtime.print(f"mean shape   {floor}: the floor, from a network that does not look")
+    runtime.print(f"run          {run.folder}")
+    runtime.print(f"             after a stop: {resume}")
+    runtime.print(f"             watch it: tensorboard --logdir {recipe.run.runs}")
 
 
-def print_result(run: Run, state: TrainerState, floor: Scores):
+def print_result(run: Run, state: TrainerState, *, floor: Scores, runtime: Runtime):
     """The best epoch, and where everything lies."""
     if not state.history:
-        print("\nno step fits into the time that is left; raise --minutes")
+        runtime.print("\nno step fits into the time that is left; raise --minutes")
         return
     best = next(row for row in reversed(state.history) if row["validation_mse"] == state.best_mse)
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
-    print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
+    runtime.print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
-        print("             that is hardly better than not looking: train longer, or see the pictures")
-    print(f"weights      {run.best}")
-    print(f"metrics      {run.metrics}")
-    print(f"pictures     {run.picture('worst_validation')}")
-    print(f"submission   python predict.py --run {run.folder}")
+        runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
+    runtime.print(f"weights      {run.best}")
+    runtime.print(f"metrics      {run.metrics}")
+    runtime.print(f"pictures     {run.picture('worst_validation')}")
+    runtime.print(f"submission   python predict.py --run {run.folder}")
 
 
 def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None):
@@ -146,7 +148,7 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
     write_text(folder / "recipe.yaml", to_yaml(recipe))
     parts = []
     for fold, run in enumerate(fold_runs(folder)):
-        print(f"\nfold {fold}")
+        runtime.print(f"\nfold {fold}")
         known = run if (run.folder / "recipe.yaml").exists() else None
         train_run(fold_recipe(recipe, folder, fold), console, known, run.folder)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))

@@ -17,6 +17,7 @@ from models import LandmarkNet
 from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoint, load_network
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
+from pipeline.data.source import HostSource
 from pipeline.errors import UserError
 from pipeline.files import digest
 from pipeline.inference.predict import predict_points
@@ -99,7 +100,8 @@ class Trainer:
         self.network = network.to(device)
         self.average = WeightAverage(self.network, options.ema_decay)
         self.optimiser = build_optimiser(self.network, options)
-        self.steps_per_epoch = len(epoch_order(data.train, seed=0, epoch=0, batch_size=options.batch_size))
+        self.source = HostSource(data.pack.squares, device)
+        self.steps_per_epoch = len(self.epoch_order(0))
         self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
         typical_scale = float(np.median(1 / scale_of(data.pack.photo_to_image[data.train])))
         self.criterion = Criterion(
@@ -133,17 +135,17 @@ class Trainer:
         """The rest of the epoch that it is in, or less when its time is up."""
         recipe, data, state = self.recipe, self.data, self.state
         freeze_backbone(self.network, frozen=state.epoch < recipe.network.freeze_epochs)
-        where = {"seed": recipe.run.seed, "epoch": state.epoch}
-        order = epoch_order(data.train, **where, batch_size=recipe.optimiser.batch_size)[state.batch :]
+        order = self.epoch_order(state.epoch)[state.batch :]
+        drawn_for = {"seed": recipe.run.seed, "epoch": state.epoch}
         self._epoch_begun = self.clock(), state.seen
         begun = state.step
         batches = training_batches(
             data.pack,
+            self.source,
             order,
             chain,
             data.permutation,
-            **where,
-            device=self.runtime.device,
+            **drawn_for,
             size_of_batch=lambda number: self.image_size(begun + number),
         )
         for batch in batches:
@@ -158,6 +160,17 @@ class Trainer:
             if self.stop:
                 self._save_and_stop()
         self.flush()
+
+    def epoch_order(self, epoch: int) -> list[np.ndarray]:
+        """The samples of each step of an epoch, as far as this rank trains on them."""
+        return epoch_order(
+            self.data.train,
+            seed=self.recipe.run.seed,
+            epoch=epoch,
+            batch_size=self.recipe.optimiser.batch_size,
+            rank=self.runtime.rank,
+            num_ranks=self.runtime.num_ranks,
+        )
 
     def step(self, batch: Batch):
         """One step on one batch. What it measured waits on the device until `flush`."""
@@ -249,6 +262,7 @@ class Trainer:
             samples,
             runtime=self.runtime,
             image_size=self.image_size(self.state.step - 1),
+            source=self.source,
             description=description,
         )
 

@@ -27,9 +27,10 @@ def images_of(size, count=2):
 def test_every_family_has_maps_that_halve_from_one_to_the_next(model):
     size = max(FAMILIES[model], 64)
     with torch.no_grad():
-        backbone, levels, _ = build_pyramid(model, size=size)
+        _backbone, levels, _ = build_pyramid(model, size=size)
         merged = TopDown(levels)
-        assert levels[0].stride >= FINEST and levels[-1].stride <= COARSEST
+        assert levels[0].stride >= FINEST
+        assert levels[-1].stride <= COARSEST
         assert [level.stride for level in levels] == sorted({level.stride for level in levels})
         assert any(level.stride == STRIDE for level in levels) or len(levels) == 1  # one map: of a vision transformer
         network = build_network(model, SHAPE * size / 64, size, head="integral")  # in train mode: Inception's values
@@ -151,7 +152,9 @@ def test_a_backbone_of_maps_starts_from_torchvisions_weights_and_leaves_out_the_
     source = torchvision.models.get_model(model).state_dict()
     network = network_of("integral", model=model, size=size)
     loaded = load_state(network, {f"backbone.{name}": tensor for name, tensor in source.items()})
-    assert not loaded.missing and not loaded.left_over and not loaded.head
+    assert not loaded.missing
+    assert not loaded.left_over
+    assert not loaded.head
     assert loaded.num_loaded == len(network.backbone.state_dict())
     assert all(torch.equal(tensor, source[name]) for name, tensor in network.backbone.state_dict().items())
 

@@ -1,14 +1,18 @@
 """What belongs together stays on one side whoever says so, and what may flatter a score is said."""
 
 import shutil
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.command import parse_command
+from pipeline.data import dataset
+from pipeline.data.contest import Table
 from pipeline.data.dataset import leaks, load_training_data
 from pipeline.data.split import split_into_folds
-from pipeline.errors import UserError
+from pipeline.errors import Faults, UserError
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,31 @@ def test_a_link_to_groups_that_are_not_there_is_a_fault(contest, load, tmp_path)
     (root / "train/groups.csv").symlink_to("nowhere.csv")
     with pytest.raises(UserError, match=r"groups\.csv cannot be read: No such file"):
         load(root)
+
+
+@pytest.mark.parametrize("roi", ["auto", "whole"])
+def test_on_a_first_start_the_points_are_read_once(contest, load, tmp_path, monkeypatch, roi):
+    read, reads = dataset.contest.read_landmarks, []
+    monkeypatch.setattr(dataset.contest, "read_landmarks", lambda *given: reads.append(given[0]) or read(*given))
+    first = load(contest, "--cache", tmp_path, "--roi", roi)
+    assert len(reads) == 1
+    assert load(contest, "--cache", tmp_path, "--roi", roi).roi == first.roi
+    assert len(reads) == 1
+
+
+def test_faults_are_told_once_though_two_need_the_table(contest, load, tmp_path):
+    root = shutil.copytree(contest, tmp_path / "contest")
+    with (root / "train/landmarks.csv").open("a") as file:
+        file.write("z.jpg\t1\n")
+    with pytest.raises(UserError, match="1 fault in the data"):
+        load(root, "--cache", tmp_path / "cache", "--roi", "auto")
+
+
+def test_who_takes_a_table_has_the_only_hold_of_it():
+    """While photos are packed, its memory must not be held twice, nor longer than by the pack."""
+    once = dataset.ReadOnce(lambda path, faults: Table(["a.jpg"], np.ones((1, 3, 2), np.float32)))
+    looked = weakref.ref(once.look(Path(), Faults()))
+    taken = once.take(Path(), Faults())
+    assert looked() is taken
+    del taken
+    assert looked() is None

@@ -92,12 +92,12 @@ def with_roi(recipe, roi):
     return replace(recipe, photos=replace(recipe.photos, roi=roi))
 
 
-def test_the_roi_is_found_once(contest, tmp_path, monkeypatch):
+def test_the_roi_is_found_once(contest, tmp_path):
     cache = tmp_path / "cache"
-    found = find_roi(contest / LANDMARKS, resize="letterbox", cache=cache)
+    found = find_roi(contest / LANDMARKS, read_landmarks, resize="letterbox", cache=cache)
     assert found != WHOLE
-    monkeypatch.setattr("pipeline.data.roi.read_landmarks", lambda *_: pytest.fail("the table was read again"))
-    assert find_roi(contest / LANDMARKS, resize="letterbox", cache=cache) == found
+    again = find_roi(contest / LANDMARKS, lambda *_: pytest.fail("read again"), resize="letterbox", cache=cache)
+    assert again == found
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_the_roi_is_found_once(contest, tmp_path, monkeypatch):
 )
 def test_a_roi_that_was_kept_and_is_damaged_is_found_anew(content, contest, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pipeline.data.roi.points_in_square", lambda *_: faces((0.5, 0.4), 0.18, num=80))
-    found = find_roi(contest / LANDMARKS, resize="letterbox", cache=tmp_path)
+    found = find_roi(contest / LANDMARKS, read_landmarks, resize="letterbox", cache=tmp_path)
     (known,) = tmp_path.glob("roi-*.json")
     known.write_bytes(content)
-    assert find_roi(contest / LANDMARKS, resize="letterbox", cache=tmp_path) == found
+    assert find_roi(contest / LANDMARKS, read_landmarks, resize="letterbox", cache=tmp_path) == found
     assert f"{known} is damaged" in capsys.readouterr().out
     assert json.loads(known.read_text()) == list(found)
 
@@ -148,8 +148,8 @@ def test_what_was_found_while_photos_could_not_be_read_is_not_kept(contest, tmp_
     cache = tmp_path / "cache"
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.data.roi.read_photo", broken)
-        assert find_roi(contest / LANDMARKS, resize="letterbox", cache=cache) == WHOLE
-    assert find_roi(contest / LANDMARKS, resize="letterbox", cache=cache) != WHOLE
+        assert find_roi(contest / LANDMARKS, read_landmarks, resize="letterbox", cache=cache) == WHOLE
+    assert find_roi(contest / LANDMARKS, read_landmarks, resize="letterbox", cache=cache) != WHOLE
 
 
 def broken(path):
@@ -158,9 +158,10 @@ def broken(path):
 
 def test_a_broken_photo_does_not_hide_the_roi(contest, tmp_path):
     copy = shutil.copytree(contest, tmp_path / "contest")
-    before = find_roi(copy / LANDMARKS, resize="letterbox", cache=tmp_path / "cache")
+    before = find_roi(copy / LANDMARKS, read_landmarks, resize="letterbox", cache=tmp_path / "cache")
     next((copy / "train/images").iterdir()).write_bytes(b"no photo")
-    assert find_roi(copy / LANDMARKS, resize="letterbox", cache=tmp_path / "cache") == pytest.approx(before, abs=0.05)
+    after = find_roi(copy / LANDMARKS, read_landmarks, resize="letterbox", cache=tmp_path / "cache")
+    assert after == pytest.approx(before, abs=0.05)
 
 
 @pytest.mark.parametrize(("size", "scale", "kept"), [(64, 1.0, True), (64, 1.25, False), (96, 1.0, False)])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
-from pipeline.inference import ensemble
+from pipeline.inference import held_out
 from pipeline.inference.member import Member
 from pipeline.inference.submission import read_submission
 from pipeline.precedence import WHOLE
@@ -59,7 +59,7 @@ def test_a_run_fits_its_weights_once_and_uses_them_again(runs):
     assert np.min(saved["weights"]) >= 0
     np.testing.assert_allclose(np.sum(saved["weights"], axis=0), 1, atol=1e-3)
     assert saved["equivariance"][0] == {"view": "as it is", "bias": [0.0, 0.0], "spread": 0.0, "confused": 0.0}
-    assert {row["part"] for row in saved["what it brought"]} >= {"as it is", "Mirror", "equal weights", "chosen"}
+    assert {row["part"] for row in saved["scores"]} >= {"as it is", "Mirror", "equal weights", "chosen"}
     _, points = read_submission(first / "submission.csv")
     again = predict(folder, "--run", first, "--output", folder / "again.csv")
     assert "on held-out photos" not in again
@@ -139,20 +139,20 @@ def test_the_points_that_are_asked_are_those_of_all_points_in_that_order(seed, l
 def test_runs_are_fitted_on_the_same_photos_whatever_their_order_and_what_each_left_out(monkeypatch):
     """Two contests with the same photos in other orders, one of which has lost a photo."""
     numbers = {name: number for number, name in enumerate("abcdefghijklmnopqrstuvwxyz")}
-    runs, members = {}, []
+    contests, runs = {}, []
     for order in ("zyxwvutsrqponmlkjihgfedcba", "bdfhjlnprtvxacegikmoqsuwy"):
         values = np.array([numbers[name] for name in order], float)[:, None, None] * np.ones((1, 3, 2))
         pack = SimpleNamespace(names=np.array(list(order)), values=values)
         data = SimpleNamespace(pack=pack, validation=np.arange(len(order)), groups=values[:, 0, 0].astype(int))
-        members.append(SimpleNamespace(run=SimpleNamespace(held_out_names=lambda: list(numbers))))
-        runs[id(members[-1])] = data
-    monkeypatch.setattr(ensemble, "held_out", lambda member: (runs[id(member)], None))
-    packs, samples, groups = ensemble._held_out_by_all(members)
+        runs.append((SimpleNamespace(held_out_names=lambda: list(numbers)), order))
+        contests[order] = data
+    monkeypatch.setattr(held_out, "held_out", lambda run, recipe: (contests[recipe], None))
+    packs, samples, groups = held_out.held_out_by_all(runs)
     one, other = (pack.values[rows, 0, 0].astype(int).tolist() for pack, rows in zip(packs, samples, strict=True))
     assert one == other == groups.tolist() == list(range(24, -1, -1))
     packs[1].values[0] += 1
     with pytest.raises(UserError, match="other points"):
-        ensemble._held_out_by_all(members)
+        held_out.held_out_by_all(runs)
 
 
 def test_uncertainty_has_a_number_for_each_value_of_the_submission(runs, contest, tmp_path):

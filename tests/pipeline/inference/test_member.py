@@ -13,6 +13,7 @@ from pipeline.inference.member import Member, print_not_fitted, weigh_views, why
 from pipeline.inference.tta import parse_views
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
+from pipeline.runtime import Runtime
 
 SIDE, NUM_PHOTOS = 32, 40
 REASON = "16 photos of 16 groups were held out"
@@ -42,20 +43,20 @@ def member(tmp_path, monkeypatch):
         values=rng.normal(9, 1, (NUM_PHOTOS, 3, 2)),
     )
     data = SimpleNamespace(pack=pack, num_points=3, groups=np.arange(NUM_PHOTOS))
-    monkeypatch.setattr(module, "held_out", lambda member: (data, np.arange(NUM_PHOTOS)))
+    monkeypatch.setattr(module, "held_out", lambda run, recipe: (data, np.arange(NUM_PHOTOS)))
     return member_of(tmp_path / "fold-0")
 
 
 def member_of(folder):
     folder.mkdir()
     views = parse_views([[], [{"AffineAugmenter": {"scale": 1.2}}]], size=SIDE, mirroring=False, source="views")
-    network, device = Blurred().eval(), torch.device("cpu")
+    network, runtime = Blurred().eval(), Runtime(torch.device("cpu"), "fp32")
     weights, kind = np.array([0.5, 0.5]), "equal weights"
-    return Member(Run(folder), Recipe(), network, "best", None, views, weights, kind, None, device, "digest")
+    return Member(Run(folder), Recipe(), network, "best", None, views, weights, kind, None, runtime, "digest")
 
 
 def hold_out_too_few(monkeypatch):
-    def refuse(member):
+    def refuse(run, recipe):
         raise UserError(REASON)
 
     monkeypatch.setattr(module, "held_out", refuse)

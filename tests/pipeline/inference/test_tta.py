@@ -1,6 +1,7 @@
 """Views are replayed, batched and brought home exactly; what makes no sense as a view is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,3 +201,23 @@ def test_a_file_of_views_is_read_or_refused(tmp_path):
             read_views(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_views(tmp_path / "none.json")
+
+
+class Resident:
+    """All squares as one tensor on the device, as a GPU with room for them would hold them."""
+
+    def __init__(self, squares):
+        self.squares = torch.from_numpy(squares).permute(0, 3, 1, 2)
+
+    def take(self, samples):
+        return self.squares[torch.from_numpy(samples)]
+
+
+def test_wherever_the_squares_lie_predictions_are_the_same(pack):
+    pack, _ = pack
+    samples, network = np.array([5, 0, 3, 6]), Follower().eval()
+    expected = predict_points(network, pack, samples, batch_size=3, **CPU)
+    source = Resident(pack.squares)
+    nowhere = replace(pack, squares=np.zeros_like(pack.squares))
+    found = predict_points(network, nowhere, samples, source=source, batch_size=3, **CPU)
+    np.testing.assert_array_equal(found, expected)

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torchvision.models import mobilenetv3
@@ -22,6 +24,7 @@ from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.command import parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.data.loader import epoch_order, make_batch, prefetch
+from pipeline.data.source import HostSource
 from pipeline.errors import UserError
 from pipeline.metrics import score
 from pipeline.networks import make_network
@@ -503,6 +506,22 @@ def test_an_epoch_sees_every_photo_at_most_once_and_another_epoch_in_another_ord
     assert [len(batch) for batch in epoch_order(samples, seed=0, epoch=0, batch_size=500)] == [103]
 
 
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 60), st.integers(0, 9), st.integers(0, 9))
+def test_what_all_ranks_train_on_in_a_step_is_what_one_process_would(num_ranks, batch_size, more, seed, epoch):
+    samples, where = np.arange(num_ranks + more) + 7, {"seed": seed, "epoch": epoch}
+    ranks = [
+        epoch_order(samples, **where, batch_size=batch_size, rank=rank, num_ranks=num_ranks)
+        for rank in range(num_ranks)
+    ]
+    alone = epoch_order(samples, **where, batch_size=num_ranks * batch_size)
+    for step, parts in zip(alone, zip(*ranks, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), step)
+        sizes = [len(part) for part in parts]
+        assert min(sizes) >= 1
+        assert max(sizes) <= batch_size
+        assert len(step) < num_ranks * batch_size or min(sizes) == batch_size
+
+
 @pytest.mark.parametrize("more", [[], [{"PerspectiveAugmenter": {"tilt_x": 0.15, "tilt_y": [-0.15, 0.15]}}]])
 def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(more, contest, tmp_path):
     recipe = recipe_of(contest, tmp_path)
@@ -510,7 +529,8 @@ def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(more, co
     samples = np.array([5, 3, 70])
     chain = parse_augmenters([*recipe.augmentation.augment, *more])
     view = chain.draw(Key(0, 0, samples), (32, 32))
-    batch = make_batch(data.pack, samples, view, data.permutation, torch.device("cpu"))
+    source = HostSource(data.pack.squares, torch.device("cpu"))
+    batch = make_batch(data.pack, source, samples, view, data.permutation)
     for i, sample in enumerate(samples):
         through = view.geometry[i] @ data.pack.photo_to_image[sample]
         points = np.column_stack((data.pack.values[sample], np.ones(971))) @ through.T
@@ -528,7 +548,8 @@ def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, req
     data = data_of(recipe)
     view = parse_augmenters(recipe.augmentation.augment).draw(Key(0, 0, np.arange(3)), (32, 32))
     device = request.getfixturevalue("gpu_without_values")  # after the data, which need their values
-    batch = make_batch(data.pack, np.array([5, 3, 70]), view, data.permutation, device)
+    source = HostSource(data.pack.squares, device)
+    batch = make_batch(data.pack, source, np.array([5, 3, 70]), view, data.permutation)
     tensors = (batch.images, batch.points, batch.inside, batch.scale)
     assert [(tensor.device.type, len(tensor)) for tensor in tensors] == [("cuda", 3)] * 4
 

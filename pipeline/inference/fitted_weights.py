@@ -1,0 +1,131 @@
+"""Fitted weights of what is merged, which is the views of a run or several runs: they are fitted and judged on held-out
+photos, saved, and loaded again while they are of the same.
+
+A part is a view, or a run. Shapes: V parts, N photos, K points.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.files import may_write, sealed, unsealed, write_text
+from pipeline.inference.uncertainty import Calibration, calibrate
+from pipeline.inference.weights import fit_weights
+from pipeline.metrics import score
+
+DECIMALS = 5  # of weights, as they are saved and used
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What each part finds of held-out photos.
+
+    points: (V, N, K, 2) in pixels of the photos. counts: (V, N, K) bool, where a part says anything. seconds: (V,) that
+    a part takes for a photo. truth: (N, K, 2), NaN where a point is missing. groups: (N,) numbers.
+    """
+
+    names: list[str]
+    points: np.ndarray
+    counts: np.ndarray
+    seconds: np.ndarray
+    truth: np.ndarray
+    groups: np.ndarray
+
+
+@dataclass(frozen=True)
+class FittedWeights:
+    """weights: (V,) or (V, K), 0 for a part that is left out. kind: how they were had. calibration: of the deviations
+    that go with them."""
+
+    weights: np.ndarray
+    kind: str
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """What is read of every file of weights; each kind of file adds what its weights are of."""
+
+    weights: list[float] | list[list[float]]
+    kind: str
+    calibration: Calibration
+
+
+Saved = TypeVar("Saved", bound=SavedWeights)
+
+
+def fit_and_judge(
+    parts: Parts, *, prune: bool, spread_of: Callable[[np.ndarray], np.ndarray]
+) -> tuple[FittedWeights, list[dict[str, Any]]]:
+    """The weights, and a row of scores for each part and for each kind of weights, judged out of fold.
+
+    prune: leave out parts that do not pay for their time. spread_of: from weights to (N, K) standard deviations over
+    whatever is merged, which are calibrated.
+    """
+    errors = parts.points - parts.truth
+    fit = fit_weights(errors, parts.counts, parts.groups, prune=prune)
+    weights = fit.weights.round(DECIMALS)  # so that the next prediction is the same
+    calibration = calibrate(fit.out_of_fold["chosen"], spread_of(weights), parts.groups)
+    used = np.array([part.any() for part in weights]) if prune else np.ones(len(weights), bool)
+
+    def row(name, errors, seconds):
+        scores = score(errors + parts.truth, parts.truth, parts.groups)
+        return {"part": name, **{key: round(value, 4) for key, value in vars(scores).items()}, "seconds": seconds}
+
+    rows = [row(*part) for part in zip(parts.names, errors, parts.seconds.tolist(), strict=True)]
+    for kind, found in fit.out_of_fold.items():
+        rows.append(row(kind, found, float(parts.seconds[used if kind == "chosen" else ...].sum())))
+    return FittedWeights(weights, fit.kind, calibration), rows
+
+
+def save_weights(path: Path, fitted: FittedWeights, *, of: dict[str, Any], about: dict[str, Any]):
+    """Keeps the weights for next time, where that may be written. of: what they are weights of, by which `load_weights`
+    knows them. about: what else a reader of the file wants to know.
+    """
+    if not may_write(path.parent):
+        print(f"weights     are not kept for next time: {path.parent} may not be written")
+        return
+    own = {"weights": fitted.weights.tolist(), "kind": fitted.kind, "calibration": vars(fitted.calibration)}
+    write_text(path, sealed(of | own | about))
+
+
+def load_weights(
+    path: Path, kind: type[Saved], *, of: dict[str, Any], num_parts: int, num_points: int
+) -> FittedWeights | None:
+    """The weights that were saved, None where there are none or they are weights of something else.
+
+    Raises UserError where the file is damaged.
+    """
+    if not path.exists():
+        return None
+    saved = unsealed(path, kind)
+    if any(getattr(saved, name) != value for name, value in of.items()):
+        return None
+    return FittedWeights(_checked(path, saved.weights, num_parts, num_points), saved.kind, saved.calibration)
+
+
+def _checked(path, weights, num_parts, num_points):
+    """(V,) or (V, K) convex weights from a file."""
+    found = np.array(weights, float)
+    if found.shape not in ((num_parts,), (num_parts, num_points)) or not (
+        (found >= 0).all() and np.allclose(found.sum(axis=0), 1, atol=1e-3)
+    ):
+        raise UserError(f"{path} is damaged: its weights are not shares of {num_parts} parts; delete it")
+    return found
+
+
+def print_scores(title: str, rows: list[dict[str, Any]]):
+    """A table of what parts score, and by how much each differs from the first."""
+    wide = max(len(title), *(len(row["part"]) for row in rows))
+    print(f"\n{title:{wide}}      MSE   change            95 %    NME %   ms/photo")
+    for row in rows:
+        change = row["mse"] / rows[0]["mse"] - 1
+        interval = f"{row['low']:.2f} … {row['high']:.2f}"
+        print(
+            f"{row['part']:{wide}} {row['mse']:8.3f} {change:8.1%} {interval:>15} {row['nme']:8.3f} "
+            f"{1000 * row['seconds']:10.2f}"
+        )

@@ -1,0 +1,64 @@
+"""The photos that runs held out, as far as weights can be fitted on them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.data.dataset import TrainingData, load_training_data
+from pipeline.data.pack import Pack
+from pipeline.errors import UserError
+from pipeline.recipe import Recipe
+from pipeline.runs import Run
+
+MAX_FITTED = 4000  # held-out photos are enough, and their points of all views fit into memory
+MIN_FITTED = 20
+MIN_GROUPS = 5
+
+
+def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:
+    """The data that a run was trained on, and the held-out photos that weights are fitted on: all, or MAX_FITTED.
+
+    recipe: the run's own, but for where the data and the cache lie now. Raises UserError where the data are not there,
+    not the same, or too few are held out.
+    """
+    options, own = recipe.run, run.recipe().run.data
+    options = replace(options, data=own) if own.exists() else options  # --data may be a test alone
+    data = load_training_data(replace(recipe, run=options, photos=run.photo_options()))
+    run.check_data(data.pack.fingerprint, data.pack.folder)
+    return data, _enough(data, data.validation)
+
+
+def held_out_by_all(runs: Sequence[tuple[Run, Recipe]]) -> tuple[list[Pack], list[np.ndarray], np.ndarray]:
+    """Each run's pack, the rows in it of the photos that all runs held out, in one order, and these photos' groups.
+
+    Raises UserError where there are too few, or the runs have other points on them.
+    """
+    if not set.intersection(*(set(run.held_out_names()) for run, _ in runs)):
+        raise UserError("the runs held out no photo in common")
+    opened = [data for data, _ in (held_out(run, recipe) for run, recipe in runs)]
+    names = [data.pack.names[data.validation].tolist() for data in opened]
+    common = set.intersection(*map(set, names))
+    first = opened[0]
+    chosen = _enough(first, first.validation[[name in common for name in names[0]]])
+    samples = []
+    for data in opened:
+        row_of = {name: row for row, name in enumerate(data.pack.names.tolist())}
+        samples.append(np.array([row_of[name] for name in first.pack.names[chosen]]))
+    values = [data.pack.values[rows] for data, rows in zip(opened, samples, strict=True)]
+    if not all(np.array_equal(values[0], other, equal_nan=True) for other in values[1:]):
+        raise UserError("the runs were trained on other points of the photos that they all held out")
+    return [data.pack for data in opened], samples, first.groups[chosen]
+
+
+def _enough(data, samples):
+    """The samples, or MAX_FITTED of them. Raises UserError where they are too few, or of too few groups, to fit on."""
+    num_groups = len(np.unique(data.groups[samples]))
+    if len(samples) < MIN_FITTED or num_groups < MIN_GROUPS:
+        raise UserError(
+            f"{len(samples)} photos of {num_groups} groups were held out, at least {MIN_FITTED} of {MIN_GROUPS} groups "
+            "are needed; a run with a lower --train-share holds out more"
+        )
+    if len(samples) > MAX_FITTED:
+        samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
+    return samples

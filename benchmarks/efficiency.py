@@ -81,8 +81,8 @@ def main():
         """The bare step: forward, loss, backward, clip, step, on one batch."""
         for _ in order:
             with runtime.autocast():
-                predicted = trainer.network(batch.images)
-            loss = sample_losses(predicted, batch, beta=recipe.loss.beta).mean()
+                predicted = trainer.network.predict(batch.images)
+            loss = sample_losses(predicted, batch, recipe.loss).mean()
             trainer.optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), recipe.optimiser.clip)

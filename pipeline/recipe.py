@@ -141,22 +141,58 @@ class AugmentOptions:
     """Augmenters in turn: a list of {name: {parameter: value or [low, high]}}; [] for none."""
 
 
+LossName = Literal[
+    "smooth_l1", "mse", "l1", "wing", "soft_wing", "enme", "gaussian_nll", "laplace_nll", "rle", "simcc"
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class LossOptions:
     """The loss, and which photos of a batch count ("active learning")"""
 
+    loss: LossName = "smooth_l1"
+    """What is minimised: smooth_l1, mse, l1, wing or soft_wing of the coordinates; enme, the distances as in NME; the
+    likelihoods gaussian_nll, laplace_nll or rle, which learn a scale for each point; simcc, the divergence of a SimCC
+    head's distributions."""
     beta: NotNegative = 1.0
     """SmoothL1 is quadratic below and linear above this error, in pixels of the image; 0 is plain L1."""
+    simcc_sigma: Annotated[float, Interval(ge=0.1, le=1000)] = 2.0
+    """Label smoothing of simcc: the deviation of the Gaussian around the true coordinate, in pixels of the image."""
+    focal: Annotated[float, Interval(ge=0, le=10)] = 0.0
+    """Exponent of the focal loss, which makes simcc dwell on points that are predicted badly; 0 for none."""
+    edge_weight: NotNegative = 0.0
+    """Weight of the edge-length term, for dense points: the mean error of distances between neighbouring points."""
     loss_unit: Literal["photo", "image"] = "photo"
-    """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image."""
+    """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image. In
+    losses that have no unit (enme, likelihoods, simcc) they count alike."""
     outside_weight: Share = 1.0
     """Weight of points outside the frame, where augmentation or the ROI puts them; those inside have 1."""
     top_perc_train: Percent = 100.0
     """Keep only photos whose losses are among the highest so many percent of recent ones; at least one of a batch."""
     without_top_perc_train: Percent = 0.0
     """Of these, leave out photos whose losses are among the very highest so many percent."""
+    trim_from: NotNegative = 0.0
+    """The epoch, or the share of one, from which photos are left out; all count before it."""
+    trim_by: Literal["window", "sample"] = "window"
+    """What a photo is ranked by: its loss among recent ones (window), or the running mean of its losses among those of
+    all photos (sample), which is steadier."""
     trim_at_random: bool = False
     """Keep as many photos, but random ones: the control that shows whether trimming helps."""
+
+    @property
+    def trims(self) -> bool:
+        """Whether any photo may be left out."""
+        return self.top_perc_train < 100 or self.without_top_perc_train > 0
+
+
+def needs_scale(options: LossOptions) -> bool:
+    """Whether the loss is of a network that learns how far off each point may be."""
+    return options.loss in ("gaussian_nll", "laplace_nll", "rle")
+
+
+def needs_distributions(options: LossOptions) -> bool:
+    """Whether the loss is of a head that classifies coordinates."""
+    return options.loss == "simcc"
 
 
 @dataclass(frozen=True)

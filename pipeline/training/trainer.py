@@ -98,13 +98,19 @@ class Trainer:
         options, device = recipe.optimiser, runtime.device
         self.network = network.to(device)
         self.average = WeightAverage(self.network, options.ema_decay)
+        self.criterion = Criterion(
+            recipe.loss,
+            typical_scale=float(np.median(1 / scale_of(data.pack.photo_to_image[data.train]))),
+            mean_shape=data.mean_shape,
+            batch_size=options.batch_size,
+            num_photos=len(data.pack),
+            device=device,
+        )
         self.optimiser = build_optimiser(self.network, options)
+        if parameters := self.criterion.parameters():
+            self.optimiser.add_param_group({"params": parameters, "weight_decay": 0.0})
         self.steps_per_epoch = len(epoch_order(data.train, seed=0, epoch=0, batch_size=options.batch_size))
         self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
-        typical_scale = float(np.median(1 / scale_of(data.pack.photo_to_image[data.train])))
-        self.criterion = Criterion(
-            recipe.loss, typical_scale=typical_scale, batch_size=options.batch_size, device=device
-        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
         self.state = TrainerState()
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
@@ -165,11 +171,13 @@ class Trainer:
         self.schedule.before_step(self.progress)
         with self.runtime.autocast():
             predicted = self.network.predict(batch.images)
-        total = self.criterion(predicted, batch, Key(self.recipe.run.seed, state.epoch, batch.samples))
+        key = Key(self.recipe.run.seed, state.epoch, batch.samples)
+        total = self.criterion(predicted, batch, key, epoch=state.step / self.steps_per_epoch)
         self.optimiser.zero_grad()
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip)
+        parameters = [*self.network.parameters(), *self.criterion.parameters()]
+        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update()

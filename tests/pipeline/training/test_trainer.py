@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torchvision.models import mobilenetv3
 
 from augment import Key, parse_augmenters, transform_points
-from models import Prediction
+from models import LandmarkNet, Prediction
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.command import parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
@@ -166,6 +166,7 @@ class Cut(Exception):
         [],
         ["--schedule", "plateau", "-lr", "0.01"],
         ["--freeze-epochs", "1", "--top-perc-train", "50", "--without-top-perc-train", "9"],
+        ["--top-perc-train", "50", "--trim-by", "sample", "--trim-from", "0.5", "--loss", "enme", "--edge-weight", "1"],
     ],
 )
 @pytest.mark.parametrize("cut_at", [1, 5, 8, 11])
@@ -284,6 +285,28 @@ def test_a_run_killed_before_its_last_validation_is_validated_and_trains_no_more
         assert again.state.step == cut_at
         assert len(again.state.history) == 1
         assert again.run.best.exists()
+
+
+def test_the_flow_of_a_loss_is_trained_with_the_network_and_kept_with_it(contest, tmp_path, monkeypatch):
+    """Residual log-likelihood estimation, with a network of constant scales."""
+    predict = LandmarkNet.predict
+
+    def with_scale(self, images):
+        found = predict(self, images)
+        return found._replace(log_scale=torch.ones(found.points.shape[:2]))
+
+    monkeypatch.setattr(LandmarkNet, "predict", with_scale)
+    recipe = recipe_of(contest, tmp_path, "-e", "2", "--loss", "rle", "-lr", "0.01", "--schedule", "plateau")
+    whole = run_to_end(start(recipe))
+    assert all(parameter.detach().any() for parameter in whole.criterion.parameters())  # some of which begin at zero
+    half, again = start(recipe), start(recipe)
+    half.callbacks = []
+    half.train_epoch(parse_augmenters(recipe.augmentation.augment))
+    half.finish_epoch()
+    again.load_state_dict(half.state_dict())
+    assert same(whole, run_to_end(again))
+    states = (training.criterion.flow.state_dict() for training in (whole, again))
+    assert all(torch.equal(*tensors) for tensors in zip(*(state.values() for state in states), strict=True))
 
 
 def test_checkpoints_of_earlier_versions_load(contest, tmp_path):

@@ -26,6 +26,8 @@ from pipeline.stopping import Stopped
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
 from pipeline.training.new_run import create_run
+from pipeline.training.optim import check_optimiser
+from pipeline.training.schedules import check_schedule
 from pipeline.training.state import TrainerState
 from pipeline.training.trainer import Trainer
 
@@ -35,6 +37,8 @@ NOT_LEARNED = 0.7  # of the mean shape's error
 def train_command(command: Command, console: Console):
     """Trains what the command asks for. Raises UserError, early, for what cannot be trained."""
     options = command.recipe.run
+    check_optimiser(command.recipe.optimiser)
+    check_schedule(command.recipe.optimiser)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
     recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
     if command.folds or (command.resume and fold_runs(command.resume)):

@@ -24,10 +24,10 @@ from pipeline.metrics import Scores, score
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, changes, flatten
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
-from pipeline.training.averaging import WeightAverage
+from pipeline.training.averaging import build_average
 from pipeline.training.criterion import Criterion
 from pipeline.training.losses import squared_errors
-from pipeline.training.optim import build_optimiser, freeze_backbone
+from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
 from pipeline.training.schedules import build_schedule
 from pipeline.training.state import TrainerState, load_optimiser, numbers_like, read_state
 
@@ -97,7 +97,6 @@ class Trainer:
         self.recipe, self.data, self.runtime, self.callbacks = recipe, data, runtime, callbacks
         options, device = recipe.optimiser, runtime.device
         self.network = network.to(device)
-        self.average = WeightAverage(self.network, options.ema_decay)
         self.criterion = Criterion(
             recipe.loss,
             typical_scale=float(np.median(1 / scale_of(data.pack.photo_to_image[data.train]))),
@@ -106,9 +105,8 @@ class Trainer:
             num_photos=len(data.pack),
             device=device,
         )
-        self.optimiser = build_optimiser(self.network, options)
-        if parameters := self.criterion.parameters():
-            self.optimiser.add_param_group({"params": parameters, "weight_decay": 0.0})
+        self.optimiser = build_optimiser(self.network, options, self.criterion.parameters())
+        self.average = build_average(self.network, self.optimiser, options.ema_decay)
         self.steps_per_epoch = len(epoch_order(data.train, seed=0, epoch=0, batch_size=options.batch_size))
         self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
@@ -292,7 +290,7 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        return self.optimiser.param_groups[0]["lr"]
+        return rate_of(self.optimiser)
 
     def _begin_sitting(self):
         self._begun = time.perf_counter() - 60 * self.state.minutes

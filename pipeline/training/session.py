@@ -21,7 +21,7 @@ from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
-from pipeline.runtime import Runtime, print_busy
+from pipeline.runtime import Runtime, compute_deterministically, print_busy
 from pipeline.stopping import Stopped
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
@@ -52,6 +52,8 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     find_contest(recipe.run.data)
     check_run_folder(recipe, earlier)
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    if recipe.run.deterministic:
+        compute_deterministically(runtime.device)
     chain = parse_chain(recipe)
     parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
     start = None if earlier and earlier.last.exists() else read_start(recipe.network)

@@ -1,10 +1,12 @@
 """Which processor computes, and what a user is told of it."""
 
+import os
+
 import psutil
 import pytest
 import torch
 
-from pipeline.runtime import print_busy
+from pipeline.runtime import compute_deterministically, print_busy
 
 
 @pytest.mark.parametrize(("busy", "threads", "said"), [(75, 2, True), (75, 1, False), (5, 2, False)])
@@ -14,3 +16,17 @@ def test_busy_cores_are_said_where_this_program_would_wait_for_them(busy, thread
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     print_busy(torch.device("cpu"))
     assert ("OMP_NUM_THREADS=1" in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_deterministic_algorithms_are_asked_for_on_a_gpu_alone(device, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    try:
+        compute_deterministically(torch.device(device))
+        assert torch.are_deterministic_algorithms_enabled() == (device == "cuda")
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if device == "cuda" else None)
+        assert torch.backends.cudnn.benchmark == (device == "cpu")
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

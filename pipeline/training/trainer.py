@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,7 +107,8 @@ class Trainer:
         )
         self.optimiser = build_optimiser(self.network, options, self.criterion.parameters())
         self.average = build_average(self.network, self.optimiser, options.ema_decay)
-        self.steps_per_epoch = len(epoch_order(data.train, seed=0, epoch=0, batch_size=options.batch_size))
+        self.steps_per_pass = len(epoch_order(data.train, seed=0, epoch=0, batch_size=options.batch_size))
+        self.steps_per_epoch = options.steps_per_epoch or self.steps_per_pass
         self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
         self.state = TrainerState()
@@ -135,23 +136,11 @@ class Trainer:
 
     def train_epoch(self, chain: Chain):
         """The rest of the epoch that it is in, or less when its time is up."""
-        recipe, data, state = self.recipe, self.data, self.state
-        freeze_backbone(self.network, frozen=state.epoch < recipe.network.freeze_epochs)
-        where = {"seed": recipe.run.seed, "epoch": state.epoch}
-        order = epoch_order(data.train, **where, batch_size=recipe.optimiser.batch_size)[state.batch :]
+        state = self.state
+        freeze_backbone(self.network, frozen=state.epoch < self.recipe.network.freeze_epochs)
         self._epoch_begun = self.clock(), state.seen
-        begun = state.step
-        batches = training_batches(
-            data.pack,
-            order,
-            chain,
-            data.permutation,
-            **where,
-            device=self.runtime.device,
-            size_of_batch=lambda number: self.image_size(begun + number),
-        )
-        for batch in batches:
-            if recipe.optimiser.minutes and self.progress >= 1:
+        for batch in self._batches(chain):
+            if self.progress >= 1:
                 break
             self.step(batch)
             self.clock()
@@ -163,13 +152,33 @@ class Trainer:
                 self._save_and_stop()
         self.flush()
 
+    def _batches(self, chain: Chain) -> Iterator[Batch]:
+        """The rest of the epoch that it is in. The order of the photos runs on from epoch to epoch, and is another in
+        each pass over them."""
+        options, data = self.recipe.optimiser, self.data
+        step, end = self.state.step, self.state.step + self.steps_per_epoch - self.state.batch
+        while step < end:
+            number, done = divmod(step, self.steps_per_pass)
+            where = {"seed": self.recipe.run.seed, "epoch": number}
+            order = epoch_order(data.train, **where, batch_size=options.batch_size)[done:][: end - step]
+            yield from training_batches(
+                data.pack,
+                order,
+                chain,
+                data.permutation,
+                **where,
+                device=self.runtime.device,
+                size_of_batch=lambda index, first=step: self.image_size(first + index),
+            )
+            step += len(order)
+
     def step(self, batch: Batch):
         """One step on one batch. What it measured waits on the device until `flush`."""
         state = self.state
         self.schedule.before_step(self.progress)
         with self.runtime.autocast():
             predicted = self.network.predict(batch.images)
-        key = Key(self.recipe.run.seed, state.epoch, batch.samples)
+        key = Key(self.recipe.run.seed, state.step // self.steps_per_pass, batch.samples)
         total = self.criterion(predicted, batch, key, epoch=state.step / self.steps_per_epoch)
         self.optimiser.zero_grad()
         self.scaler.scale(total).backward()
@@ -272,7 +281,7 @@ class Trainer:
         options = self.recipe.optimiser
         if options.minutes:
             return min(1.0, minutes / options.minutes)
-        return step / (options.epochs * self.steps_per_epoch)
+        return step / max(1, round(options.epochs * self.steps_per_epoch))
 
     def image_size(self, step: int) -> int:
         """The side of the images of a step, of those that are trained on and of those that are validated."""

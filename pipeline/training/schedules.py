@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -19,14 +19,23 @@ RISE = 0.3  # of one cycle
 START_OF_CYCLE = 25  # the highest rate over the one it starts from
 
 
-class Schedule(Protocol):
-    """Sets the rates of an optimiser."""
+class Schedule:
+    """Sets the rates of an optimiser. This one leaves them as they are."""
 
-    def before_step(self, progress: float): ...
-    def after_step(self, progress: float, loss: float): ...
-    def after_epoch(self, progress: float, mse: float): ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]): ...
+    def before_step(self, progress: float):
+        pass
+
+    def after_step(self, progress: float, loss: float):
+        pass
+
+    def after_epoch(self, progress: float, mse: float):
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]):
+        pass
 
 
 def build_schedule(optimiser: torch.optim.Optimizer, options: OptimiserOptions, steps_per_epoch: int) -> Schedule:
@@ -119,7 +128,7 @@ CURVES: dict[str, Callable[[float, float, OptimiserOptions], float]] = {
 }
 
 
-class Curve:
+class Curve(Schedule):
     """A rate that is a function of progress, and so has no state."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, options: OptimiserOptions):
@@ -128,20 +137,8 @@ class Curve:
     def before_step(self, progress: float):
         set_rate(self.optimiser, scheduled_rate(progress, self.options))
 
-    def after_step(self, progress: float, loss: float):
-        pass
 
-    def after_epoch(self, progress: float, mse: float):
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]):
-        pass
-
-
-class Plateau:
+class Plateau(Schedule):
     """Lowers the rate when what it follows stops falling: `plateau` follows the smoothed training loss of each step,
     `plateau_validation` the validation MSE of each epoch.
 

@@ -139,7 +139,7 @@ class Trainer:
         state = self.state
         freeze_backbone(self.network, frozen=state.epoch < self.recipe.network.freeze_epochs)
         self._epoch_begun = self.clock(), state.seen
-        for batch in self._batches(chain):
+        for batch in self.batches(chain, self.steps_per_epoch - state.batch):
             if self.progress >= 1:
                 break
             self.step(batch)
@@ -152,11 +152,11 @@ class Trainer:
                 self._save_and_stop()
         self.flush()
 
-    def _batches(self, chain: Chain) -> Iterator[Batch]:
-        """The rest of the epoch that it is in. The order of the photos runs on from epoch to epoch, and is another in
-        each pass over them."""
+    def batches(self, chain: Chain, count: int) -> Iterator[Batch]:
+        """The next so many batches. The order of the photos runs on from epoch to epoch, and is another in each pass
+        over them."""
         options, data = self.recipe.optimiser, self.data
-        step, end = self.state.step, self.state.step + self.steps_per_epoch - self.state.batch
+        step, end = self.state.step, self.state.step + count
         while step < end:
             number, done = divmod(step, self.steps_per_pass)
             where = {"seed": self.recipe.run.seed, "epoch": number}

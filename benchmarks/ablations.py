@@ -172,17 +172,19 @@ def cost(data: Path, cache: Path, changes: tuple[str, ...]) -> float:
             recipe, batch_size = trainer.recipe, trainer.recipe.optimiser.batch_size
             per_photo = 0.0
             for share, size in mixture(recipe):
-                order = trainer.epoch_order(0)[:STEPS]
+                order = trainer.pass_order(0)[:STEPS]
+                sizes = [size] * len(order)
+                chain, permutation = parse_chain(recipe), trainer.data.permutation
                 batches = list(
                     training_batches(
                         trainer.data.pack,
                         trainer.source,
                         order,
-                        parse_chain(recipe),
-                        trainer.data.permutation,
+                        chain,
+                        permutation,
                         seed=0,
                         epoch=0,
-                        size_of_batch=lambda number, size=size: size,
+                        size_of_batch=sizes.__getitem__,
                     )
                 )
                 begun = time.process_time()

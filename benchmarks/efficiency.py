@@ -62,7 +62,7 @@ def main():
     network = make_network(recipe, None, mean_shape=data.mean_shape)
     trainer = Trainer(network, recipe, data, runtime)
     chain = parse_augmenters(recipe.augmentation.augment)
-    order = trainer.epoch_order(0)
+    order = trainer.pass_order(0)
     batches = training_batches(data.pack, trainer.source, order[:1], chain, data.permutation, seed=0, epoch=0)
     batch = next(iter(batches))
 
@@ -80,8 +80,8 @@ def main():
         """The bare step: forward, loss, backward, clip, step, on one batch."""
         for _ in order:
             with runtime.autocast():
-                predicted = trainer.network(batch.images)
-            loss = sample_losses(predicted, batch, beta=recipe.loss.beta).mean()
+                predicted = trainer.network.predict(batch.images)
+            loss = sample_losses(predicted, batch, recipe.loss).mean()
             trainer.optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), recipe.optimiser.clip)

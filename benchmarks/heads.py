@@ -2,8 +2,8 @@
 
     python -m benchmarks.heads [--model resnet50] [--points 971] [--size 128] [--batch-size 32] [--gpu]
 
-Steps (forward, SmoothL1, backward, AdamW) of all heads are timed in turn, several rounds, in one process. Memory is what
-a step keeps for its backward pass, counted tensor by tensor, and weights with their gradients and moments.
+Steps (forward, SmoothL1, backward, AdamW) of all heads are timed in turn, several rounds, in one process. Memory is
+what a step keeps for its backward pass, counted tensor by tensor, and weights with their gradients and moments.
 """
 
 import argparse

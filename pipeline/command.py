@@ -33,6 +33,8 @@ class Command:
     """Go on with this run or these folds, from the last checkpoint; --epochs or --minutes may be raised."""
     folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
     """Train so many runs, each of which holds out another part; predict.py merges them."""
+    find_lr: bool = False
+    """Train nothing, but sweep the learning rate over some steps and propose one."""
     recipe: Recipe = field(default_factory=Recipe)
 
 
@@ -91,6 +93,8 @@ def _check_together(command, flags):
         raise UserError(f"--folds {command.folds}: at least 2 are needed")
     if command.folds and (command.resume or recipe.photos.split):
         raise UserError("--folds makes splits of its own, and goes on by --resume alone; leave out the other flag")
+    if command.find_lr and (command.folds or command.resume):
+        raise UserError("--find-lr is for a run that is to be started; leave out --folds and --resume")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
     if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:

@@ -79,6 +79,8 @@ class RunOptions:
     """The contest's folder, with train/landmarks.csv in it or one level below."""
     gpu: bool = False
     """Train on the GPU."""
+    deterministic: bool = False
+    """Let a GPU compute with deterministic algorithms, more slowly, so that equal runs have equal weights there too."""
     seed: Whole = 0
     """Seed of split, weights, order and augmentation; equal seeds give equal runs, on a CPU to the bit."""
     runs: Path = Path("runs")
@@ -141,22 +143,58 @@ class AugmentOptions:
     """Augmenters in turn: a list of {name: {parameter: value or [low, high]}}; [] for none."""
 
 
+LossName = Literal[
+    "smooth_l1", "mse", "l1", "wing", "soft_wing", "enme", "gaussian_nll", "laplace_nll", "rle", "simcc"
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class LossOptions:
     """The loss, and which photos of a batch count ("active learning")"""
 
+    loss: LossName = "smooth_l1"
+    """What is minimised: smooth_l1, mse, l1, wing or soft_wing of the coordinates; enme, the distances as in NME; the
+    likelihoods gaussian_nll, laplace_nll or rle, which learn a scale for each point; simcc, the divergence of a SimCC
+    head's distributions."""
     beta: NotNegative = 1.0
     """SmoothL1 is quadratic below and linear above this error, in pixels of the image; 0 is plain L1."""
+    simcc_sigma: Annotated[float, Interval(ge=0.1, le=1000)] = 2.0
+    """Label smoothing of simcc: the deviation of the Gaussian around the true coordinate, in pixels of the image."""
+    focal: Annotated[float, Interval(ge=0, le=10)] = 0.0
+    """Exponent of the focal loss, which makes simcc dwell on points that are predicted badly; 0 for none."""
+    edge_weight: NotNegative = 0.0
+    """Weight of the edge-length term, for dense points: the mean error of distances between neighbouring points."""
     loss_unit: Literal["photo", "image"] = "photo"
-    """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image."""
+    """Photos count by their errors in pixels of the photo, as in the metric, or alike, in pixels of the image. In
+    losses that have no unit (enme, likelihoods, simcc) they count alike."""
     outside_weight: Share = 1.0
     """Weight of points outside the frame, where augmentation or the ROI puts them; those inside have 1."""
     top_perc_train: Percent = 100.0
     """Keep only photos whose losses are among the highest so many percent of recent ones; at least one of a batch."""
     without_top_perc_train: Percent = 0.0
     """Of these, leave out photos whose losses are among the very highest so many percent."""
+    trim_from: NotNegative = 0.0
+    """The epoch, or the share of one, from which photos are left out; all count before it."""
+    trim_by: Literal["window", "sample"] = "window"
+    """What a photo is ranked by: its loss among recent ones (window), or the running mean of its losses among those of
+    all photos (sample), which is steadier."""
     trim_at_random: bool = False
     """Keep as many photos, but random ones: the control that shows whether trimming helps."""
+
+    @property
+    def trims(self) -> bool:
+        """Whether any photo may be left out."""
+        return self.top_perc_train < 100 or self.without_top_perc_train > 0
+
+
+def needs_scale(options: LossOptions) -> bool:
+    """Whether the loss is of a network that learns how far off each point may be."""
+    return options.loss in ("gaussian_nll", "laplace_nll", "rle")
+
+
+def needs_distributions(options: LossOptions) -> bool:
+    """Whether the loss is of a head that classifies coordinates."""
+    return options.loss == "simcc"
 
 
 @dataclass(frozen=True)
@@ -165,27 +203,67 @@ class OptimiserOptions:
 
     batch_size: Annotated[int, arg(aliases=["-b"]), Interval(ge=1, le=2**20)] = 32
     """How many photos a step takes."""
-    epochs: Annotated[Count, arg(aliases=["-e"])] = 20
-    """How often each photo is trained on."""
+    accumulate: Annotated[int, Interval(ge=1, le=2**20)] = 1
+    """Compute the gradient of a step in so many parts of its batch, one after the other, to save memory. The batch size
+    stays what a step takes; batch normalisation sees one part at a time."""
+    epochs: Annotated[Count | Annotated[float, Interval(gt=0, le=10**9)], arg(aliases=["-e"], metavar="FLOAT")] = 20
+    """How many epochs to train, such as 20 or 0.5. An epoch is a pass over the photos, or --steps-per-epoch."""
+    steps_per_epoch: Annotated[Count | None, arg(metavar="INT")] = None
+    """Validate and save after so many steps instead of after each pass over the training photos, whose order runs on
+    from epoch to epoch."""
     minutes: Annotated[Annotated[float, Interval(gt=0, le=10**6)] | None, arg(metavar="FLOAT")] = None
     """Train for so many minutes instead of a number of epochs; the schedule follows the clock."""
+    optimiser: Literal["adamw", "sgd", "muon", "lion", "schedule_free"] = "adamw"
+    """The optimiser: AdamW; SGD with Nesterov momentum; Muon for hidden filters and matrices, with AdamW for the rest;
+    Lion; or the schedule-free AdamW. Good learning rates of SGD are about 10 times, of Lion a tenth of AdamW's."""
     learning_rate: Annotated[Positive, arg(aliases=["-lr"])] = 1e-3
     """The highest learning rate of the schedule."""
+    momentum: Annotated[Annotated[float, Interval(ge=0, lt=1)] | None, arg(metavar="FLOAT")] = None
+    """Momentum of SGD and Muon, or the first beta of the others; by default 0.9, of Muon 0.95."""
+    beta2: Annotated[Annotated[float, Interval(ge=0, lt=1)] | None, arg(metavar="FLOAT")] = None
+    """Decay of AdamW's mean of squared gradients, or of Lion's momentum; by default 0.999, of Lion 0.99."""
+    adamw_factor: Positive = 1.0
+    """With --optimiser muon, the learning rate of what AdamW trains beside it (norms, biases, the first layer and the
+    head), as a factor of the learning rate."""
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Factor between the learning rates of neighbouring stages of the backbone: each has that of the next times the
+    factor, and the head the full rate. 1 trains all at one rate."""
     weight_decay: NotNegative = 0.05
-    """Weight decay of AdamW; biases and normalisation layers are not decayed."""
-    schedule: Literal["cosine", "plateau", "plateau_validation"] = "cosine"
-    """How the learning rate falls: along a cosine to 0, or when the smoothed training loss (plateau) or the validation
-    MSE (plateau_validation) stops falling."""
+    """Weight decay of the optimiser; biases and normalisation layers are not decayed."""
+    schedule: Literal[
+        "cosine",
+        "cosine_restarts",
+        "triangular",
+        "one_cycle",
+        "exponential",
+        "linear",
+        "constant",
+        "plateau",
+        "plateau_validation",
+    ] = "cosine"
+    """How the learning rate changes: it falls to --final-rate along a cosine, a line or exponentially; it does so in
+    --cycles, along cosines (cosine_restarts) or up and down (triangular); it rises over 30 % of the training and then
+    falls (one_cycle); it is constant; or it is lowered when the smoothed training loss (plateau) or the validation MSE
+    (plateau_validation) stops falling."""
+    final_rate: NotNegative = 0.0
+    """The lowest learning rate of the schedule, where it ends; exponential needs one above 0."""
+    cycles: Annotated[int, Interval(ge=1, le=10**6)] = 4
+    """How many cycles cosine_restarts and triangular have."""
     warmup: Share = 0.03
-    """Share of the training over which the learning rate rises from 0."""
+    """Share of the training over which the learning rate rises from 0; one_cycle has a rise of its own."""
     plateau_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.8
     """Factor by which a plateau lowers the learning rate."""
     plateau_patience: Positive = 1.0
     """How many epochs, or what share of one, to wait without progress before the learning rate is lowered."""
     clip: Annotated[float, Gt(0)] = 5.0
     """Largest norm of the gradient; a longer one is clipped."""
+    mixup: Annotated[float, Interval(ge=0, le=1000)] = 0.0
+    """Blend each photo with another of its batch, by a share drawn from Beta(ALPHA, ALPHA), and its loss with the loss
+    against the other's points; 0 for none."""
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.998
     """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0 for none."""
+    keep_best: Annotated[int, Interval(ge=0, le=1000)] = 0
+    """Keep the weights of so many best epochs beside best.pt, as best-epoch-N.pt, which tools.average takes."""
     checkpoint_minutes: Annotated[float, Gt(0)] = 10.0
     """A checkpoint is written at the end of each epoch, and within a long one every so many minutes."""
 
@@ -215,7 +293,7 @@ SECTION_OF = {
     for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
 }
 CHANGEABLE_ON_RESUME = {
-    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "skip_bad_photos", "views"
+    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views"
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ metrics.csv        a row an epoch         manifest.json     what must stay as th
 best.pt, last.pt   checkpoints            events/           for TensorBoard
 console.txt        what was printed       pictures/         worst photos
 views.json         by predict.py          submission.csv    by predict.py
+best-epoch-N.pt    of --keep-best
 
 Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
 that was cut or exchanged is an error, not another split or permutation.
@@ -74,6 +75,14 @@ class Run:
     @property
     def last(self) -> Path:
         return self.folder / "last.pt"
+
+    def best_of_epoch(self, epoch: int) -> Path:
+        return self.folder / f"best-epoch-{epoch}.pt"
+
+    def best_epochs(self) -> dict[int, Path]:
+        """The weights of the best epochs that the run keeps, by the number of the epoch."""
+        found = {path.stem.removeprefix("best-epoch-"): path for path in self.folder.glob("best-epoch-*.pt")}
+        return {int(epoch): found[epoch] for epoch in sorted(found) if epoch.isdecimal()}
 
     @property
     def events(self) -> Path:

@@ -77,6 +77,17 @@ def choose_device(*, gpu: bool) -> torch.device:
     return torch.device("cuda")
 
 
+def compute_deterministically(device: torch.device):
+    """Lets a GPU give equal results for equal input from now on, at some cost in speed; a CPU does so anyway.
+
+    What torch has no deterministic algorithm for is computed all the same, and torch warns with its name.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first product
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
 def print_busy(runtime: Runtime):
     """Says it when other programs compute on the cores that are about to be used.
 

@@ -1,11 +1,19 @@
-"""The moving average of the weights (EMA)."""
+"""The average of the weights: what is validated and kept. A moving one (EMA), or that of a schedule-free optimiser."""
 
 import copy
 
+import schedulefree
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from models import LandmarkNet
+
+
+def build_average(network: LandmarkNet, optimiser: torch.optim.Optimizer, decay: float) -> "WeightAverage":
+    """The average that is kept beside a network while the optimiser trains it."""
+    if isinstance(optimiser, schedulefree.AdamWScheduleFree):
+        return ScheduleFreeAverage(network, optimiser, decay)
+    return WeightAverage(network, decay)
 
 
 class WeightAverage:
@@ -30,3 +38,28 @@ class WeightAverage:
         self.num_updates += 1
         decay = min(self.decay, self.num_updates / (self.num_updates + 9))
         get_ema_multi_avg_fn(decay)(*self._pairs, None)
+
+
+class ScheduleFreeAverage(WeightAverage):
+    """The weights that a schedule-free optimiser has found, x, while the network has those that gradients are taken at,
+    y = (1 - beta1) z + beta1 x. Statistics of norms, which were measured at y, are averaged as by an EMA.
+
+    Source: A. Defazio et al., "The Road Less Scheduled", NeurIPS 2024.
+    """
+
+    def __init__(self, network: LandmarkNet, optimiser: schedulefree.AdamWScheduleFree, decay: float):
+        super().__init__(network, decay)
+        self.optimiser = optimiser
+        own = dict(self.network.named_parameters())
+        self._own = {parameter: own[name] for name, parameter in network.named_parameters()}
+
+    @torch.no_grad()
+    def update(self):
+        super().update()
+        for group in self.optimiser.param_groups:
+            for parameter in group["params"]:
+                if parameter in self._own:  # others are of the loss
+                    self._own[parameter].copy_(parameter)
+                    if "z" in self.optimiser.state[parameter]:
+                        z, beta1 = self.optimiser.state[parameter]["z"], group["betas"][0]
+                        self._own[parameter].lerp_(z, 1 - 1 / beta1)

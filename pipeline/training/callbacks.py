@@ -5,6 +5,7 @@ Everything is logged at the number of steps that were done. Metrics of train and
 writers, in `events/train` and `events/validation`, so that TensorBoard draws both in one chart.
 """
 
+import math
 import sys
 import threading
 from dataclasses import asdict
@@ -26,7 +27,8 @@ NUM_TIMES = 20  # how often in a training the worst photos are drawn
 def default_callbacks(run: Run) -> list[Callback]:
     """Those of every training. The checkpoint holds what those before it have done."""
     board = TensorBoard(run)
-    return [BestWeights(run), MetricsTable(run), Checkpoint(run), board, EpochLine(), WorstPhotos(run, board), Bar()]
+    before = [BestWeights(run), BestEpochs(run), MetricsTable(run)]
+    return [*before, Checkpoint(run), board, EpochLine(), WorstPhotos(run, board), Bar()]
 
 
 class BestWeights(Callback):
@@ -42,6 +44,30 @@ class BestWeights(Callback):
             state.best_mse = mse
             best = {"network": trainer.average.network.state_dict(), "epoch": result.row["epoch"], "mse": mse}
             save_checkpoint(self.run.best, best)
+
+
+class BestEpochs(Callback):
+    """Keeps the averaged weights of the few best epochs, for tools.average.
+
+    Which these are follows from the table of epochs alone, so that an epoch that is trained once more after a kill
+    leaves the same files.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def after_epoch(self, trainer: Trainer, result: EpochResult):
+        count = trainer.recipe.optimiser.keep_best
+        if not count:
+            return
+        best = sorted(trainer.state.history, key=lambda row: (row["validation_mse"], row["epoch"]))[:count]
+        epochs, now = {row["epoch"] for row in best}, result.row["epoch"]
+        if now in epochs:
+            kept = {"network": trainer.average.network.state_dict(), "epoch": now, "mse": result.validation.mse}
+            save_checkpoint(self.run.best_of_epoch(now), kept)
+        for epoch, path in self.run.best_epochs().items():
+            if epoch not in epochs:
+                path.unlink()
 
 
 class MetricsTable(Callback):
@@ -195,7 +221,7 @@ class Bar(Callback):
         left = 60 * (state.minutes - minutes) * (1 - trainer.progress) / max(trainer.progress - progress, 1e-9)
         epoch_left = (trainer.steps_per_epoch - state.batch) * options.batch_size / max(speed, 1e-9)
         parts = [
-            f"epoch {state.epoch + 1}" + ("" if options.minutes else f"/{options.epochs}"),
+            f"epoch {state.epoch + 1}" + ("" if options.minutes else f"/{math.ceil(options.epochs)}"),
             f"step {state.step:,}",
             f"{speed:.0f} img/s",
             f"loss {state.smoothed_loss:.3f}",

@@ -1,21 +1,31 @@
 """What a step minimises: the loss of each photo in its unit, and which photos of a batch count."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import nn
 
 from augment import Key
 from augment.warp import on_device
 from models import Prediction
-from pipeline.checkpoint import check_tensor
+from pipeline.checkpoint import check_tensor, load_network
 from pipeline.data.loader import Batch
 from pipeline.recipe import LossOptions
+from pipeline.training.flow import Flow
 from pipeline.training.losses import (
+    UNIT_POWERS,
+    edge_losses,
+    nearest_neighbours,
+    photo_weights,
+    sample_losses,
+)
+from pipeline.training.trimming import (
     as_many_at_random,
     empty_window,
     mean_of_selected,
-    photo_weights,
-    sample_losses,
+    no_running_losses,
+    remember,
     select_samples,
     slide,
 )
@@ -23,35 +33,93 @@ from pipeline.training.losses import (
 RANDOM_TRIM = 1_000_003  # a place in the key that no augmenter of a chain has
 
 
-class Criterion:
-    """The mean loss of the photos of a batch that count. Its state: the recent losses that a batch is ranked against.
+class PhotoLosses(NamedTuple):
+    """weighted: (B,) in the unit that is minimised. ranks: (B,), detached, in a unit that the photo's size does not
+    change."""
 
-    typical_scale: pixels of a photo per pixel of its image, of the data set's typical photo.
+    weighted: torch.Tensor
+    ranks: torch.Tensor
+
+
+class Criterion:
+    """The mean loss of the photos of a step that count.
+
+    Its state: the recent losses that a batch is ranked against, the running mean of each photo's losses, and for
+    residual log-likelihood estimation a flow, whose weights the optimiser moves.
+
+    typical_scale: pixels of a photo per pixel of its image, of the data set's typical photo. mean_shape: (K, 2), whose
+    neighbours are the ends of edges. batch_size: of a step. num_photos: of the pack.
     """
 
-    def __init__(self, options: LossOptions, *, typical_scale: float, batch_size: int, device: torch.device):
+    def __init__(
+        self,
+        options: LossOptions,
+        *,
+        typical_scale: float,
+        mean_shape: np.ndarray,
+        batch_size: int,
+        num_photos: int,
+        device: torch.device,
+    ):
         self.options, self.typical_scale, self.device = options, typical_scale, device
         self.recent_losses = empty_window(batch_size, device)
+        self.running_losses = no_running_losses(num_photos, device)
+        with device:
+            self.flow = Flow() if options.loss == "rle" else None
+        self.edges = torch.from_numpy(nearest_neighbours(mean_shape)).to(device) if options.edge_weight else None
 
-    def __call__(self, predicted: Prediction, batch: Batch, key: Key) -> torch.Tensor:
-        """() the loss of what was predicted. key: (seed, epoch, samples), for the random control."""
+    def __call__(self, predicted: Prediction, batch: Batch, key: Key, *, epoch: float) -> torch.Tensor:
+        """() the loss of what was predicted of all photos of a step.
+
+        key: (seed, epoch, samples), for the random control. epoch: how many are done, with the share of this one.
+        """
+        losses = self.measure(predicted, batch)
+        return mean_of_selected(losses.weighted, self.select(losses.ranks, key, epoch=epoch), losses.ranks)
+
+    def measure(self, predicted: Prediction, batch: Batch) -> PhotoLosses:
+        """The losses of the photos of a step, or of a part of it."""
         options = self.options
-        losses = sample_losses(predicted.points, batch, beta=options.beta, outside_weight=options.outside_weight)
-        weights = photo_weights(batch.scale, unit=options.loss_unit, typical_scale=self.typical_scale)
-        self.recent_losses = slide(self.recent_losses, losses)
-        return mean_of_selected(weights * losses, self._select(losses, key), losses)
+        losses = sample_losses(predicted, batch, options, flow=self.flow)
+        weighted = self._weights(batch, UNIT_POWERS.get(options.loss, 0)) * losses
+        if self.edges is not None:
+            lengths = edge_losses(predicted.points, batch, self.edges, outside_weight=options.outside_weight)
+            weighted = weighted + options.edge_weight * self._weights(batch, 1) * lengths
+        return PhotoLosses(weighted, losses.detach())
 
-    def _select(self, losses, key):
-        """(B,) bool: the photos that count."""
-        top, without = self.options.top_perc_train, self.options.without_top_perc_train
-        chosen = select_samples(losses, self.recent_losses, top_percent=top, without_top_percent=without)
-        if not self.options.trim_at_random:
+    def _weights(self, batch, power):
+        return photo_weights(batch.scale, unit=self.options.loss_unit, typical_scale=self.typical_scale, power=power)
+
+    def select(self, losses: torch.Tensor, key: Key, *, epoch: float) -> torch.Tensor:
+        """(B,) bool: the photos that count. Once a step, with the losses and the key of all its photos, whichever rank
+        or micro-batch they are in."""
+        options, samples = self.options, on_device(key.samples, losses.device)
+        self.recent_losses = slide(self.recent_losses, losses)
+        self.running_losses = remember(self.running_losses, samples, losses)
+        if not options.trims or epoch < options.trim_from:
+            return torch.ones_like(losses, dtype=torch.bool)
+        window = self.recent_losses
+        if options.trim_by == "sample":
+            losses, window = self.running_losses[samples], self.running_losses
+        top, without = options.top_perc_train, options.without_top_perc_train
+        chosen = select_samples(losses, window, top_percent=top, without_top_percent=without)
+        if not options.trim_at_random:
             return chosen
         return as_many_at_random(chosen, on_device(key.child(RANDOM_TRIM).uniform(1)[:, 0], losses.device))
 
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimiser moves beside the network."""
+        return list(self.flow.parameters()) if self.flow else []
+
     def state_dict(self) -> dict[str, Any]:
-        return {"recent_losses": self.recent_losses}
+        state = {"recent_losses": self.recent_losses, "running_losses": self.running_losses}
+        return state | ({"flow": self.flow.state_dict()} if self.flow else {})
 
     def load_state_dict(self, state: dict[str, Any]):
+        """Takes the state. Raises one of checkpoint.DAMAGE where it is of another criterion."""
         check_tensor(state["recent_losses"], self.recent_losses, "recent_losses", gaps=True)
         self.recent_losses = state["recent_losses"].to(self.device)
+        if "running_losses" in state:  # earlier versions had none
+            check_tensor(state["running_losses"], self.running_losses, "running_losses", gaps=True)
+            self.running_losses = state["running_losses"].to(self.device)
+        if self.flow:
+            load_network(self.flow, state["flow"])

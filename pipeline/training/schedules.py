@@ -4,56 +4,26 @@
 """
 
 import math
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
+from pipeline.training.optim import set_rate
 from pipeline.training.state import numbers_like
 
 LEARNED = {"best": math.inf, "num_bad_epochs": 0, "cooldown_counter": 0, "last_epoch": 0}  # all else is of the recipe
+RISE = 0.3  # of one cycle
+START_OF_CYCLE = 25  # the highest rate over the one it starts from
 
 
-class Schedule(Protocol):
-    """Sets the rates of an optimiser."""
-
-    def before_step(self, progress: float): ...
-    def after_step(self, progress: float, loss: float): ...
-    def after_epoch(self, progress: float, mse: float): ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]): ...
-
-
-def build_schedule(optimiser: torch.optim.Optimizer, options: OptimiserOptions, steps_per_epoch: int) -> Schedule:
-    """The schedule that the recipe names."""
-    if options.schedule == "cosine":
-        return Cosine(optimiser, options)
-    return Plateau(optimiser, options, steps_per_epoch)
-
-
-def cosine_rate(progress: float, *, highest: float, warmup: float) -> float:
-    """The rate at a share of the training: from 0 to `highest` over `warmup`, then along a cosine to 0.
-
-    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
-    """
-    if progress < warmup:
-        return warmup_rate(progress, highest=highest, warmup=warmup)
-    return highest * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) / 2
-
-
-def warmup_rate(progress: float, *, highest: float, warmup: float) -> float:
-    """The rate at a share of the training: from 0 to `highest` over `warmup`, and no lower after it."""
-    return highest * progress / warmup if progress < warmup else highest
-
-
-class Cosine:
-    """From 0 to the highest rate over the warm-up, then along a cosine to 0. It has no state: progress is all."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer, options: OptimiserOptions):
-        self.optimiser, self.options = optimiser, options
+class Schedule:
+    """Sets the rates of an optimiser. This one leaves them as they are."""
 
     def before_step(self, progress: float):
-        _set_rate(self.optimiser, cosine_rate(progress, highest=self.options.learning_rate, warmup=self.options.warmup))
+        pass
 
     def after_step(self, progress: float, loss: float):
         pass
@@ -68,7 +38,107 @@ class Cosine:
         pass
 
 
-class Plateau:
+def build_schedule(optimiser: torch.optim.Optimizer, options: OptimiserOptions, steps_per_epoch: int) -> Schedule:
+    """The schedule that the recipe names."""
+    if options.schedule in CURVES:
+        return Curve(optimiser, options)
+    return Plateau(optimiser, options, steps_per_epoch)
+
+
+def check_schedule(options: OptimiserOptions):
+    """Raises UserError for a lowest rate that the schedule cannot have."""
+    flag = f"--final-rate {options.final_rate:g}"
+    if options.final_rate > options.learning_rate:
+        raise UserError(f"{flag} is above --learning-rate {options.learning_rate:g}, the highest; give a lower one")
+    if options.schedule == "exponential" and options.final_rate == 0:
+        raise UserError(f"{flag}: --schedule exponential never falls to 0; give one above it, such as 1e-5")
+
+
+def scheduled_rate(progress: float, options: OptimiserOptions) -> float:
+    """The rate at a share of the training, of a schedule that is a curve: from 0 to the highest rate over the warm-up,
+    then along the curve. One cycle has a rise of its own."""
+    warmup = 0.0 if options.schedule == "one_cycle" else options.warmup
+    if progress < warmup:
+        return warmup_rate(progress, highest=options.learning_rate, warmup=warmup)
+    return CURVES[options.schedule](progress - warmup, max(1 - warmup, 1e-9), options)
+
+
+def warmup_rate(progress: float, *, highest: float, warmup: float) -> float:
+    """The rate at a share of the training: from 0 to `highest` over `warmup`, and no lower after it."""
+    return highest * progress / warmup if progress < warmup else highest
+
+
+def _cosine(done: float, length: float, options: OptimiserOptions) -> float:
+    """Source: Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts."""
+    return _along_cosine(options.learning_rate, options.final_rate, done, length)
+
+
+def _cosine_restarts(done: float, length: float, options: OptimiserOptions) -> float:
+    """The same, with restarts after equal times."""
+    return _along_cosine(options.learning_rate, options.final_rate, _in_cycle(done / length, options.cycles), 1)
+
+
+def _triangular(done: float, length: float, options: OptimiserOptions) -> float:
+    """Source: Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017."""
+    height = 1 - abs(2 * _in_cycle(done / length, options.cycles) - 1)
+    return options.final_rate + (options.learning_rate - options.final_rate) * height
+
+
+def _one_cycle(done: float, length: float, options: OptimiserOptions) -> float:
+    """From a 25th of the highest rate along a cosine to it, then along another to the lowest.
+
+    Source: Smith and Topin, "Super-Convergence", 2018, with the shares that torch and fastai give it.
+    """
+    highest, top = options.learning_rate, RISE * length
+    if done < top:
+        return _along_cosine(highest / START_OF_CYCLE, highest, done, top)
+    return _along_cosine(highest, options.final_rate, done - top, length - top)
+
+
+def _exponential(done: float, length: float, options: OptimiserOptions) -> float:
+    return options.learning_rate * (options.final_rate / options.learning_rate) ** (done / length)
+
+
+def _linear(done: float, length: float, options: OptimiserOptions) -> float:
+    return options.learning_rate + (options.final_rate - options.learning_rate) * (done / length)
+
+
+def _constant(done: float, length: float, options: OptimiserOptions) -> float:
+    return options.learning_rate
+
+
+def _along_cosine(first, last, done, length):
+    return last + (first - last) * (1 + math.cos(math.pi * done / length)) / 2
+
+
+def _in_cycle(share, cycles):
+    """The share of its cycle that is done; at the end the last one is, and none is started."""
+    return share * cycles - min(math.floor(share * cycles), cycles - 1)
+
+
+# The rate after what is done of the time behind the warm-up, of which there is `length`, in the same unit.
+CURVES: dict[str, Callable[[float, float, OptimiserOptions], float]] = {
+    "cosine": _cosine,
+    "cosine_restarts": _cosine_restarts,
+    "triangular": _triangular,
+    "one_cycle": _one_cycle,
+    "exponential": _exponential,
+    "linear": _linear,
+    "constant": _constant,
+}
+
+
+class Curve(Schedule):
+    """A rate that is a function of progress, and so has no state."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, options: OptimiserOptions):
+        self.optimiser, self.options = optimiser, options
+
+    def before_step(self, progress: float):
+        set_rate(self.optimiser, scheduled_rate(progress, self.options))
+
+
+class Plateau(Schedule):
     """Lowers the rate when what it follows stops falling: `plateau` follows the smoothed training loss of each step,
     `plateau_validation` the validation MSE of each epoch.
 
@@ -86,7 +156,7 @@ class Plateau:
     def before_step(self, progress: float):
         if self.plateau.last_epoch == 0:
             rate = warmup_rate(progress, highest=self.options.learning_rate, warmup=self.options.warmup)
-            _set_rate(self.optimiser, rate)
+            set_rate(self.optimiser, rate)
 
     def after_step(self, progress: float, loss: float):
         if self.follows_steps:
@@ -105,8 +175,3 @@ class Plateau:
 
     def load_state_dict(self, state: dict[str, Any]):
         self.plateau.load_state_dict(self.plateau.state_dict() | numbers_like(state, LEARNED))
-
-
-def _set_rate(optimiser, rate):
-    for group in optimiser.param_groups:
-        group["lr"] = rate

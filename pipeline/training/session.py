@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from augment import Chain
 from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
@@ -21,11 +22,14 @@ from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
-from pipeline.runtime import Runtime, print_busy
+from pipeline.runtime import Runtime, compute_deterministically, print_busy
 from pipeline.stopping import Stopped
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
-from pipeline.training.new_run import create_run
+from pipeline.training.lr_finder import find_rate
+from pipeline.training.new_run import create_run, new_folder
+from pipeline.training.optim import check_optimiser
+from pipeline.training.schedules import check_schedule
 from pipeline.training.state import TrainerState
 from pipeline.training.trainer import Trainer
 
@@ -35,19 +39,32 @@ NOT_LEARNED = 0.7  # of the mean shape's error
 def train_command(command: Command, console: Console):
     """Trains what the command asks for. Raises UserError, early, for what cannot be trained."""
     options = command.recipe.run
+    check_optimiser(command.recipe.optimiser)
+    check_schedule(command.recipe.optimiser)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
     recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
-    if command.folds or (command.resume and fold_runs(command.resume)):
+    if command.find_lr:
+        find_learning_rate(recipe)
+    elif command.folds or (command.resume and fold_runs(command.resume)):
         train_folds(recipe, console, command.folds, command.resume)
     else:
         train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
 
 
-def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None):
-    """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
+def find_learning_rate(recipe: Recipe):
+    """Proposes a rate for what the recipe would train."""
+    trainer, chain = prepare(recipe, None)
+    named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
+    find_rate(trainer, chain, new_folder(named))
+
+
+def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
+    """A trainer that has not begun, and the augmentation. What can be refused is refused first."""
     find_contest(recipe.run.data)
     check_run_folder(recipe, earlier)
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    if recipe.run.deterministic:
+        compute_deterministically(runtime.device)
     chain = parse_chain(recipe)
     parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
     start = None if earlier and earlier.last.exists() else read_start(recipe.network)
@@ -58,7 +75,13 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
         check_unseen(recipe.network, data.pack.fingerprint, held_out=held_out, everything=False)
     components = shape_components(data) if recipe.network.head == "low_rank" else None
     network = make_network(recipe, start, mean_shape=data.mean_shape, components=components)
-    trainer = Trainer(network, recipe, data, runtime)
+    return Trainer(network, recipe, data, runtime), chain
+
+
+def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None):
+    """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
+    trainer, chain = prepare(recipe, earlier)
+    data, runtime = trainer.data, trainer.runtime
     floor = mean_shape_score(data)
     if earlier:
         earlier.check_data(data.pack.fingerprint, data.pack.folder)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.checkpoint import MAX_SHOWN, check_keys, check_tensor, check_type
+from pipeline.training.optim import group_numbers, state_like
 
 MOST, MOST_COUNTED = 1e300, 10**12
 
@@ -40,23 +41,26 @@ def read_state(found: dict[str, Any]) -> TrainerState:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
-    """Takes the moments and the rates of an AdamW of the same parameters, of which any have had steps so far.
+    """Takes the state and the rates of an optimiser of the same kind and parameters, of which any have moved so far.
 
     Raises one of DAMAGE where it is of any other.
     """
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     groups = optimiser.state_dict()["param_groups"]
     if [group["params"] for group in found["param_groups"]] != [group["params"] for group in groups]:
         raise ValueError("its optimiser has other parameters")
+    like = {
+        index: state_like(optimiser, group, parameter)
+        for group, indices in zip(optimiser.param_groups, groups, strict=True)
+        for index, parameter in zip(indices["params"], group["params"], strict=True)
+    }
     for place, kept in found["state"].items():
         about = f"the optimiser's state of parameter {place}"
         check_type(place, int, about)
-        check_keys(kept, {"step", "exp_avg", "exp_avg_sq"}, about)
-        check_tensor(kept["step"], torch.tensor(0.0), about)
-        for name in ("exp_avg", "exp_avg_sq"):
-            check_tensor(kept[name], parameters[place], about)
-    rates = [numbers_like(group, {"lr": 0.0}) for group in found["param_groups"]]
-    groups = [group | rate for group, rate in zip(groups, rates, strict=True)]
+        check_keys(kept, set(like[place]), about)
+        for name, tensor in like[place].items():
+            check_tensor(kept[name], tensor, about)
+    numbers = [numbers_like(group, group_numbers(optimiser)) for group in found["param_groups"]]
+    groups = [group | own for group, own in zip(groups, numbers, strict=True)]
     optimiser.load_state_dict({"state": found["state"], "param_groups": groups})
 
 

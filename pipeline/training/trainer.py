@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from pipeline.metrics import Scores, score
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, changes, flatten
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
-from pipeline.training.averaging import WeightAverage
+from pipeline.training.averaging import build_average
 from pipeline.training.criterion import Criterion
 from pipeline.training.losses import squared_errors
-from pipeline.training.optim import build_optimiser, freeze_backbone
+from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
 from pipeline.training.schedules import build_schedule
 from pipeline.training.state import TrainerState, load_optimiser, numbers_like, read_state
 
@@ -98,15 +99,20 @@ class Trainer:
         self.recipe, self.data, self.runtime, self.callbacks = recipe, data, runtime, callbacks
         options, device = recipe.optimiser, runtime.device
         self.network = network.to(device)
-        self.average = WeightAverage(self.network, options.ema_decay)
-        self.optimiser = build_optimiser(self.network, options)
         self.source = HostSource(data.pack.squares, device)
-        self.steps_per_epoch = len(self.epoch_order(0))
-        self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
-        typical_scale = float(np.median(1 / scale_of(data.pack.photo_to_image[data.train])))
         self.criterion = Criterion(
-            recipe.loss, typical_scale=typical_scale, batch_size=options.batch_size, device=device
+            recipe.loss,
+            typical_scale=float(np.median(1 / scale_of(data.pack.photo_to_image[data.train]))),
+            mean_shape=data.mean_shape,
+            batch_size=options.batch_size,
+            num_photos=len(data.pack),
+            device=device,
         )
+        self.optimiser = build_optimiser(self.network, options, self.criterion.parameters())
+        self.average = build_average(self.network, self.optimiser, options.ema_decay)
+        self.steps_per_pass = len(self.pass_order(0))
+        self.steps_per_epoch = options.steps_per_epoch or self.steps_per_pass
+        self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
         self.state = TrainerState()
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
@@ -133,23 +139,11 @@ class Trainer:
 
     def train_epoch(self, chain: Chain):
         """The rest of the epoch that it is in, or less when its time is up."""
-        recipe, data, state = self.recipe, self.data, self.state
-        freeze_backbone(self.network, frozen=state.epoch < recipe.network.freeze_epochs)
-        order = self.epoch_order(state.epoch)[state.batch :]
-        drawn_for = {"seed": recipe.run.seed, "epoch": state.epoch}
+        state = self.state
+        freeze_backbone(self.network, frozen=state.epoch < self.recipe.network.freeze_epochs)
         self._epoch_begun = self.clock(), state.seen
-        begun = state.step
-        batches = training_batches(
-            data.pack,
-            self.source,
-            order,
-            chain,
-            data.permutation,
-            **drawn_for,
-            size_of_batch=lambda number: self.image_size(begun + number),
-        )
-        for batch in batches:
-            if recipe.optimiser.minutes and self.progress >= 1:
+        for batch in self.batches(chain, self.steps_per_epoch - state.batch):
+            if self.progress >= 1:
                 break
             self.step(batch)
             self.clock()
@@ -161,12 +155,32 @@ class Trainer:
                 self._save_and_stop()
         self.flush()
 
-    def epoch_order(self, epoch: int) -> list[np.ndarray]:
-        """The samples of each step of an epoch, as far as this rank trains on them."""
+    def batches(self, chain: Chain, count: int) -> Iterator[Batch]:
+        """The next so many batches. The order of the photos runs on from epoch to epoch, and is another in each pass
+        over them."""
+        data, step = self.data, self.state.step
+        end = step + count
+        while step < end:
+            number, done = divmod(step, self.steps_per_pass)
+            order = self.pass_order(number)[done:][: end - step]
+            yield from training_batches(
+                data.pack,
+                self.source,
+                order,
+                chain,
+                data.permutation,
+                seed=self.recipe.run.seed,
+                epoch=number,
+                size_of_batch=partial(self.image_size, step),
+            )
+            step += len(order)
+
+    def pass_order(self, number: int) -> list[np.ndarray]:
+        """The samples of each step of a pass over the photos, as far as this rank trains on them."""
         return epoch_order(
             self.data.train,
             seed=self.recipe.run.seed,
-            epoch=epoch,
+            epoch=number,
             batch_size=self.recipe.optimiser.batch_size,
             rank=self.runtime.rank,
             num_ranks=self.runtime.num_ranks,
@@ -178,11 +192,13 @@ class Trainer:
         self.schedule.before_step(self.progress)
         with self.runtime.autocast():
             predicted = self.network.predict(batch.images)
-        total = self.criterion(predicted, batch, Key(self.recipe.run.seed, state.epoch, batch.samples))
+        key = Key(self.recipe.run.seed, state.step // self.steps_per_pass, batch.samples)
+        total = self.criterion(predicted, batch, key, epoch=state.step / self.steps_per_epoch)
         self.optimiser.zero_grad()
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip)
+        parameters = [*self.network.parameters(), *self.criterion.parameters()]
+        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update()
@@ -280,11 +296,11 @@ class Trainer:
         options = self.recipe.optimiser
         if options.minutes:
             return min(1.0, minutes / options.minutes)
-        return step / (options.epochs * self.steps_per_epoch)
+        return step / max(1, round(options.epochs * self.steps_per_epoch))
 
-    def image_size(self, step: int) -> int:
-        """The side of the images of a step, of those that are trained on and of those that are validated."""
-        progress, end = self.progress_at(step=step, minutes=self.state.minutes), 0.0
+    def image_size(self, step: int, ahead: int = 0) -> int:
+        """The side of the images of a step, or of one that comes later: of those that are trained on, and validated."""
+        progress, end = self.progress_at(step=step + ahead, minutes=self.state.minutes), 0.0
         for share, size in self.recipe.photos.progressive:
             end += share
             if progress < end:
@@ -298,7 +314,7 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        return self.optimiser.param_groups[0]["lr"]
+        return rate_of(self.optimiser)
 
     def _begin_sitting(self):
         self._begun = time.perf_counter() - 60 * self.state.minutes

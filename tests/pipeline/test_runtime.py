@@ -1,12 +1,13 @@
 """Which processor computes, and what a user is told of it."""
 
+import os
 from dataclasses import replace
 
 import psutil
 import pytest
 import torch
 
-from pipeline.runtime import Runtime, print_busy
+from pipeline.runtime import Runtime, compute_deterministically, print_busy
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 
@@ -24,3 +25,17 @@ def test_only_the_main_rank_prints(capsys):
     for rank in range(3):
         replace(CPU, rank=rank, num_ranks=3).print(f"of rank {rank}")
     assert capsys.readouterr().out == "of rank 0\n"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_deterministic_algorithms_are_asked_for_on_a_gpu_alone(device, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    try:
+        compute_deterministically(torch.device(device))
+        assert torch.are_deterministic_algorithms_enabled() == (device == "cuda")
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if device == "cuda" else None)
+        assert torch.backends.cudnn.benchmark == (device == "cpu")
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

@@ -1,15 +1,31 @@
-"""Rates, decay and the average of the weights do what the recipe says."""
+"""Optimisers, decay, rates by stage and the average of the weights do what the recipe says."""
+
+import copy
 
 import numpy as np
 import pytest
+import schedulefree
 import torch
 from torch import nn
 
 from models import build_network
+from pipeline.checkpoint import DAMAGE
+from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
-from pipeline.training.averaging import WeightAverage
-from pipeline.training.optim import build_optimiser, freeze_backbone
-from pipeline.training.schedules import build_schedule, cosine_rate
+from pipeline.training.averaging import WeightAverage, build_average
+from pipeline.training.optim import (
+    OPTIMISERS,
+    backbone_stages,
+    build_optimiser,
+    check_optimiser,
+    freeze_backbone,
+    hidden_matrices,
+    rate_of,
+    set_rate,
+)
+from pipeline.training.optimisers import Lion, Muon, orthogonalise
+from pipeline.training.schedules import build_schedule
+from pipeline.training.state import load_optimiser
 
 
 @pytest.fixture
@@ -18,24 +34,221 @@ def network():
     return build_network("resnet18", np.zeros((3, 2)), 64)
 
 
-def test_only_matrices_and_filters_decay(network):
-    decayed, spared = build_optimiser(network, OptimiserOptions()).param_groups
-    assert decayed["weight_decay"] == 0.05
-    assert spared["weight_decay"] == 0
-    spared_ids = {id(parameter) for parameter in spared["params"]}
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_only_matrices_and_filters_decay(network, optimiser):
+    groups = build_optimiser(network, OptimiserOptions(optimiser=optimiser)).param_groups
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert len(decay) == len(list(network.parameters()))
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            assert (id(parameter) in spared_ids) == (isinstance(module, nn.BatchNorm2d) or name == "bias")
+            spared = isinstance(module, nn.BatchNorm2d) or name == "bias"
+            assert decay[id(parameter)] == (0 if spared else 0.05)
 
 
-def test_the_rate_warms_up_and_falls_along_a_cosine_to_nothing():
-    rates = [cosine_rate(progress, highest=2.0, warmup=0.1) for progress in np.linspace(0, 1, 101)]
-    assert rates[0] == 0
-    assert rates[10] == pytest.approx(2.0)
-    assert rates[55] == pytest.approx(1.0)
-    assert rates[100] == pytest.approx(0, abs=1e-9)
-    assert rates[:11] == sorted(rates[:11])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
+def steps_of(optimiser, parameters, gradients):
+    """The parameters after a step on each of some lists of gradients."""
+    for each in gradients:
+        for parameter, gradient in zip(parameters, each, strict=True):
+            parameter.grad = gradient.clone()
+        optimiser.step()
+    return [parameter.detach() for parameter in parameters]
+
+
+@pytest.fixture
+def parameters():
+    torch.manual_seed(0)
+    return [nn.Parameter(torch.randn(shape)) for shape in ((6, 4), (4, 9), (5,))]
+
+
+@pytest.fixture
+def gradients(parameters):
+    return [[torch.randn_like(parameter) for parameter in parameters] for _ in range(7)]
+
+
+def test_lion_is_that_of_its_paper(parameters, gradients):
+    expected = [parameter.detach().double().numpy().copy() for parameter in parameters]
+    momenta = [np.zeros_like(each) for each in expected]
+    for each in gradients:
+        for index, gradient in enumerate(map(torch.Tensor.numpy, each)):
+            direction = np.sign(0.8 * momenta[index] + 0.2 * gradient)
+            expected[index] -= 0.01 * (direction + 0.3 * expected[index])
+            momenta[index] = 0.95 * momenta[index] + 0.05 * gradient
+    lion = Lion([{"params": parameters, "weight_decay": 0.3}], lr=0.01, betas=(0.8, 0.95))
+    for found, own in zip(steps_of(lion, parameters, gradients), expected, strict=True):
+        np.testing.assert_allclose(found, own, atol=1e-6)
+
+
+def test_muon_moves_matrices_as_torchs_own_and_the_rest_as_adamw(parameters, gradients):
+    """Torch's is in bf16, so that the two differ by some hundredths of an update."""
+    theirs = copy.deepcopy(parameters)
+    settings = {"lr": 0.1, "weight_decay": 0.2}
+    reference = torch.optim.Muon(theirs[:2], **settings, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    expected = steps_of(reference, theirs[:2], [each[:2] for each in gradients])
+    expected += steps_of(torch.optim.AdamW(theirs[2:], **settings), theirs[2:], [each[2:] for each in gradients])
+    groups = [
+        {"params": parameters[:2], "weight_decay": 0.2, "hidden": True},
+        {"params": parameters[2:], "weight_decay": 0.2, "hidden": False},
+    ]
+    muon = Muon(groups, lr=0.1, momentum=0.9, beta2=0.999)
+    for found, own in zip(steps_of(muon, parameters, gradients), expected, strict=True):
+        torch.testing.assert_close(found, own, atol=0.03, rtol=0)
+    assert torch.equal(parameters[2], theirs[2])
+    assert all(parameter.grad is not None for parameter in parameters)
+
+
+@pytest.mark.parametrize("shape", [(3, 50), (50, 3), (16, 16), (1, 7)])
+def test_singular_values_of_a_muon_update_are_about_one(shape):
+    torch.manual_seed(1)
+    matrix = torch.randn(shape) * 1e-3
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalise(matrix).float()
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.1  # a singular value near 0 grows by 3.4 a step
+    assert values.max() < 1.3
+    assert (found * (left @ right)).sum() / found.norm() / (left @ right).norm() > 0.9
+
+
+def test_muon_moves_hidden_filters_as_matrices_and_neither_the_first_layer_nor_the_head(network):
+    hidden = hidden_matrices(network)
+    backbone = network.backbone
+    assert backbone.layer1[0].conv1.weight in hidden
+    assert not hidden & {backbone.conv1.weight, *network.head.parameters(), backbone.bn1.weight}
+    mobile = build_network("mobilenet_v3_small", np.zeros((3, 2)), 64)
+    assert all(filters.shape[1] > 1 for filters in hidden_matrices(mobile))  # depthwise ones are no matrix
+    options = OptimiserOptions(optimiser="muon", learning_rate=0.01, adamw_factor=0.1, weight_decay=0)
+    optimiser = build_optimiser(network, options)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimiser.step()
+    for name, parameter in network.named_parameters():
+        moved = (parameter.detach() - before[name]).square().mean().sqrt().item()
+        if parameter in hidden:
+            assert 0.2 * 0.01 * 0.6 < moved < 0.2 * 0.01 * 1.3, name
+        else:
+            assert moved == pytest.approx(0.001, rel=0.1), name
+
+
+def test_a_schedule_free_run_keeps_the_average_that_its_optimiser_has_found(network):
+    options = OptimiserOptions(optimiser="schedule_free", learning_rate=0.01, weight_decay=0.1)
+    theirs = copy.deepcopy(network)
+    decayed, spared = ([p for p in theirs.parameters() if (p.ndim > 1) == is_matrix] for is_matrix in (True, False))
+    reference = schedulefree.AdamWScheduleFree(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}], lr=0.01
+    )
+    reference.train()
+    optimiser = build_optimiser(network, options)
+    average = build_average(network, optimiser, 0.9)
+    for _ in range(3):
+        images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+        for each, steps in ((network, optimiser), (theirs, reference)):
+            each.zero_grad()
+            each(images).square().sum().backward()
+            steps.step()
+        average.update()
+    reference.eval()
+    for own, expected in zip(average.network.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(network.head.weight, average.network.head.weight)
+    assert average.network.backbone.bn1.running_mean.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        (OptimiserOptions(optimiser="schedule_free"), "--schedule constant"),
+        (OptimiserOptions(optimiser="schedule_free", schedule="constant", momentum=0), "--momentum 0"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(options, flag):
+    with pytest.raises(UserError, match=flag):
+        check_optimiser(options)
+
+
+STAGES = {
+    "resnet18": ["conv1", "layer1", "layer2", "layer3", "layer4"],
+    "vit_b_16": ["conv_proj", *(f"encoder.layers.encoder_layer_{index}" for index in range(12))],
+    "convnext_tiny": [f"features.{index}" for index in range(8)],
+    "regnet_y_400mf": ["stem", *(f"trunk_output.block{index}" for index in range(1, 5))],
+    "densenet121": [
+        "features.conv0",
+        *(f"features.{name}" for index in (1, 2, 3) for name in (f"denseblock{index}", f"transition{index}")),
+        "features.denseblock4",
+    ],
+}
+
+
+@pytest.mark.parametrize("model", STAGES)
+def test_stages_are_the_backbones_own(model):
+    with torch.device("cpu" if "regnet" in model else "meta"):  # whose builder computes with tensors
+        network = build_network(model, np.zeros((3, 2)), 64)
+    names = {parameter: name for name, parameter in network.backbone.named_parameters()}
+    stages = [[names[parameter] for parameter in stage] for stage in backbone_stages(network)]
+    assert len(stages) == len(STAGES[model])
+    for stage, expected in zip(stages, STAGES[model], strict=True):
+        assert any(name.startswith(f"{expected}.") for name in stage)
+    assert sorted(name for stage in stages for name in stage) == sorted(
+        name for parameter, name in names.items() if not any(parameter is own for own in network.head.parameters())
+    )
+
+
+@pytest.mark.parametrize("model", ["vgg11_bn", "swin_t", "squeezenet1_1", "inception_v3", "efficientnet_b0"])
+def test_every_backbone_has_stages_that_hold_each_weight_once(model):
+    with torch.device("meta"):
+        network = build_network(model, np.zeros((3, 2)), 96)
+    stages = backbone_stages(network)
+    assert len(stages) >= 4
+    found = [parameter for stage in stages for parameter in stage]
+    assert len(found) == len(set(found)) == len(list(network.parameters())) - 2
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_each_earlier_stage_has_the_rate_of_the_next_times_the_factor(network, optimiser):
+    options = OptimiserOptions(optimiser=optimiser, layer_decay=0.5, learning_rate=0.8, schedule="constant", warmup=0)
+    built = build_optimiser(network, options)
+    build_schedule(built, options, steps_per_epoch=1).before_step(0.5)
+    rates = {parameter: group["lr"] for group in built.param_groups for parameter in group["params"]}
+    assert rates[network.head.weight] == rates[network.head.bias] == 0.8
+    backbone = network.backbone
+    assert rates[backbone.layer4[0].conv1.weight] == rates[backbone.layer4[1].bn2.bias] == 0.4
+    assert rates[backbone.layer1[0].conv1.weight] == 0.05
+    assert rates[backbone.conv1.weight] == rates[backbone.bn1.weight] == 0.025
+    assert rate_of(built) == 0.8
+    set_rate(built, 0.08)
+    assert rate_of(built) == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_a_checkpoint_of_an_optimiser_goes_on_to_the_bit_and_another_is_refused(network, optimiser):
+    options = OptimiserOptions(optimiser=optimiser, layer_decay=0.7)
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+
+    def train(each, steps, count):
+        for _ in range(count):
+            each.zero_grad()
+            each(images).square().mean().backward()
+            steps.step()
+        return each
+
+    whole = copy.deepcopy(network)
+    train(whole, build_optimiser(whole, options), 4)
+    cut = build_optimiser(train(network, first := build_optimiser(network, options), 2), options)
+    saved = copy.deepcopy(first.state_dict())
+    load_optimiser(cut, saved)
+    train(network, cut, 2)
+    assert all(torch.equal(own, other) for own, other in zip(network.parameters(), whole.parameters(), strict=True))
+    kept = saved["state"][0]
+    for damage in (
+        {**kept, "other": torch.zeros(1)},
+        dict(list(kept.items())[1:]),
+        {name: value[..., None] for name, value in kept.items()},
+        {name: value * float("nan") for name, value in kept.items()},
+    ):
+        with pytest.raises(DAMAGE):
+            load_optimiser(build_optimiser(network, options), {**saved, "state": {**saved["state"], 0: damage}})
+    other = "sgd" if optimiser != "sgd" else "adamw"
+    with pytest.raises(DAMAGE):
+        load_optimiser(build_optimiser(network, OptimiserOptions(optimiser=other, layer_decay=0.7)), saved)
 
 
 @pytest.mark.parametrize(("schedule", "patience"), [("plateau", 50), ("plateau_validation", 1)])

@@ -19,7 +19,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torchvision.models import mobilenetv3
 
 from augment import Key, parse_augmenters, transform_points
-from models import Prediction
+from models import LandmarkNet, Prediction
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.command import parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
@@ -169,6 +169,9 @@ class Cut(Exception):
         [],
         ["--schedule", "plateau", "-lr", "0.01"],
         ["--freeze-epochs", "1", "--top-perc-train", "50", "--without-top-perc-train", "9"],
+        ["--top-perc-train", "50", "--trim-by", "sample", "--trim-from", "0.5", "--loss", "enme", "--edge-weight", "1"],
+        ["--steps-per-epoch", "5", "--optimiser", "muon", "--layer-decay", "0.5"],
+        ["--optimiser", "schedule_free", "--schedule", "constant"],
     ],
 )
 @pytest.mark.parametrize("cut_at", [1, 5, 8, 11])
@@ -289,6 +292,28 @@ def test_a_run_killed_before_its_last_validation_is_validated_and_trains_no_more
         assert again.run.best.exists()
 
 
+def test_the_flow_of_a_loss_is_trained_with_the_network_and_kept_with_it(contest, tmp_path, monkeypatch):
+    """Residual log-likelihood estimation, with a network of constant scales."""
+    predict = LandmarkNet.predict
+
+    def with_scale(self, images):
+        found = predict(self, images)
+        return found._replace(log_scale=torch.ones(found.points.shape[:2]))
+
+    monkeypatch.setattr(LandmarkNet, "predict", with_scale)
+    recipe = recipe_of(contest, tmp_path, "-e", "2", "--loss", "rle", "-lr", "0.01", "--schedule", "plateau")
+    whole = run_to_end(start(recipe))
+    assert all(parameter.detach().any() for parameter in whole.criterion.parameters())  # some of which begin at zero
+    half, again = start(recipe), start(recipe)
+    half.callbacks = []
+    half.train_epoch(parse_augmenters(recipe.augmentation.augment))
+    half.finish_epoch()
+    again.load_state_dict(half.state_dict())
+    assert same(whole, run_to_end(again))
+    states = (training.criterion.flow.state_dict() for training in (whole, again))
+    assert all(torch.equal(*tensors) for tensors in zip(*(state.values() for state in states), strict=True))
+
+
 def test_checkpoints_of_earlier_versions_load(contest, tmp_path):
     recipe = recipe_of(contest, tmp_path, "-e", "1")
     training = run_to_end(start(recipe))
@@ -349,6 +374,60 @@ def test_a_run_can_be_made_longer(contest, tmp_path):
     run_to_end(again)
     assert [row["epoch"] for row in again.state.history] == [0, 1]
     assert again.state.step == 2 * again.steps_per_epoch
+
+
+def trained_samples(monkeypatch, recipe):
+    """A trained run, and the photos of each of its steps."""
+    taken, step = [], Trainer.step
+
+    def take(self, batch):
+        taken.append(batch.samples)
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", take)
+        return run_to_end(start(recipe)), taken
+
+
+def test_an_epoch_may_be_of_any_number_of_steps_and_the_order_of_photos_runs_on(contest, tmp_path, monkeypatch):
+    """Every photo is seen once before any is seen twice, but for what does not fill a batch."""
+    recipe = recipe_of(contest, tmp_path, "-e", "3", "--steps-per-epoch", "3")
+    training, taken = trained_samples(monkeypatch, recipe)
+    orders = [epoch_order(training.data.train, seed=0, epoch=number, batch_size=16) for number in range(3)]
+    assert np.array_equal(np.stack(taken), np.stack([samples for order in orders for samples in order])[:9])
+    assert [row["step"] for row in training.state.history] == [3, 6, 9]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [("0.5", [2]), ("1.5", [4, 6]), ("0.01", [1])])
+def test_a_fraction_of_an_epoch_is_trained_and_validated(contest, tmp_path, epochs, steps):
+    training = run_to_end(start(recipe_of(contest, tmp_path, "-e", epochs)))
+    assert [row["step"] for row in training.state.history] == steps
+    assert training.progress == 1
+
+
+def test_half_an_epoch_goes_on_with_the_other_half(contest, tmp_path, monkeypatch):
+    recipe = recipe_of(contest, tmp_path, "-e", "0.5")
+    half, taken = trained_samples(monkeypatch, recipe)
+    again = start(replace(recipe, optimiser=replace(recipe.optimiser, epochs=1)))
+    again.load_state_dict(load_checkpoint(half.run.last))
+    rest = []
+    again.step = lambda batch: (rest.append(batch.samples), Trainer.step(again, batch))
+    run_to_end(again)
+    order = epoch_order(half.data.train, seed=0, epoch=0, batch_size=16)
+    assert np.array_equal(np.stack([*taken, *rest]), np.stack(order))
+
+
+def test_the_few_best_epochs_are_kept(contest, tmp_path):
+    recipe = recipe_of(contest, tmp_path, "-e", "5", "--keep-best", "2", "-lr", "0.03", "--warmup", "0")
+    training = run_to_end(start(recipe))
+    history = sorted(training.state.history, key=lambda row: row["validation_mse"])
+    kept = training.run.best_epochs()
+    assert set(kept) == {row["epoch"] for row in history[:2]}
+    for epoch, path in kept.items():
+        content = load_checkpoint(path)
+        assert content["mse"] == training.state.history[epoch]["validation_mse"]
+    best, own = load_checkpoint(training.run.best), load_checkpoint(kept[history[0]["epoch"]])
+    assert all(torch.equal(tensor, own["network"][name]) for name, tensor in best["network"].items())
 
 
 def test_training_learns_and_the_best_weights_are_kept(contest, tmp_path, monkeypatch):

@@ -1,0 +1,107 @@
+"""The sweep of the learning rate finds where the loss falls, and leaves no trace."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from augment import parse_augmenters
+from pipeline.errors import UserError
+from pipeline.training import lr_finder
+from pipeline.training.lr_finder import Sweep, propose, sweep
+from tests.scripts import call
+
+CHAIN = parse_augmenters([])
+
+
+def tensors_of(state, path=""):
+    """All values of a state, by where they lie."""
+    if isinstance(state, dict):
+        return {
+            name: value for key, child in state.items() for name, value in tensors_of(child, f"{path}/{key}").items()
+        }
+    if isinstance(state, list | tuple):
+        return tensors_of(dict(enumerate(state)), path)
+    return {path: state}
+
+
+def same(one, other) -> bool:
+    one, other = tensors_of(one), tensors_of(other)
+    return one.keys() == other.keys() and all(
+        torch.equal(value.nan_to_num(-1), other[name].nan_to_num(-1))
+        if isinstance(value, torch.Tensor)
+        else value == other[name] or (value != value and other[name] != other[name])
+        for name, value in one.items()
+    )
+
+
+@pytest.mark.parametrize("flags", [[], ["--optimiser", "muon", "--layer-decay", "0.5", "--freeze-epochs", "1"]])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_sweep_leaves_no_trace(contest, tmp_path, flags, begun):
+    from tests.pipeline.training.test_trainer import recipe_of, start
+
+    training = start(recipe_of(contest, tmp_path, "-e", "3", *flags))
+    for batch in training.batches(CHAIN, 3 if begun else 0):
+        training.step(batch)
+    before = copy.deepcopy(training.state_dict())
+    random, schedule = torch.get_rng_state(), training.schedule
+    learns = [parameter.requires_grad for parameter in training.network.parameters()]
+    modes = [module.training for module in training.network.modules()]
+    found = sweep(training, CHAIN, num_steps=12)
+    assert len(found.rates) > 5
+    assert same(before, training.state_dict())
+    assert torch.equal(random, torch.get_rng_state())
+    assert training.schedule is schedule
+    assert learns == [parameter.requires_grad for parameter in training.network.parameters()]
+    assert modes == [module.training for module in training.network.modules()]
+    assert all(parameter.grad is None for parameter in training.network.parameters())
+
+
+def test_a_sweep_stops_where_the_loss_diverges(contest, tmp_path, monkeypatch):
+    from tests.pipeline.training.test_trainer import recipe_of, start
+
+    monkeypatch.setattr(lr_finder, "HIGHEST", 1e15)
+    training = start(recipe_of(contest, tmp_path, "--optimiser", "sgd"))
+    found = sweep(training, CHAIN, num_steps=40)
+    assert found.diverged
+    assert len(found.rates) < 40
+    assert np.isfinite(found.losses).all()
+
+
+def swept(losses) -> Sweep:
+    rates = np.geomspace(1e-6, 10, 200)
+    return Sweep(rates, losses(np.log10(rates)), diverged=True)
+
+
+def test_the_proposal_is_where_the_loss_falls_fastest_or_a_tenth_of_the_minimum():
+    early = propose(swept(lambda x: 5 - 4 / (1 + np.exp(-6 * (x + 4))) + np.exp(3 * (x + 0.5))))
+    assert early.steepest == pytest.approx(1e-4, rel=0.1)
+    assert early.rate == float(f"{early.steepest:.1e}")
+    late = propose(swept(lambda x: 5 - 4 / (1 + np.exp(-6 * (x + 2))) + 5 * np.exp(8 * (x + 1.5))))
+    assert late.rate == float(f"{late.minimum / 10:.1e}") < late.steepest < late.minimum
+
+
+@pytest.mark.parametrize("losses", [lambda x: 5 + x, lambda x: 5 + 0 * x, lambda x: 5 + 0.01 * np.sin(x)])
+def test_a_loss_that_falls_at_no_rate_has_no_proposal(losses):
+    with pytest.raises(UserError, match="fell at no learning rate"):
+        propose(swept(losses))
+
+
+def test_the_command_draws_and_proposes_and_starts_no_run(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr(lr_finder, "NUM_STEPS", 40)
+    monkeypatch.setattr(lr_finder.sweep, "__kwdefaults__", {"num_steps": 40})
+    from tests.scripts import SMALL
+
+    flags = ["-n", "x", "-d", contest, *SMALL, "--find-lr"]
+    status, out, err = call("hack_train.py", tmp_path, *flags)
+    assert status == 0, err
+    assert "--learning-rate" in out
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "x-find-lr" in folder.name
+    assert (folder / "loss_over_rate.png").read_bytes().startswith(b"\x89PNG")
+    assert list((folder / "events").iterdir())
+    assert not (folder / "recipe.yaml").exists()
+    status, _, err = call("hack_train.py", tmp_path, *flags, "--folds", "2")
+    assert status == 2
+    assert "--find-lr" in err

@@ -43,6 +43,9 @@ class Batch:
     scale: torch.Tensor
     samples: np.ndarray
 
+    def part(self, rows: slice) -> "Batch":
+        return Batch(*(value[rows] for value in vars(self).values()))
+
 
 def parse_chain(recipe: Recipe) -> Chain:
     """The recipe's augmenters. Raises UserError for one that makes no sense, or that changes the size of the image."""

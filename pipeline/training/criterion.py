@@ -95,7 +95,7 @@ class Criterion:
         options, samples = self.options, on_device(key.samples, losses.device)
         self.recent_losses = slide(self.recent_losses, losses)
         self.running_losses = remember(self.running_losses, samples, losses)
-        if not options.trims or epoch < options.trim_from:
+        if not self.trims(epoch):
             return torch.ones_like(losses, dtype=torch.bool)
         window = self.recent_losses
         if options.trim_by == "sample":
@@ -105,6 +105,10 @@ class Criterion:
         if not options.trim_at_random:
             return chosen
         return as_many_at_random(chosen, on_device(key.child(RANDOM_TRIM).uniform(1)[:, 0], losses.device))
+
+    def trims(self, epoch: float) -> bool:
+        """Whether some photos may be left out, when so many epochs are done."""
+        return self.options.trims and epoch >= self.options.trim_from
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimiser moves beside the network."""

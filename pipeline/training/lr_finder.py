@@ -25,7 +25,7 @@ from pipeline.training.trainer import Trainer
 NUM_STEPS = 200
 LOWEST, HIGHEST = 1e-6, 10.0
 SMOOTHING = 0.9  # of the loss: it lags by about ten steps
-DIVERGED = 4.0  # times the lowest smoothed loss
+DIVERGED = 3.0  # times the lowest smoothed loss, above it
 FIRST_STEPS = 10  # whose smoothed losses are of too few to be judged
 LEAST_FALL = 0.02  # of the loss at the start: a smaller one is noise
 
@@ -77,12 +77,18 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
             loss = trainer.pending[-1][1][0].item()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             smoothed = mean / (1 - SMOOTHING ** (len(losses) + 1))
-            lowest = min(losses[FIRST_STEPS:], default=math.inf)
-            diverged = not math.isfinite(smoothed) or smoothed > DIVERGED * lowest
+            judged = losses[FIRST_STEPS:]
+            diverged = not math.isfinite(smoothed) or (len(judged) > 0 and smoothed > _bound(judged))
             if diverged:
                 break
             losses.append(smoothed)
     return Sweep(rates[: len(losses)], np.array(losses), diverged)
+
+
+def _bound(losses):
+    """The loss above which a training has diverged. Losses may be negative, as logarithms of likelihoods are."""
+    lowest = min(losses)
+    return lowest + DIVERGED * max(abs(lowest), losses[0] - lowest)
 
 
 @contextmanager
@@ -107,7 +113,7 @@ def propose(swept: Sweep) -> Proposal:
     """A rate to train with. Raises UserError where the loss fell at no rate, or there are too few steps to tell."""
     rates, losses = swept.rates[FIRST_STEPS:], swept.losses[FIRST_STEPS:]
     lowest = int(losses.argmin()) if len(losses) > 1 else 0
-    if lowest == 0 or losses[lowest] > (1 - LEAST_FALL) * losses[0]:
+    if lowest == 0 or losses[0] - losses[lowest] < LEAST_FALL * abs(losses[0]):
         raise UserError(
             f"--find-lr: the loss fell at no learning rate between {LOWEST:g} and {HIGHEST:g}; look at the photos and "
             "points (python -m tools.augment_sheet), or give another --seed"
@@ -159,5 +165,6 @@ def draw(swept: Sweep, proposal: Proposal | None):
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss, smoothed")
     if len(swept.losses):
-        axes.set_ylim(top=min(swept.losses.max(), 2 * swept.losses[0]) * 1.05)
+        first, lowest = swept.losses[0], swept.losses.min()
+        axes.set_ylim(top=min(swept.losses.max(), first + max(first - lowest, 0.1 * abs(first))))
     return figure

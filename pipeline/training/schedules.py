@@ -12,9 +12,13 @@ import torch
 from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
 from pipeline.training.optim import set_rate
-from pipeline.training.state import numbers_like
+from pipeline.training.state import MOST, numbers_like
 
-LEARNED = {"best": math.inf, "num_bad_epochs": 0, "cooldown_counter": 0, "last_epoch": 0}  # all else is of the recipe
+COUNTED = {
+    "num_bad_epochs": 0,
+    "cooldown_counter": 0,
+    "last_epoch": 0,
+}  # by a plateau; all but its best is of the recipe
 RISE = 0.3  # of one cycle
 START_OF_CYCLE = 25  # the highest rate over the one it starts from
 
@@ -174,4 +178,5 @@ class Plateau(Schedule):
         return self.plateau.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]):
-        self.plateau.load_state_dict(self.plateau.state_dict() | numbers_like(state, LEARNED))
+        best = numbers_like(state, {"best": math.inf}, lowest=-MOST)  # of a likelihood's loss, which may be below 0
+        self.plateau.load_state_dict(self.plateau.state_dict() | numbers_like(state, COUNTED) | best)

@@ -32,7 +32,7 @@ def read_state(found: dict[str, Any]) -> TrainerState:
     check_keys(found, {field.name for field in fields(TrainerState)}, "its progress")
     numbers_like(found, {"epoch": 0, "batch": 0, "step": 0, "minutes": 0.0, "seen": 0, "best_mse": math.inf})
     if not (state.epoch == 0 and math.isnan(state.smoothed_loss)):  # nothing has been read
-        numbers_like(found, {"smoothed_loss": 0.0})
+        numbers_like(found, {"smoothed_loss": 0.0}, lowest=-MOST)  # likelihoods have losses below 0
     for row in state.history:
         numbers_like(row, {"epoch": 0, "validation_mse": 0.0})
     if [row["epoch"] for row in state.history] != list(range(state.epoch)):
@@ -64,13 +64,13 @@ def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
     optimiser.load_state_dict({"state": found["state"], "param_groups": groups})
 
 
-def numbers_like(found: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
-    """Those that `like` has. Raises one of DAMAGE unless each is a number of at least 0, whole where that of `like` is,
-    and infinite only where that is.
+def numbers_like(found: dict[str, Any], like: dict[str, Any], *, lowest: float = 0) -> dict[str, Any]:
+    """Those that `like` has. Raises one of DAMAGE unless each is a number of at least `lowest`, whole where that of
+    `like` is, and infinite only where that is.
     """
     for name, own in like.items():
         number = found[name]
         most = MOST_COUNTED if type(own) is int else max(own, MOST)
-        if type(number) not in (int, type(own)) or not 0 <= number <= most:
+        if type(number) not in (int, type(own)) or not lowest <= number <= most:
             raise ValueError(f"{name} is {str(number)[:MAX_SHOWN]}")
     return {name: found[name] for name in like}

@@ -18,6 +18,7 @@ from models import LandmarkNet
 from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoint, load_network
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
+from pipeline.data.mixup import mix
 from pipeline.data.source import HostSource
 from pipeline.errors import UserError
 from pipeline.files import digest
@@ -28,7 +29,7 @@ from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import build_average
 from pipeline.training.criterion import Criterion
-from pipeline.training.losses import squared_errors
+from pipeline.training.gradient import Gradient
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
 from pipeline.training.schedules import build_schedule
 from pipeline.training.state import TrainerState, load_optimiser, numbers_like, read_state
@@ -114,6 +115,7 @@ class Trainer:
         self.steps_per_epoch = options.steps_per_epoch or self.steps_per_pass
         self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
+        self.gradient = Gradient(self.network, self.criterion, runtime=runtime, num_parts=options.accumulate)
         self.state = TrainerState()
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
         self.train_sample = sample_like_validation(data, seed=recipe.run.seed)
@@ -189,20 +191,17 @@ class Trainer:
     def step(self, batch: Batch):
         """One step on one batch. What it measured waits on the device until `flush`."""
         state = self.state
-        self.schedule.before_step(self.progress)
-        with self.runtime.autocast():
-            predicted = self.network.predict(batch.images)
         key = Key(self.recipe.run.seed, state.step // self.steps_per_pass, batch.samples)
-        total = self.criterion(predicted, batch, key, epoch=state.step / self.steps_per_epoch)
+        mixed = mix(batch, key, alpha=self.recipe.optimiser.mixup)
+        self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
-        self.scaler.scale(total).backward()
+        measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
         self.scaler.unscale_(self.optimiser)
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
         torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update()
-        measured = torch.cat((total.detach()[None], squared_errors(predicted.points.detach(), batch)))
         self.pending.append((batch.samples, measured))
         state.step += 1
         state.batch += 1

@@ -1,0 +1,177 @@
+"""The average of the weights of a run's best epochs, as a run of its own: `python -m tools.average RUN`.
+
+A run keeps its best epochs with `--keep-best 5`. Their weights are those that were validated: moving averages (EMA), or
+with `--ema-decay 0` the weights themselves, whose average over the cycles of a schedule, or over epochs at a constant
+rate, is stochastic weight averaging (SWA; Izmailov et al., UAI 2018). Several runs are averaged together where they
+started from the same weights (`--init`) and held out the same photos (model soups; Wortsman et al., ICML 2022).
+
+The statistics of the norms are measured anew, on training photos as prediction shows them. What comes of it is scored
+on the photos that were held out, beside the best epoch, and written whether it is better or not.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch.optim.swa_utils import AveragedModel, update_bn
+from tyro.conf import Positional, arg
+
+from augment import Transform
+from augment.warp import on_device
+from models import LandmarkNet
+from pipeline.checkpoint import fitting, load_checkpoint, load_network, save_checkpoint
+from pipeline.cli import parse_flags
+from pipeline.data.dataset import TrainingData, load_training_data
+from pipeline.data.pack import Pack
+from pipeline.errors import UserError, run_script
+from pipeline.files import check_folder
+from pipeline.inference.predict import predict_points
+from pipeline.metrics import Scores, score
+from pipeline.networks import load_run_network
+from pipeline.runs import Run, find_run
+from pipeline.runtime import Runtime
+
+MAX_PHOTOS = 4096  # enough for the statistics of norms
+BATCH = 64
+COPIED = ("manifest.json", "data.json", "validation.txt", "permutation.json", "environment.json", "changes.yaml")
+
+
+@dataclass(frozen=True)
+class Options:
+    runs: Positional[tuple[Path, ...]]
+    """The folders of one or more runs."""
+    best: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
+    """How many of the epochs that the runs have kept to average, the best; without it all."""
+    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """The folder of the new run; without it one beside the first, which is called as that with -average."""
+    gpu: bool = False
+    """Compute on the GPU."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The weights of an epoch, in a file, with their validation MSE."""
+
+    path: Path
+    epoch: int
+    mse: float
+
+
+def average_runs(runs: list[Run], output: Path, runtime: Runtime, *, best: int | None = None) -> Run:
+    """Writes the average of the best kept epochs, as a run that predict.py takes. Raises UserError where they cannot be
+    averaged."""
+    kept = kept_epochs(runs)[:best]
+    if len(kept) < 2:
+        raise UserError(
+            f"{' '.join(str(run.folder) for run in runs)}: {len(kept)} epochs were kept, two are needed; train with "
+            "--keep-best 5"
+        )
+    check_alike(runs)
+    first = runs[0]
+    recipe = replace(first.recipe(), photos=first.photo_options())
+    data = load_training_data(recipe)
+    first.check_data(data.pack.fingerprint, data.pack.folder)
+    network = load_run_network(first, "best").to(runtime.device)
+    before = score_of(network, data, runtime)
+    averaged = average(network, kept)
+    with runtime.autocast():
+        update_bn(plain_images(data.pack, data.train, runtime.device, seed=recipe.run.seed), averaged)
+    after = score_of(averaged.eval(), data, runtime)
+    print(f"{'best epoch':20} {before}")
+    print(f"{f'average of {len(kept)}':20} {after}")
+    return write_run(first, output, averaged, kept, after)
+
+
+def kept_epochs(runs: list[Run]) -> list[Kept]:
+    """What the runs have kept, the best first. Raises UserError, naming the file, for one that is damaged."""
+    kept = []
+    for run in runs:
+        for epoch, path in run.best_epochs().items():
+            mse = load_checkpoint(path, "network", "mse")["mse"]
+            if type(mse) is not float or not 0 <= mse < float("inf"):
+                raise UserError(f"{path} is damaged: its validation MSE is {str(mse)[:20]}; take a copy of it")
+            kept.append(Kept(path, epoch, mse))
+    return sorted(kept, key=lambda each: each.mse)
+
+
+def check_alike(runs: list[Run]):
+    """Raises UserError where runs were trained on photos that others held out, or see other parts of photos."""
+    first = runs[0]
+    for run in runs[1:]:
+        if set(run.held_out_names()) != set(first.held_out_names()):
+            raise UserError(
+                f"{run.folder} held out other photos than {first.folder}; train it with --split of that run"
+            )
+        same = run.about_data() == first.about_data() and run.recipe().photos.size == first.recipe().photos.size
+        if not same:
+            raise UserError(f"{run.folder} and {first.folder} are of other data, ROI or size; average runs that agree")
+
+
+def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:
+    """A network with the mean of the weights; `network` is changed. Raises UserError for a file of another network."""
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers() if "running" not in name}
+    mean = AveragedModel(network)
+    for each in kept:
+        with fitting(each.path):
+            load_network(network, load_checkpoint(each.path)["network"])
+            for name, buffer in network.named_buffers():
+                if name in buffers and buffer.is_floating_point() and not torch.equal(buffer, buffers[name]):
+                    raise ValueError(f"its {name} is another; average runs that started from the same weights")
+        mean.update_parameters(network)
+    return mean.module
+
+
+def plain_images(pack: Pack, samples: np.ndarray, device: torch.device, *, seed: int) -> Iterator[torch.Tensor]:
+    """(B, 3, S, S) images of some thousand photos at `samples` as they are, in full batches of random ones."""
+    order = np.random.default_rng(seed).permutation(samples)[:MAX_PHOTOS]
+    size = (pack.roi.size, pack.roi.size)
+    for begin in range(0, max(len(order) - BATCH, 0) + 1, BATCH):
+        block = order[begin : begin + BATCH]
+        squares = on_device(pack.squares[block], device).permute(0, 3, 1, 2)
+        yield pack.roi.then(Transform.identity(len(block), size)).warp(squares)
+
+
+def score_of(network: LandmarkNet, data: TrainingData, runtime: Runtime) -> Scores:
+    """On the photos that were held out."""
+    points = predict_points(network, data.pack, data.validation, runtime=runtime, description="held-out photos")
+    return score(points, data.pack.values[data.validation], data.groups[data.validation])
+
+
+def write_run(first: Run, output: Path, network: LandmarkNet, kept: list[Kept], scores: Scores) -> Run:
+    """A folder with what the first run was made with, and the averaged weights as its best."""
+    try:
+        output.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UserError(f"{output} is there already; give another --output") from error
+    for name in COPIED:
+        if (first.folder / name).exists():
+            shutil.copyfile(first.folder / name, output / name)
+    run = Run(output)
+    content = {"network": network.state_dict(), "epoch": kept[0].epoch, "mse": scores.mse}
+    save_checkpoint(run.best, content)
+    shutil.copyfile(first.folder / "recipe.yaml", output / "recipe.yaml")  # last: with it the folder is a run
+    return run
+
+
+def main():
+    options = parse_flags(Options, __doc__)
+    if not options.runs:
+        raise UserError("no run is named; give the folder of one that was trained with --keep-best")
+    runs = [find_run(folder, folder) for folder in options.runs]
+    output = options.output or runs[0].folder.with_name(f"{runs[0].folder.name}-average")
+    check_folder("--output", output.parent)
+    if output.exists():
+        raise UserError(f"{output} is there already; give another --output")
+    runtime = Runtime.choose(gpu=options.gpu, precision=runs[0].recipe().network.precision)
+    run = average_runs(runs, output, runtime, best=options.best)
+    print(f"written to {run.folder}")
+    print(f"submission  python predict.py --run {run.folder}")
+
+
+if __name__ == "__main__":
+    run_script(main)

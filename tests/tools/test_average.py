@@ -85,7 +85,7 @@ def test_what_cannot_be_averaged_is_refused(copy, tmp_path, monkeypatch):
         average_runs([copy], tmp_path / "mean", CPU)
     for path in more:
         path.unlink()
-    with pytest.raises(UserError, match="1 epochs were kept.*--keep-best"):
+    with pytest.raises(UserError, match=r"1 epochs were kept.*--keep-best"):
         average_runs([copy], tmp_path / "mean", CPU)
     assert not (tmp_path / "mean").exists()
     content["mse"] = float("nan")

@@ -22,12 +22,12 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from tyro.conf import Positional, arg
 
 from augment import Transform
-from augment.warp import on_device
 from models import LandmarkNet
 from pipeline.checkpoint import fitting, load_checkpoint, load_network, save_checkpoint
 from pipeline.cli import parse_flags
 from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.pack import Pack
+from pipeline.data.source import HostSource
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder
 from pipeline.inference.predict import predict_points
@@ -129,11 +129,10 @@ def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:
 def plain_images(pack: Pack, samples: np.ndarray, device: torch.device, *, seed: int) -> Iterator[torch.Tensor]:
     """(B, 3, S, S) images of some thousand photos at `samples` as they are, in full batches of random ones."""
     order = np.random.default_rng(seed).permutation(samples)[:MAX_PHOTOS]
-    size = (pack.roi.size, pack.roi.size)
+    source, size = HostSource(pack.squares, device), (pack.roi.size, pack.roi.size)
     for begin in range(0, max(len(order) - BATCH, 0) + 1, BATCH):
         block = order[begin : begin + BATCH]
-        squares = on_device(pack.squares[block], device).permute(0, 3, 1, 2)
-        yield pack.roi.then(Transform.identity(len(block), size)).warp(squares)
+        yield pack.roi.then(Transform.identity(len(block), size)).warp(source.take(block))
 
 
 def score_of(network: LandmarkNet, data: TrainingData, runtime: Runtime) -> Scores:

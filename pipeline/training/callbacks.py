@@ -47,7 +47,7 @@ class BestWeights(Callback):
 
 
 class BestEpochs(Callback):
-    """Keeps the averaged weights of the few best epochs, for tools.average.
+    """Keeps the averaged weights of the few best epochs of those that saw the largest images, for tools.average.
 
     Which these are follows from the table of epochs alone, so that an epoch that is trained once more after a kill
     leaves the same files.
@@ -60,8 +60,10 @@ class BestEpochs(Callback):
         count = trainer.recipe.optimiser.keep_best
         if not count:
             return
-        best = sorted(trainer.state.history, key=lambda row: (row["validation_mse"], row["epoch"]))[:count]
-        epochs, now = {row["epoch"] for row in best}, result.row["epoch"]
+        largest = max(row.get("image_size", 0) for row in trainer.state.history)
+        rows = [row for row in trainer.state.history if row.get("image_size", 0) == largest]
+        rows.sort(key=lambda row: (row["validation_mse"], row["epoch"]))
+        epochs, now = {row["epoch"] for row in rows[:count]}, result.row["epoch"]
         if now in epochs:
             kept = {"network": trainer.average.network.state_dict(), "epoch": now, "mse": result.validation.mse}
             save_checkpoint(self.run.best_of_epoch(now), kept)

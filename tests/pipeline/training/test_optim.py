@@ -202,6 +202,17 @@ def test_every_backbone_has_stages_that_hold_each_weight_once(model):
     assert len(found) == len(set(found)) == len(list(network.parameters())) - 2
 
 
+def test_a_backbone_of_maps_has_the_stages_of_its_classifier():
+    network = build_network("resnet18", np.zeros((3, 2)), 64, head="integral")
+    stages = backbone_stages(network)
+    assert [sum(parameter.numel() for parameter in stage) for stage in stages] == [
+        sum(parameter.numel() for parameter in stage)
+        for stage in backbone_stages(build_network("resnet18", np.zeros((3, 2)), 64))
+    ][-len(stages) :]
+    assert len(stages) == 5
+    assert not hidden_matrices(network) & set(network.head.parameters())
+
+
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_each_earlier_stage_has_the_rate_of_the_next_times_the_factor(network, optimiser):
     options = OptimiserOptions(optimiser=optimiser, layer_decay=0.5, learning_rate=0.8, schedule="constant", warmup=0)

@@ -18,7 +18,15 @@ from pipeline.cli import check_arguments
 from pipeline.errors import UserError
 from pipeline.old_names import rename_flags
 from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
-from pipeline.recipe import CHANGEABLE_ON_RESUME, PartOfSquare, Recipe, build_recipe, changes, flatten
+from pipeline.recipe import (
+    CHANGEABLE_ON_RESUME,
+    PartOfSquare,
+    Recipe,
+    build_recipe,
+    changes,
+    flatten,
+    needs_distributions,
+)
 from pipeline.recipe_file import read_given, read_recipe
 
 
@@ -97,6 +105,8 @@ def _check_together(command, flags):
         raise UserError("--find-lr is for a run that is to be started; leave out --folds and --resume")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
+    if needs_distributions(recipe.loss) and recipe.network.head != "simcc":
+        raise UserError(f"--loss {recipe.loss.loss} is of --head simcc, not of {recipe.network.head}; give the one too")
     if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:
         raise UserError(f"--init and --weights {recipe.network.weights} both say where to start; leave out one of them")
 

@@ -9,7 +9,7 @@ from models import LandmarkNet, Loaded, build_network, check_name, load_state, r
 from pipeline.checkpoint import check_tensor, fitting, load_checkpoint, load_network
 from pipeline.errors import UserError
 from pipeline.files import check_regular
-from pipeline.recipe import NetworkOptions, Recipe
+from pipeline.recipe import NetworkOptions, Recipe, needs_scale
 from pipeline.runs import Run, find_run
 
 NUM_LISTED = 6
@@ -142,7 +142,13 @@ def make_network(
 
 
 def _build(recipe, mean_shape):
-    return build_network(recipe.network.model, mean_shape, recipe.photos.size, head=recipe.network.head)
+    return build_network(
+        recipe.network.model,
+        mean_shape,
+        recipe.photos.size,
+        head=recipe.network.head,
+        with_scale=needs_scale(recipe.loss),
+    )
 
 
 def _check_size(network, model, size):

@@ -1,10 +1,11 @@
-"""Names that fields of a recipe had in earlier versions. Recipe files and command lines that use them still work."""
+"""What recipes of earlier versions said in other words, or did not say: they still mean what they meant."""
 
 from typing import Any
 
 from pipeline.errors import UserError
 
 RENAMED = {"fit": "resize", "window": "roi", "permutation": "flip_indices", "average": "ema_decay"}
+AT_FIRST: dict[str, Any] = {"head": "linear"}  # what recipes did before they had a field, where the default is another
 RENAMED_VALUES = {("resize", "pad"): "letterbox"}
 
 

@@ -9,10 +9,11 @@ import yaml
 from pipeline.cli import check_text
 from pipeline.errors import UserError
 from pipeline.files import read_bytes
-from pipeline.old_names import rename_fields
+from pipeline.old_names import AT_FIRST, rename_fields
 from pipeline.precedence import Given
 from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten
 
+RUN_RECIPE = "recipe.yaml"  # in the folder of a run
 MAX_DEPTH, MAX_VALUES = 30, 100_000  # of a recipe file
 
 
@@ -32,6 +33,8 @@ def _content(path) -> dict[str, Any]:
         content = yaml.safe_load(read_bytes(path).decode()) or {}
         _check_plain(content)
         content = rename_fields(content) if isinstance(content, dict) else content
+        if path.name == RUN_RECIPE:  # it names every field that there was when the run was made
+            content = AT_FIRST | content
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; save it as that") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:

@@ -24,7 +24,8 @@ from pipeline.errors import UserError
 from pipeline.files import digest
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
-from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, changes, flatten
+from pipeline.old_names import AT_FIRST
+from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, changes, flatten
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import build_average
@@ -396,13 +397,14 @@ class Trainer:
 def identity_of(recipe: Recipe, data: TrainingData) -> str:
     """What tells a run's checkpoint from those of others: the data, the split, and what no resume may change. Where
     files of the recipe lie is left out: they may be moved. So are fields that earlier versions did not have, while they
-    have their defaults, so that checkpoints of these versions can be resumed."""
-    told = ALWAYS_IDENTIFY | changes(recipe).keys()
+    do what these versions did, so that their checkpoints can be resumed."""
+    earliest = build_recipe(AT_FIRST, name_of=str)
+    told = ALWAYS_IDENTIFY | changes(recipe, earliest).keys()
     fixed = {name: value for name, value in flatten(recipe).items() if name in told - CHANGEABLE_ON_RESUME - PLACES}
     return digest(json.dumps([fixed, data.pack.fingerprint, data.train.tolist()]).encode())
 
 
 def sample_like_validation(data: TrainingData, *, seed: int) -> np.ndarray:
-    """Training photos to measure as the validation photos are: as many, but no more than 1,000, always the same."""
+    """Training photos to measure as the validation photos are: as many, but no more than 400, always the same."""
     count = min(len(data.train), len(data.validation), MAX_TRAIN_SAMPLE)
     return np.sort(np.random.default_rng(seed).choice(data.train, count, replace=False))

@@ -5,6 +5,7 @@ import pytest
 from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.old_names import rename_fields, rename_flags
+from pipeline.recipe import Recipe
 from pipeline.recipe_file import read_recipe
 
 OLD = "fit: pad\nwindow: [0.1, 0.1, 0.8]\npermutation: none\naverage: 0.9\n"
@@ -31,3 +32,9 @@ def test_flags_of_an_earlier_version_mean_what_they_meant():
 def test_both_names_of_a_field_are_refused():
     with pytest.raises(UserError, match="fit is an earlier name of resize"):
         rename_fields({"fit": "pad", "resize": "crop"})
+
+
+def test_a_run_of_before_there_were_heads_has_the_linear_one_and_a_recipe_of_a_user_the_default(tmp_path):
+    for name, head in (("recipe.yaml", "linear"), ("mine.yaml", Recipe().network.head)):
+        (tmp_path / name).write_text("size: 96\n")
+        assert read_recipe(tmp_path / name).network.head == head

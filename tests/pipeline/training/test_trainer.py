@@ -28,7 +28,8 @@ from pipeline.data.source import HostSource
 from pipeline.errors import UserError
 from pipeline.metrics import score
 from pipeline.networks import make_network
-from pipeline.recipe import Recipe
+from pipeline.old_names import AT_FIRST
+from pipeline.recipe import Recipe, build_recipe
 from pipeline.runtime import Runtime
 from pipeline.stopping import SIGNALS, Stopped
 from pipeline.training import callbacks
@@ -330,7 +331,7 @@ def test_fields_that_are_added_to_recipes_leave_earlier_runs_theirs():
     """The digest is that of a version which had 23 of the fields. A field that is set tells runs apart."""
     data = SimpleNamespace(pack=SimpleNamespace(fingerprint="photos"), train=np.arange(3))
     earlier = "1a3afadb04b5e9ce7119c023b39dfe091ca46e5b7d1fa5bfb226b02a86c05c35"
-    recipe = Recipe()
+    recipe = build_recipe(AT_FIRST, name_of=str)
     assert identity_of(recipe, data) == earlier
     assert identity_of(replace(recipe, loss=replace(recipe.loss, beta=2.0)), data) != earlier
     assert identity_of(replace(recipe, optimiser=replace(recipe.optimiser, epochs=30)), data) == earlier

@@ -88,7 +88,7 @@ class RunOptions:
     cache: Path = Path("cache")
     """Where decoded photos are kept between runs; may be deleted at any time."""
     skip_bad_photos: bool = False
-    """Go on without photos that are missing or broken, and say how many."""
+    """Leave out photos that are missing or broken, and say how many."""
 
 
 @dataclass(frozen=True)

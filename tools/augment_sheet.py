@@ -97,9 +97,9 @@ class Photos:
             squares, transform_points(pack.photo_to_image[samples], pack.values[samples]), data.permutation, pack.roi
         )
 
-    def __getitem__(self, place: int) -> "Photos":
-        place %= len(self.squares)
-        return Photos(self.squares[place : place + 1], self.points[place : place + 1], self.permutation, self.roi)
+    def __getitem__(self, index: int) -> "Photos":
+        index %= len(self.squares)
+        return Photos(self.squares[index : index + 1], self.points[index : index + 1], self.permutation, self.roi)
 
     def draw(self, augmenter: Sampler, *, seed: int, sample: int = 0) -> Transform:
         """A view of one photo."""
@@ -173,7 +173,7 @@ def _strip_of_row(row, photos, number):
     """Its settings on one photo; a setting that is alone, on several."""
     settings, chosen = row.settings, [photos[number]] * NUM_SETTINGS
     if len(settings) == 1:
-        settings, chosen = settings * NUM_SETTINGS, [photos[number + place] for place in range(NUM_SETTINGS)]
+        settings, chosen = settings * NUM_SETTINGS, [photos[number + index] for index in range(NUM_SETTINGS)]
     views = [photo.draw(setting, seed=number) for photo, (_, setting) in zip(chosen, settings, strict=True)]
     moves = any((view.geometry != IDENTITY).any() for view in views)
     tiles = [
@@ -194,10 +194,10 @@ def _strip(title, tiles):
 def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
     """A row for each photo: as it is, and random draws of the whole chain."""
     tiles = []
-    for place in range(len(photos.squares)):
-        views = [photos[place].draw(chain, seed=seed, sample=NUM_DRAWS * place + draw) for draw in range(NUM_DRAWS)]
-        identity = photos[place].tile(photos[place].draw(Chain(()), seed=0), "as it is")
-        tiles += [identity, *(photos[place].tile(view) for view in views)]
+    for index in range(len(photos.squares)):
+        views = [photos[index].draw(chain, seed=seed, sample=NUM_DRAWS * index + draw) for draw in range(NUM_DRAWS)]
+        identity = photos[index].tile(photos[index].draw(Chain(()), seed=0), "as it is")
+        tiles += [identity, *(photos[index].tile(view) for view in views)]
     return grid(tiles, 1 + NUM_DRAWS)
 
 
@@ -238,8 +238,8 @@ def main():
     options = parse_flags(Options, __doc__)
     check_folder("--out", options.out)
     recipe = read_recipe(options.config)
-    place = replace(recipe.run, data=options.data, cache=options.cache)
-    recipe = replace(recipe, run=place, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
+    paths = replace(recipe.run, data=options.data, cache=options.cache)
+    recipe = replace(recipe, run=paths, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
     try:
         chain = parse_chain(recipe)
     except UserError as error:

@@ -96,9 +96,9 @@ def held_out_photos(run: Run, data: Path | None) -> dict[str, np.ndarray]:
 
     Raises UserError where `data`, which are asked for, have none of them.
     """
-    place = data or run.recipe().run.data
+    contest = data or run.recipe().run.data
     try:
-        folder = (find_contest(place) / LANDMARKS).parent / "images"
+        folder = (find_contest(contest) / LANDMARKS).parent / "images"
     except UserError:
         if data:
             raise

@@ -27,7 +27,7 @@ SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radian
 
 @dataclass(frozen=True)
 class TrainingData:
-    """pack: all photos of train. train, validation: places in it. groups: (N,) numbers of what belongs together;
+    """pack: all photos of train. train, validation: indices in it. groups: (N,) numbers of what belongs together;
     `grouping` says how they came. test: the photos of the test, where the contest has some.
 
     permutation: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.

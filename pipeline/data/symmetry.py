@@ -115,15 +115,15 @@ def _check_axis(shapes, known, permutation):
     their means lie on it. What tells them from points of the axis is that the vector from one to the other turns round.
     """
     on_axis = np.flatnonzero(permutation == np.arange(len(permutation)))
-    for place, i in enumerate(on_axis):
-        apart = shapes[:, on_axis[place + 1 :]] - shapes[:, i, None]
-        both = (known[:, on_axis[place + 1 :]] & known[:, i, None])[..., None]
+    for index, i in enumerate(on_axis):
+        apart = shapes[:, on_axis[index + 1 :]] - shapes[:, i, None]
+        both = (known[:, on_axis[index + 1 :]] & known[:, i, None])[..., None]
         counts = both.sum(axis=0).clip(min=1)
         mean = np.linalg.norm((apart * both).sum(axis=0) / counts, axis=1)
         size = np.sqrt(((apart * both) ** 2).sum(axis=(0, 2)) / counts[:, 0])
         turning = (size > FAR) & (mean < SAME_WAY * size)
         if turning.any():
-            j = on_axis[place + 1 + turning.argmax()]
+            j = on_axis[index + 1 + turning.argmax()]
             raise NoSymmetry(f"points {i} and {j} change places from shape to shape, so neither lies on the axis")
 
 
@@ -175,7 +175,7 @@ def _check_exchanges(model, mirrored, known, permutation, limits):
 
 
 def _exchanges(shapes, permutation):
-    """Pairs of points to exchange: partners, and those that lie closest together but not always at one place."""
+    """Pairs of points to exchange: partners, and those that lie closest together but not always in one spot."""
     flat = shapes.transpose(1, 0, 2).reshape(len(permutation), -1)
     squares = (flat**2).sum(axis=1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0) / len(shapes))

@@ -98,9 +98,9 @@ def test_composing_is_applying_in_turn_for_images_that_are_not_warped(one, two):
 
 
 @given(views_of({"affine": GEOMETRIC["affine"], "mirror": GEOMETRIC["mirror"]}), st.sampled_from(["first", "last"]))
-def test_composing_is_applying_in_turn_for_a_warp_and_a_colour(view, place):
+def test_composing_is_applying_in_turn_for_a_warp_and_a_colour(view, index):
     colour = drawn_by(BrightnessContrastAugmenter(brightness=8, contrast=0.9))
-    one, two = (colour, view) if place == "first" else (view, colour)
+    one, two = (colour, view) if index == "first" else (view, colour)
     images = images_of(2)
     difference = one.then(two).warp(images).int() - two.warp(one.warp(images)).int()
     assert difference.abs().max() <= 2
@@ -319,9 +319,9 @@ def test_a_mirror_swaps_left_and_right_and_a_wrong_swap_is_caught():
 def test_a_draw_does_not_depend_on_the_batch_or_its_order(name, samples):
     together = ALL[name].draw(Key(1, 2, np.array(samples)), SIZE)
     backwards = ALL[name].draw(Key(1, 2, np.array(samples[::-1])), SIZE)
-    for place in range(len(samples)):
-        alone = ALL[name].draw(Key(1, 2, np.array(samples[place : place + 1])), SIZE)
-        for row, other in ((place, together), (len(samples) - 1 - place, backwards)):
+    for index in range(len(samples)):
+        alone = ALL[name].draw(Key(1, 2, np.array(samples[index : index + 1])), SIZE)
+        for row, other in ((index, together), (len(samples) - 1 - index, backwards)):
             np.testing.assert_array_equal(alone.geometry[0], other.geometry[row])
             for mine, theirs in zip(alone.effects, other.effects, strict=True):
                 for field, array in vars(mine).items():

@@ -185,7 +185,7 @@ def test_views_of_a_file_are_taken_or_refused(tmp_path):
 
 
 def test_a_split_and_a_permutation_of_a_file_are_taken_or_refused(tmp_path):
-    path, names = tmp_path / "file", np.array([f"{place}.jpg" for place in range(20)])
+    path, names = tmp_path / "file", np.array([f"{index}.jpg" for index in range(20)])
     split, partners = "".join(f"{name}\n" for name in names[:5]).encode(), json.dumps(PARTNERS).encode()
 
     def check(rng):

@@ -57,13 +57,13 @@ def test_the_68_points_of_real_faces_have_their_known_partners(faces68):
 def test_renumbering_the_points_renumbers_the_partners(seed):
     order = np.random.default_rng(seed).permutation(NUM_POINTS)[:60]
     keep = np.union1d(order, PARTNERS[order])
-    place = {point: i for i, point in enumerate(np.random.default_rng(seed).permutation(keep))}
-    shuffled = FACES[:, list(place)]
+    new_index = {point: i for i, point in enumerate(np.random.default_rng(seed).permutation(keep))}
+    shuffled = FACES[:, list(new_index)]
     try:
         found = find_permutation(shuffled)
     except NoSymmetry:
         return  # refused is allowed, wrong is not
-    np.testing.assert_array_equal(found, [place[PARTNERS[point]] for point in place])
+    np.testing.assert_array_equal(found, [new_index[PARTNERS[point]] for point in new_index])
 
 
 @pytest.mark.parametrize("turned", [5, 15, 30, 45])

@@ -214,7 +214,7 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(roi, contest, tmp_pa
     weighted = np.average(table.mse[:4], weights=table.photos[:4])
     assert table.mse["all"] == pytest.approx(weighted)
 
-    # All folds go on, each from where it was, wherever they lie now; those of the time before ROIs too.
+    # All folds are resumed, each from where it was, wherever they lie now; those of the time before ROIs too.
     if roi == "whole":
         for path in folder.rglob("manifest.json"):
             path.unlink()

@@ -152,7 +152,7 @@ def history_of(training):
 
 
 def resume(recipe, run) -> Trainer:
-    """As hack_train.py goes on with a run."""
+    """As hack_train.py resumes a run."""
     again = start(recipe)
     again.run = run
     again.callbacks = default_callbacks(run)
@@ -460,7 +460,7 @@ def scalars(run, folder, tag):
 
 
 def test_tensorboard_shows_each_step_and_epoch_once_after_a_resume(contest, tmp_path, monkeypatch):
-    """An epoch was lost when a run went on at its end; and pictures lay at epochs where scalars lie at steps."""
+    """An epoch was lost when a run was resumed at its end; and pictures lay at epochs where scalars lie at steps."""
     monkeypatch.setattr(WorstPhotos, "draw", DRAW)
     monkeypatch.setattr(callbacks, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(module, "FLUSH_EVERY", 3)

@@ -273,7 +273,7 @@ def _unrolled_tile(height, width):
 
 
 def kernel_size_and_sigma(variance: float) -> tuple[int, float]:
-    """Of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
+    """The length of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
     sigma = math.sqrt(max(variance, 1e-4))
     return round(6 * sigma + 1) | 1, sigma
 

@@ -46,7 +46,7 @@ def centroid(image):
 def ours(view: Transform) -> Move:
     def move(image, point):
         warped = view.warp(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
-        return warped, view.move(point[None, None], permutation=np.array([0]))[0, 0]
+        return warped, view.move(point[None, None], flip_indices=np.array([0]))[0, 0]
 
     return move
 

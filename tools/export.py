@@ -46,11 +46,11 @@ Points = Callable[[torch.Tensor], torch.Tensor]
 @dataclass(frozen=True)
 class Options:
     run: Positional[Path]
-    """The folder of a run."""
+    """The folder of the run to export."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
     """The contest's folder, if it lies elsewhere than when the run was trained."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """Where the files go; without it the folder export in the run's."""
+    """Where the files go; by default into the folder export in the run's."""
 
 
 def export_torchscript(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:

@@ -24,7 +24,7 @@ ANYWHERE = 100.0  # standard deviation of the position, in sizes of a shape
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """Of shapes with a root mean square of 1: mean (K, 2), loadings (K, 2, Q), and the variance of the noise."""
+    """What shapes with a root mean square of 1 look like: mean (K, 2), loadings (K, 2, Q), and the variance of the noise."""
 
     mean: np.ndarray
     loadings: np.ndarray

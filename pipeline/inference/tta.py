@@ -49,7 +49,7 @@ class FixedView:
 def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> list[FixedView]:
     """Views from plain data, in an order of their own, so that the order they are given in changes nothing.
 
-    Mirrored views are left out where there is no left/right permutation. Raises UserError, naming `source` and the
+    Mirrored views are left out where there are no flip indices. Raises UserError, naming `source` and the
     view, for one that is no list of augmenters, is random, changes the size or cannot be brought home.
     """
     if not isinstance(entries, list) or not entries:
@@ -57,7 +57,7 @@ def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> lis
     views = [_parse_view(entry, size, f"{source}: view {index}") for index, entry in enumerate(entries)]
     usable = [view for view in views if mirroring or not view.of(1, size).mirrored.any()]
     if not usable:
-        raise UserError(f"{source}: all views are mirrored, and this run has no left/right permutation")
+        raise UserError(f"{source}: all views are mirrored, and this run has no flip indices")
     return sorted(usable, key=lambda view: (len(view.plain), json.dumps(view.plain), view.weight))
 
 

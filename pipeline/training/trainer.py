@@ -171,7 +171,7 @@ class Trainer:
                 self.source,
                 order,
                 chain,
-                data.permutation,
+                data.flip_indices,
                 seed=self.recipe.run.seed,
                 epoch=number,
                 size_of_batch=partial(self.image_size, step),
@@ -327,7 +327,7 @@ class Trainer:
 
     @property
     def photos_per_second(self) -> float:
-        """In this epoch, as far as it was trained in this sitting."""
+        """The speed in this epoch, as far as it was trained in this sitting."""
         minutes, seen = self._epoch_begun
         return (self.state.seen - seen) / max(60 * (self.state.minutes - minutes), 1e-9)
 

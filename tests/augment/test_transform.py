@@ -201,13 +201,13 @@ def test_json_keeps_every_bit(view):
 
 @given(any_views, any_views)
 def test_arguments_are_never_changed(view, following):
-    images, points, permutation = images_of(6), points_of(6), PERMUTATION.copy()
+    images, points, flip_indices = images_of(6), points_of(6), PERMUTATION.copy()
     kept = images.clone(), points.copy(), view.to_json(), following.to_json()
     view.then(following), view.placement.inverse(), view.where(np.arange(4) > 1), view.unmirrored()
-    view.warp(images), view.warp_with_torch(images), view.move(points, permutation), view.inside(points)
+    view.warp(images), view.warp_with_torch(images), view.move(points, flip_indices), view.inside(points)
     assert torch.equal(images, kept[0])
     np.testing.assert_array_equal(points, kept[1])
-    np.testing.assert_array_equal(permutation, PERMUTATION)
+    np.testing.assert_array_equal(flip_indices, PERMUTATION)
     assert (view.to_json(), following.to_json()) == kept[2:]
 
 
@@ -270,13 +270,13 @@ def test_images_of_another_number_than_the_view_has_are_refused():
             view.warp(images_of(0))
 
 
-def test_mirrored_points_without_a_permutation_are_refused():
-    with pytest.raises(ValueError, match="permutation"):
+def test_mirrored_points_without_flip_indices_are_refused():
+    with pytest.raises(ValueError, match="flip indices"):
         MIRROR.move(points_of(9))
 
 
 @given(any_views)
-def test_without_a_permutation_a_view_can_be_unmirrored(view):
+def test_without_flip_indices_a_view_can_be_unmirrored(view):
     plain = view.unmirrored()
     assert not plain.mirrored.any()
     np.testing.assert_array_equal(plain.geometry[~view.mirrored], view.geometry[~view.mirrored])

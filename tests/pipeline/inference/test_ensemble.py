@@ -126,7 +126,7 @@ def test_the_points_that_are_asked_are_those_of_all_points_in_that_order(seed, l
         views=["a", "b", "c"],
         used=used,
         weights=rng.uniform(0.1, 1, (3, 7) if each_point else 3),
-        permutation=None,
+        flip_indices=None,
         predict_views=predict_views,
     )
     asked = rng.integers(0, 7, (5, length))

@@ -24,7 +24,7 @@ ANYWHERE = 100.0  # standard deviation of the position, in sizes of a shape
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """What shapes with a root mean square of 1 look like: mean (K, 2), loadings (K, 2, Q), and the variance of the noise."""
+    """How shapes of root mean square 1 look: mean (K, 2), loadings (K, 2, Q), and the variance of the noise."""
 
     mean: np.ndarray
     loadings: np.ndarray

@@ -28,8 +28,8 @@ class PredictOptions:
     views: Annotated[Path | None, arg(metavar="FILE")] = None
     """A JSON file with other views than those of the run's recipe."""
     weights: Literal["auto", "fit", "equal"] = "auto"
-    """Weights of views and runs: auto fits them on held-out photos if they are not fitted yet, fit fits them anew, equal
-    takes equal ones, or those that the views' file gives."""
+    """Weights of views and runs: auto fits them on held-out photos if they are not fitted yet, fit fits them anew,
+    equal takes equal ones, or those that the views' file gives."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
     """How several runs are merged; rank weights them by the rank of their validation MSE."""
     power: Annotated[float, Gt(0)] = 2.0

@@ -85,8 +85,8 @@ class Chain:
 
     def draw(self, key: Key, size: tuple[int, int]) -> Transform:
         view = Transform.identity(len(key.samples), size)
-        for place, augmenter in enumerate(self.augmenters):
-            view = view.then(augmenter.draw(key.child(place), view.size))
+        for index, augmenter in enumerate(self.augmenters):
+            view = view.then(augmenter.draw(key.child(index), view.size))
         return view
 
 
@@ -116,8 +116,8 @@ class RandomAugmenter:
         choice = np.searchsorted(shares / shares[-1], numbers[1], side="right").clip(max=len(shares) - 1)
         choice[numbers[0] >= self.probability] = -1
         view = Transform.identity(len(key.samples), size)
-        for place, augmenter in enumerate(self.augmenters):
-            view = view.then(augmenter.draw(key.child(place), size).where(choice == place))
+        for index, augmenter in enumerate(self.augmenters):
+            view = view.then(augmenter.draw(key.child(index), size).where(choice == index))
         return view
 
 

@@ -44,8 +44,8 @@ class AlbumentationsAugmenter:
         if self.seed is not None:
             key = Key(self.seed, 0, np.zeros(len(key.samples), np.int64))
         view = Transform.identity(len(key.samples), size)
-        for place, (transform, moves) in enumerate(self.parts):
-            seeds = foreign.seeds(key.child(place))
+        for index, (transform, moves) in enumerate(self.parts):
+            seeds = foreign.seeds(key.child(index))
             if moves:
                 found = [foreign.probe(transform, int(seed), view.size) for seed in seeds]
                 sizes = {given for _, given in found}

@@ -273,7 +273,7 @@ def _unrolled_tile(height, width):
 
 
 def kernel_size_and_sigma(variance: float) -> tuple[int, float]:
-    """Of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
+    """The length of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
     sigma = math.sqrt(max(variance, 1e-4))
     return round(6 * sigma + 1) | 1, sigma
 
@@ -305,13 +305,13 @@ def _smaller(length, factor):
 
 def _there_and_back(length, small):
     """(B, length, length): averages over areas down to (B,) `small` pixels, then interpolates linearly up again."""
-    place = torch.arange(length, device=small.device)
+    index = torch.arange(length, device=small.device)
     share = small[:, None, None] / length
-    overlap = torch.minimum((place + 1) * share, place[:, None] + 1) - torch.maximum(place * share, place[:, None])
+    overlap = torch.minimum((index + 1) * share, index[:, None] + 1) - torch.maximum(index * share, index[:, None])
     overlap = overlap.clamp_(min=0)
     down = overlap / overlap.sum(dim=2, keepdim=True).clamp(min=1e-6)  # the rows beyond `small` stay empty
-    middle = ((place[:, None] + 0.5) * share - 0.5).clamp_(min=0)
-    up = (1 - (torch.minimum(middle, small[:, None, None] - 1) - place).abs()).clamp_(min=0)
+    middle = ((index[:, None] + 0.5) * share - 0.5).clamp_(min=0)
+    up = (1 - (torch.minimum(middle, small[:, None, None] - 1) - index).abs()).clamp_(min=0)
     return up @ down
 
 
@@ -324,8 +324,8 @@ def _jpeg_steps(quality):
 @lru_cache(maxsize=1)
 def _dct():
     """(8, 8) orthonormal matrix of the discrete cosine transform."""
-    place = np.arange(8)
-    matrix = np.cos((2 * place + 1) * place[:, None] * np.pi / 16) / 2
+    index = np.arange(8)
+    matrix = np.cos((2 * index + 1) * index[:, None] * np.pi / 16) / 2
     matrix[0] /= math.sqrt(2)
     return matrix
 

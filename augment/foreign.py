@@ -41,7 +41,7 @@ class Foreign(Effect):
         image[:] = transform(image=image)["image"]
 
     def on_tensor(self, images):
-        """By way of the CPU: albumentations knows no other device."""
+        """Applies it on the CPU, since albumentations knows no other device."""
         pixels = images.to(torch.uint8).cpu().permute(0, 2, 3, 1).contiguous().numpy()
         for row in np.flatnonzero(self.active()):
             self.on_image(pixels[row], row)

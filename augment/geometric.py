@@ -37,7 +37,7 @@ class AffineAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorAugmenter(Augmenter):
-    """Mirrors left and right. Points need the left/right permutation then: see `Transform.move`."""
+    """Mirrors left and right. Points need the flip indices then: see `Transform.move`."""
 
     probability: float = 0.5
 

@@ -17,8 +17,8 @@ def matrices(rows):
     entries = [entry for row in rows for entry in row]
     sizes = {entry.size for entry in entries if getattr(entry, "ndim", 0)}
     built = np.empty((0 if 0 in sizes else max(sizes, default=1), 9))
-    for place, entry in enumerate(entries):
-        built[:, place] = entry
+    for i, entry in enumerate(entries):
+        built[:, i] = entry
     return built.reshape(-1, 3, 3)
 
 
@@ -67,10 +67,10 @@ def scale_of(matrix, size=None):
     """(B,) lengths in what (B, 3, 3) matrices give, as multiples of those in an image of (height, width): the root of
     the area that a small square in its middle becomes. Affine matrices, for which no size is needed, have one scale.
 
-    A perspective has another scale at each place. Errors are weighed by that of the middle, where the points are. If
+    A perspective has another scale at each point. Errors are weighed by that of the middle, where the points are. If
     an image is tilted by 0.15 to one side, a mean over its inner half would be 0.3 % more, one over all of it 1.1 %.
     """
-    assert size is not None or is_affine(matrix), "the scale of a perspective depends on the place"
+    assert size is not None or is_affine(matrix), "the scale of a perspective depends on the point"
     return np.sqrt(np.abs(np.linalg.det(linear_part(matrix, (1, 1) if size is None else size))))
 
 

@@ -25,8 +25,8 @@ class Key:
     samples: np.ndarray
     path: tuple[int, ...] = ()
 
-    def child(self, place: int) -> "Key":
-        return replace(self, path=(*self.path, place))
+    def child(self, index: int) -> "Key":
+        return replace(self, path=(*self.path, index))
 
     def uniform(self, count: int) -> np.ndarray:
         """(B, count) independent numbers in [0, 1)."""

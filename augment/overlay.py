@@ -99,9 +99,9 @@ def _rectangle_cover(inverse, size):
     below = g * x + h * y + i
     cover = torch.ones((), device=inverse.device)
     for along, across, shift in ((a, b, c), (d, e, f)):
-        place = (along * x + across * y + shift) / below
-        slope = torch.hypot(along - place * g, across - place * h) / below.abs()
-        cover = cover * ((1 - place.abs()) / slope + 0.5).clamp(0, 1)
+        position = (along * x + across * y + shift) / below
+        slope = torch.hypot(along - position * g, across - position * h) / below.abs()
+        cover = cover * ((1 - position.abs()) / slope + 0.5).clamp(0, 1)
     return cover
 
 
@@ -151,8 +151,8 @@ def masks() -> np.ndarray:
     for word in WORDS:
         (long, tall), below = cv2.getTextSize(word, cv2.FONT_HERSHEY_DUPLEX, 1.2, 3)
         mask = np.zeros((tall + below + 4, 4 * (tall + below + 4)), np.uint8)
-        place = ((mask.shape[1] - long) // 2, tall + 2)
-        cv2.putText(mask, word, place, cv2.FONT_HERSHEY_DUPLEX, 1.2, 255, 3, cv2.LINE_AA)
+        corner = ((mask.shape[1] - long) // 2, tall + 2)
+        cv2.putText(mask, word, corner, cv2.FONT_HERSHEY_DUPLEX, 1.2, 255, 3, cv2.LINE_AA)
         drawn.append(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA))
     return np.stack(drawn)
 

@@ -45,15 +45,15 @@ AUGMENTERS: dict[str, type[Augmenter]] = {
 
 
 def parse_augmenters(entries: Any) -> Chain:
-    """A chain from plain data. Raises ValueError with the entry's place, the field, what was found and is allowed."""
+    """A chain from plain data. Raises ValueError with the entry's index, the field, what was found and is allowed."""
     if not isinstance(entries, list):
         raise ValueError(f"found {entries!r}, allowed is a list of {{name: {{parameter: value}}}}")
     augmenters = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         try:
             augmenters.append(_parse_entry(entry))
         except ValueError as error:
-            raise ValueError(f"entry {place}: {error}") from error
+            raise ValueError(f"entry {index}: {error}") from error
     return Chain(tuple(augmenters))
 
 

@@ -101,7 +101,7 @@ class MotionBlurAugmenter(Augmenter):
 class NoiseAugmenter(Augmenter):
     """Normal noise of a standard deviation `sigma`, in units of 0..255, on each value.
 
-    x, y: from which place of an endless tile of noise it is taken, 0 to 1.
+    x, y: from which point of an endless tile of noise it is taken, 0 to 1.
     """
 
     sigma: Range = 8.0
@@ -110,8 +110,8 @@ class NoiseAugmenter(Augmenter):
     bounds: ClassVar = {"sigma": ANY, "x": UNIT, "y": UNIT}
 
     def view(self, key, size, drawn):
-        place = np.stack([_index(drawn[axis], NOISE_TILE) for axis in "xy"], axis=1)
-        return _view(key, size, Noise(drawn["sigma"], np.where(drawn["sigma"][:, None] > 0, place, 0)))
+        start = np.stack([_index(drawn[axis], NOISE_TILE) for axis in "xy"], axis=1)
+        return _view(key, size, Noise(drawn["sigma"], np.where(drawn["sigma"][:, None] > 0, start, 0)))
 
 
 @dataclass(frozen=True, kw_only=True)

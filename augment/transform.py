@@ -148,18 +148,20 @@ class Transform:
                 warped[rows] = effect.at(active).on_tensor(warped[rows])
         return warped.to(torch.uint8)
 
-    def move(self, points: np.ndarray, permutation: np.ndarray | None = None) -> np.ndarray:
+    def move(self, points: np.ndarray, flip_indices: np.ndarray | None = None) -> np.ndarray:
         """(B, K, 2) points of the source to points of the output, float64, in pixels.
 
-        Points of a mirrored image change their numbers too: `permutation[k]` is the point that k becomes.
-        Without a permutation a mirrored view is refused with ValueError.
+        Points of a mirrored image change their numbers too: `flip_indices[k]` is the point that k becomes.
+        Without them a mirrored view is refused with ValueError.
         """
         moved = transform_points(self.geometry, points)
         if self.mirrored.any():
-            if permutation is None:
-                raise ValueError("a mirrored view moves points only with the left/right permutation of their numbers")
+            if flip_indices is None:
+                raise ValueError(
+                    "a mirrored view moves points only with the flip indices, the left/right partner of each"
+                )
             for row in np.flatnonzero(np.broadcast_to(self.mirrored, len(moved))):
-                moved[row] = moved[row].take(permutation, axis=0)  # six times as fast as an index
+                moved[row] = moved[row].take(flip_indices, axis=0)  # six times as fast as an index
         return moved
 
     def inside(self, points: np.ndarray) -> np.ndarray:

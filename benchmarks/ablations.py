@@ -174,14 +174,14 @@ def cost(data: Path, cache: Path, changes: tuple[str, ...]) -> float:
             for share, size in mixture(recipe):
                 order = trainer.pass_order(0)[:STEPS]
                 sizes = [size] * len(order)
-                chain, permutation = parse_chain(recipe), trainer.data.permutation
+                chain, flip_indices = parse_chain(recipe), trainer.data.flip_indices
                 batches = list(
                     training_batches(
                         trainer.data.pack,
                         trainer.source,
                         order,
                         chain,
-                        permutation,
+                        flip_indices,
                         seed=0,
                         epoch=0,
                         size_of_batch=sizes.__getitem__,

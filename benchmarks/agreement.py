@@ -23,7 +23,7 @@ from augment.geometry import resize
 from benchmarks.results import write_result
 
 SIZE = (128, 128)
-PLACES = [(58.0, 61.0), (70.3, 57.6), (63.5, 72.1), (54.8, 66.4)]
+POSITIONS = [(58.0, 61.0), (70.3, 57.6), (63.5, 72.1), (54.8, 66.4)]
 SHARE = 0.75  # of the crop
 CORNERS = [(0, 0), (127, 0), (127, 127), (0, 127)]
 TILTED = [(6, 4), (121, 0), (127, 127), (2, 122)]
@@ -46,7 +46,7 @@ def centroid(image):
 def ours(view: Transform) -> Move:
     def move(image, point):
         warped = view.warp(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
-        return warped, view.move(point[None, None], permutation=np.array([0]))[0, 0]
+        return warped, view.move(point[None, None], flip_indices=np.array([0]))[0, 0]
 
     return move
 
@@ -151,11 +151,11 @@ def operations() -> dict[str, dict[str, Move]]:
 
 
 def worst(move: Move) -> list[float]:
-    """The largest (x, y) distance between a blob's centroid and its point, over a few places, in pixels."""
+    """The largest (x, y) distance between a blob's centroid and its point, over a few positions, in pixels."""
     torch.manual_seed(0)
     found = []
-    for place in PLACES:
-        image, point = move(blob(*place), centroid(blob(*place)))
+    for position in POSITIONS:
+        image, point = move(blob(*position), centroid(blob(*position)))
         found.append(np.abs(centroid(image) - point))
     return [round(float(value), 3) for value in np.max(found, axis=0)]
 

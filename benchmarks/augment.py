@@ -71,7 +71,7 @@ def photos(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batch_key(number: int, count: int = BATCH) -> Key:
-    """Of a batch of an epoch."""
+    """The key of a batch of an epoch."""
     return Key(0, 0, count * number + np.arange(count))
 
 

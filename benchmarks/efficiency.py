@@ -63,7 +63,7 @@ def main():
     trainer = Trainer(network, recipe, data, runtime)
     chain = parse_augmenters(recipe.augmentation.augment)
     order = trainer.pass_order(0)
-    batches = training_batches(data.pack, trainer.source, order[:1], chain, data.permutation, seed=0, epoch=0)
+    batches = training_batches(data.pack, trainer.source, order[:1], chain, data.flip_indices, seed=0, epoch=0)
     batch = next(iter(batches))
 
     def wait():

@@ -105,8 +105,8 @@ def main():
     contest, runs, cache = options.out / "contest", options.out / "runs", options.out / "cache"
     truth, groups = write_smaller_contest(options.data, contest)
     if not list(runs.glob("*/held_out.csv")):
-        place = ["--data", contest, "--runs", runs, "--cache", cache, "--name", "folds", "--folds", FOLDS]
-        run("hack_train.py", *place, *flags)
+        paths = ["--data", contest, "--runs", runs, "--cache", cache, "--name", "folds", "--folds", FOLDS]
+        run("hack_train.py", *paths, *flags)
     folder = next(runs.glob("*/held_out.csv")).parent
     folds = [folder / f"fold-{fold}" for fold in range(FOLDS)]
     (options.out / "single.json").write_text("[[]]")

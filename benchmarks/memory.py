@@ -56,9 +56,9 @@ def main():
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        places = ["--runs", folder / "runs", "--cache", folder / "cache"]
+        paths = ["--runs", folder / "runs", "--cache", folder / "cache"]
         write_contest(folder / "faces", train=60, test=5, seed=0)
-        run("hack_train.py", "--data", folder / "faces", *places, *TRAINING)
+        run("hack_train.py", "--data", folder / "faces", *paths, *TRAINING)
         views = folder / "views.json"
         views.write_text('[[], [{"AffineAugmenter": {"scale": 1.1}}]]')
         for count in COUNTS:
@@ -67,7 +67,7 @@ def main():
             for what in ("packing and predicting", "predicting"):
                 flags = ["--data", contest, "--views", views, "--weights", "equal"]
                 flags += ["--output", folder / "submission.csv"]
-                found[f"{what} {count:,} photos, MB"] = round(run("predict.py", *flags, *places))
+                found[f"{what} {count:,} photos, MB"] = round(run("predict.py", *flags, *paths))
     for what, memory in found.items():
         print(f"{what:48}{memory:8}")
     write_result("memory", {"largest memory of the process": found})

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.runs import environment
+from pipeline.environment import environment
 
 FOLDER = Path(__file__).parent / "results"
 

@@ -25,7 +25,7 @@ from pipeline.recipe import VIEWS
 from pipeline.runtime import Runtime
 
 MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 128, 64, 971
-WINDOW = RegionOfInterest(square=160, left=16, top=16, size=SIZE)
+ROI = RegionOfInterest(square=160, left=16, top=16, size=SIZE)
 ROUNDS = 7
 MIRROR = [{"MirrorAugmenter": {"probability": 1}}]
 
@@ -51,11 +51,11 @@ def main():
     runtime = Runtime.choose(gpu="--gpu" in sys.argv)
     rng = np.random.default_rng(0)
     num_photos = BATCH * (16 if runtime.device.type == "cuda" else 2)
-    squares = rng.integers(0, 256, (num_photos, WINDOW.square, WINDOW.square, 3), dtype=np.uint8)
+    squares = rng.integers(0, 256, (num_photos, ROI.square, ROI.square, 3), dtype=np.uint8)
     names = np.arange(num_photos).astype(str)
-    pack = Squares(squares, np.tile(WINDOW.matrix, (num_photos, 1, 1)), WINDOW, names)
+    pack = Squares(squares, np.tile(ROI.matrix, (num_photos, 1, 1)), ROI, names)
     network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE).to(runtime.device).eval()
-    images = torch.from_numpy(WINDOW.cut(squares).copy()).permute(0, 3, 1, 2)
+    images = torch.from_numpy(ROI.cut(squares).copy()).permute(0, 3, 1, 2)
     partners = np.arange(NUM_POINTS)
 
     def passes(count):

@@ -154,9 +154,9 @@ def _paint_mouth(chart, head, looks):
 
 def _between(colours, rng):
     """A colour somewhere on the line between two neighbours of a list."""
-    place = rng.uniform(0, len(colours) - 1)
-    low = int(place)
-    return colours[low] + (place - low) * (colours[min(low + 1, len(colours) - 1)] - colours[low])
+    position = rng.uniform(0, len(colours) - 1)
+    low = int(position)
+    return colours[low] + (position - low) * (colours[min(low + 1, len(colours) - 1)] - colours[low])
 
 
 def _closed(edge):

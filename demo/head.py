@@ -242,7 +242,7 @@ class Head:
 
 
 def _along(with_ends):
-    """32 places from -1 to 1, or between them."""
+    """32 numbers from -1 to 1, or between them."""
     return np.linspace(-1, 1, 32) if with_ends else np.linspace(-1, 1, 34)[1:-1]
 
 

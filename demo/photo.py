@@ -114,9 +114,9 @@ def _draw_body(picture, rng, looks, camera, head):
 def _draw_text(picture, rng):
     height, width = picture.shape[:2]
     size = height / 90 * rng.uniform(0.5, 1.6)
-    place = (int(width * rng.uniform(-0.1, 0.5)), int(height * rng.uniform(0.15, 1.0)))
+    corner = (int(width * rng.uniform(-0.1, 0.5)), int(height * rng.uniform(0.15, 1.0)))
     cv2.putText(
-        picture, str(rng.choice(WORDS)), place, cv2.FONT_HERSHEY_DUPLEX, size, rng.uniform(0, 255, 3).tolist(),
+        picture, str(rng.choice(WORDS)), corner, cv2.FONT_HERSHEY_DUPLEX, size, rng.uniform(0, 255, 3).tolist(),
         max(1, int(size * 2)), cv2.LINE_AA,
     )  # fmt: skip
 

@@ -9,12 +9,15 @@ from tyro.conf import Positional
 
 from demo.photo import draw_photo
 from pipeline.cli import parse_flags
-from pipeline.data.drawing import POINTS, draw_points, grid, resized, scaled, write_picture
+from pipeline.data.dataset import load_test_data
+from pipeline.data.drawing import POINTS, draw_points, gallery, grid, resized, scaled, write_picture
 from pipeline.data.loader import parse_chain
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder
+from pipeline.inference.submission import read_submission
+from pipeline.metrics import photo_errors
 from pipeline.recipe_file import read_recipe
-from pipeline.runs import find_run
+from pipeline.runs import Run, find_run
 from tools.augment_sheet import EVERYTHING, augmenters_sheet, draws_sheet, some_photos
 
 NUM_DRAWN = 12
@@ -37,7 +40,7 @@ class Options:
 def main():
     options = parse_flags(Options, __doc__)
     check_folder("--out", options.out)
-    predictions = read_predictions(options.runs)
+    predictions = draw_predictions(options.contest, options.runs)
     recipe = read_recipe(EVERYTHING)
     chain = parse_chain(recipe)
     photos = some_photos(replace(recipe, run=replace(recipe.run, data=options.contest, cache=options.cache)), seed=0)
@@ -53,9 +56,36 @@ def main():
         print(options.out / f"{name}.jpg")
 
 
-def read_predictions(runs: Path) -> np.ndarray:
-    """What predict.py has drawn of the newest run's test photos. Raises UserError where it has not."""
-    path = find_run(None, runs).picture("test")
+def draw_predictions(contest: Path, runs: Path) -> np.ndarray:
+    """Test photos, evenly chosen, with the points of the newest run's submission beside the truth; where the contest
+    does not tell the truth, what predict.py has drawn. Raises UserError where nothing was predicted.
+    """
+    run = find_run(None, runs)
+    truth_path = contest / "test_truth.csv"
+    if not truth_path.exists():
+        return read_predictions(run)
+    if not run.submission.exists():
+        raise UserError(f"{run.submission} is missing; python predict.py writes it")
+    names, truth = read_submission(truth_path)
+    predicted_names, predicted = read_submission(run.submission)
+    _, pack = load_test_data(run.recipe(), run.about_data().num_points or truth.shape[1])
+    if not names == predicted_names == pack.names.tolist():
+        raise UserError(f"{run.submission} is of another test than {truth_path}; give the contest of the run")
+    samples = np.linspace(0, len(pack) - 1, min(len(pack), NUM_DRAWN)).astype(int)
+    errors = photo_errors(predicted[samples], truth[samples])
+    return gallery(
+        pack,
+        samples,
+        predicted[samples],
+        truth[samples],
+        title="Test photos, which were never trained on",
+        captions=[f"RMS error {error**0.5:.2f} px" for error in errors],
+    )
+
+
+def read_predictions(run: Run) -> np.ndarray:
+    """What predict.py has drawn of a run's test photos. Raises UserError where it has not."""
+    path = run.picture("test")
     picture = cv2.imread(str(path))
     if picture is None:
         raise UserError(f"{path} is no picture; python predict.py draws it")

@@ -132,7 +132,7 @@ def _as_of_network(state, model):
 
 
 def _with_positions(state, backbone):
-    """The state with a vision transformer's embedding of places resampled for images of another size."""
+    """The state with a vision transformer's embedding of positions resampled for images of another size."""
     name = f"backbone.{POSITIONS}"
     if not isinstance(backbone, VisionTransformer) or name not in state:
         return state

@@ -1,7 +1,7 @@
 """Checkpoints: tensors and plain data, whole or not there, loaded without running anything that is in them.
 
 A file may be whole and yet be of another network, another run or another kind: what takes its content says whether it
-fits, and half of it is never gone on with.
+fits, and half of it is never used.
 
 Each tensor lies in the file with its checksum (a CRC-32, as in any zip archive), which is compared before it is used.
 """
@@ -100,25 +100,25 @@ def load_network(network: nn.Module, state: dict[str, torch.Tensor]):
             check_tensor(state[name], own, name)
 
 
-def check_tensor(found: Any, like: torch.Tensor, place: str, *, gaps: bool = False):
+def check_tensor(found: Any, like: torch.Tensor, name: str, *, gaps: bool = False):
     """Raises TypeError or ValueError unless it is a tensor of the same type and shape and of finite numbers; with
     `gaps` some may be NaN."""
-    check_type(found, torch.Tensor, place)
+    check_type(found, torch.Tensor, name)
     if found.dtype != like.dtype or found.shape != like.shape:
-        raise ValueError(f"{place} is {_said(found)}, not {_said(like)}")
+        raise ValueError(f"{name} is {_said(found)}, not {_said(like)}")
     if found.is_floating_point() and not (found.nan_to_num() if gaps else found).isfinite().all():
-        raise ValueError(f"{place} has values that are no numbers")
+        raise ValueError(f"{name} has values that are no numbers")
 
 
-def check_type(found: Any, kind: type, place: str):
+def check_type(found: Any, kind: type, name: str):
     if not isinstance(found, kind):
-        raise TypeError(f"{place} is a {type(found).__name__}, not a {kind.__name__}")
+        raise TypeError(f"{name} is a {type(found).__name__}, not a {kind.__name__}")
 
 
-def check_keys(found: dict[str, Any], expected: set[str], place: str):
-    check_type(found, dict, place)
+def check_keys(found: dict[str, Any], expected: set[str], name: str):
+    check_type(found, dict, name)
     if found.keys() != expected:
-        raise ValueError(f"{place} has {', '.join(map(repr, found))}, not {', '.join(map(repr, sorted(expected)))}")
+        raise ValueError(f"{name} has {', '.join(map(repr, found))}, not {', '.join(map(repr, sorted(expected)))}")
 
 
 def _said(tensor):

@@ -38,7 +38,7 @@ class Command:
     """A recipe file, such as those in configs/. Give it again for a further file, which overrides those before; flags
     override all."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run or these folds, from the last checkpoint; --epochs or --minutes may be raised."""
+    """Resume this run or these folds from the last checkpoint; --epochs or --minutes may be raised."""
     folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
     """Train so many runs, each of which holds out another part; predict.py merges them."""
     find_lr: bool = False
@@ -47,7 +47,7 @@ class Command:
 
 
 def parse_command(arguments: list[str]) -> Command:
-    """Flags over recipe files, the later over the earlier, or over the recipe of the run that goes on.
+    """Flags over recipe files, the later over the earlier, or over the recipe of the run that is resumed.
 
     Says what overrides what. Raises UserError for a value that is not allowed, or that contradicts the run that the
     network comes from; exits with status 2 for a flag that is none.
@@ -60,7 +60,7 @@ def parse_command(arguments: list[str]) -> Command:
     early.add_argument("--init", type=Path)
     files, _ = early.parse_known_args(arguments)
     if files.config and files.resume:
-        raise UserError("--config and --resume exclude each other: a run goes on with its own recipe")
+        raise UserError("--config and --resume exclude each other: a run is resumed with its own recipe")
     given: dict[str, Given] = {}
     for path in [files.resume / "recipe.yaml"] if files.resume else files.config:
         given = override(given, read_given(path))
@@ -100,7 +100,7 @@ def _check_together(command, flags):
     if command.folds is not None and command.folds < 2:
         raise UserError(f"--folds {command.folds}: at least 2 are needed")
     if command.folds and (command.resume or recipe.photos.split):
-        raise UserError("--folds makes splits of its own, and goes on by --resume alone; leave out the other flag")
+        raise UserError("--folds makes splits of its own, and is resumed by --resume alone; leave out the other flag")
     if command.find_lr and (command.folds or command.resume):
         raise UserError("--find-lr is for a run that is to be started; leave out --folds and --resume")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):

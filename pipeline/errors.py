@@ -29,12 +29,12 @@ class Faults:
         self.lines: list[str] = []
         self._kinds: dict[str, list[tuple[str, str]]] = {}
 
-    def add(self, line: str, *, place: str = "", kind: str = ""):
-        """place: where it is, in short. kind: what it has in common with others, if not `line` but for its numbers
+    def add(self, line: str, *, where: str = "", kind: str = ""):
+        """where: it is, in short. kind: what it has in common with others, if not `line` but for its numbers
         and quotations.
         """
         self.lines.append(line)
-        self._kinds.setdefault(VARYING.sub("#", kind or line), []).append((line, place))
+        self._kinds.setdefault(VARYING.sub("#", kind or line), []).append((line, where))
 
     def extend(self, others: "Faults"):
         """Adds faults that were collected elsewhere."""
@@ -49,14 +49,14 @@ class Faults:
             raise UserError(f"{count} in the data:\n  " + "\n  ".join(self._summary()))
 
     def _summary(self):
-        """The first few faults of each kind as they are; of the others of that kind their number and first places."""
+        """The first few faults of each kind as they are; of the others of that kind how many, and where."""
         for faults in list(self._kinds.values())[:NUM_KINDS]:
             first, _ = faults[0]
             if len(faults) <= NUM_SHOWN:
                 yield from (line for line, _ in faults)
             else:
-                places = ", ".join(place for _, place in faults[1 : NUM_SHOWN + 1] if place)
-                yield f"{len(faults):,} such as {first}" + (f" (the next: {places})" if places else "")
+                others = ", ".join(where for _, where in faults[1 : NUM_SHOWN + 1] if where)
+                yield f"{len(faults):,} such as {first}" + (f" (the next: {others})" if others else "")
         if len(self._kinds) > NUM_KINDS:
             yield f"… and faults of {len(self._kinds) - NUM_KINDS:,} more kinds"
 

@@ -83,7 +83,7 @@ def may_write(folder: Path) -> bool:
 
 
 def check_usable(folder: Path):
-    """Refuses at the start, with UserError, the folder of a run that is gone on with and cannot be written."""
+    """Refuses at the start, with UserError, the folder of a run that is to be resumed and cannot be written."""
     if not may_write(folder):
         raise UserError(f"{folder} may not be written; copy the run to a folder of yours, or make this one writable")
 

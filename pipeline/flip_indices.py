@@ -1,4 +1,4 @@
-"""The left/right permutation of the points as a file: a JSON list with the number of each point's partner."""
+"""The flip indices as a file: a JSON list with the number of each point's partner."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ FORMAT = "a JSON list with the number of each point's partner, its own where a p
 MAX_BYTES = 10_000_000
 
 
-def read_permutation(path: Path, num_points: int, *, flag: str = "--flip-indices") -> np.ndarray:
-    """(K,) int: the permutation in a file, a JSON list with the partner of each point.
+def read_flip_indices(path: Path, num_points: int, *, flag: str = "--flip-indices") -> np.ndarray:
+    """(K,) int: the flip indices in a file, a JSON list with the partner of each point.
 
     Raises UserError of one line that names `flag` and the file where it is none; `flag` may be empty.
     """
@@ -25,18 +25,18 @@ def read_permutation(path: Path, num_points: int, *, flag: str = "--flip-indices
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{source}: {str(error).splitlines()[0]}; it takes {FORMAT}") from error
-    return check_permutation(found, num_points, source=source)
+    return check_flip_indices(found, num_points, source=source)
 
 
-def check_permutation(found: object, num_points: int, *, source: str) -> np.ndarray:
+def check_flip_indices(found: object, num_points: int, *, source: str) -> np.ndarray:
     """(K,) int: what JSON holds, if it is a permutation that undoes itself. Raises UserError where it is not."""
     partners = found if isinstance(found, list) else []
     whole = all(type(partner) is int for partner in partners)  # True is an int, and 1.0 is 1
     if not whole or sorted(partners) != list(range(num_points)):
         raise UserError(f"{source}: not a list of whole numbers that names each of the points 0..{num_points - 1} once")
-    permutation = np.array(partners, int)
-    if (wrong := permutation[permutation] != np.arange(num_points)).any():
+    flip_indices = np.array(partners, int)
+    if (wrong := flip_indices[flip_indices] != np.arange(num_points)).any():
         point = wrong.argmax()
-        partner = permutation[point]
-        raise UserError(f"{source}: {point} has partner {partner}, whose partner is {permutation[partner]}")
-    return permutation
+        partner = flip_indices[point]
+        raise UserError(f"{source}: {point} has partner {partner}, whose partner is {flip_indices[partner]}")
+    return flip_indices

@@ -32,7 +32,7 @@ class Scores:
 def check_predictions(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None):
     """Raises UserError where a prediction is not finite although its truth is known, with the first photo's name.
 
-    predicted: (N, K, 2), or more of them as (..., N, K, 2). names: (N,) of the photos; without them their places are
+    predicted: (N, K, 2), or more of them as (..., N, K, 2). names: (N,) of the photos; without them their indices are
     said.
     """
     bad = ~np.isfinite(predicted) & ~np.isnan(truth)

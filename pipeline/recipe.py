@@ -88,7 +88,7 @@ class RunOptions:
     cache: Path = Path("cache")
     """Where decoded photos are kept between runs; may be deleted at any time."""
     skip_bad_photos: bool = False
-    """Go on without photos that are missing or broken, and say how many."""
+    """Leave out photos that are missing or broken, and say how many."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class PhotoOptions:
     split: Annotated[Path | None, arg(metavar="FILE")] = None
     """A file with the name of a validation photo a line, such as the validation.txt of a run."""
     flip_indices: str = "auto"
-    """The left/right permutation of the points: auto finds it, none turns mirroring off, or a JSON file that lists the
-    partner of each point."""
+    """The left/right partner of each point under mirroring: auto finds them, none turns mirroring off, or a JSON
+    file that lists them."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def _content(path) -> dict[str, Any]:
         content = yaml.safe_load(read_bytes(path).decode()) or {}
         _check_plain(content)
         content = rename_fields(content) if isinstance(content, dict) else content
-        if path.name == RUN_RECIPE and isinstance(content, dict):  # it names every field that there was when the run was made
+        if path.name == RUN_RECIPE and isinstance(content, dict):  # it names all fields that there were at the time
             content = AT_FIRST | content
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; save it as that") from error

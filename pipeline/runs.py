@@ -10,7 +10,7 @@ views.json         by predict.py          submission.csv    by predict.py
 best-epoch-N.pt    of --keep-best
 
 Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
-that was cut or exchanged is an error, not another split or permutation.
+that was cut or exchanged is an error, not another split or other flip indices.
 """
 
 import csv
@@ -33,7 +33,7 @@ from pipeline.checkpoint import load_checkpoint
 from pipeline.environment import environment
 from pipeline.errors import UserError
 from pipeline.files import digest, parse_json, read_bytes, unsealed, write_text
-from pipeline.flip_indices import check_permutation
+from pipeline.flip_indices import check_flip_indices
 from pipeline.metrics import Scores
 from pipeline.precedence import WHOLE
 from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, to_yaml
@@ -104,16 +104,16 @@ class Run:
             raise UserError(f"{self.split} is damaged: it is not UTF-8; take a copy of it, or another run") from error
 
     @property
-    def permutation(self) -> Path:
+    def flip_indices(self) -> Path:
         return self.folder / "permutation.json"
 
-    def partners(self, num_points: int) -> np.ndarray | None:
+    def read_flip_indices(self, num_points: int) -> np.ndarray | None:
         """(K,) partners of the points under mirroring, None where there is no mirroring."""
-        partners = self._partners()
-        return None if partners is None else check_permutation(partners, num_points, source=str(self.permutation))
+        partners = self._flip_indices()
+        return None if partners is None else check_flip_indices(partners, num_points, source=str(self.flip_indices))
 
-    def _partners(self) -> object:
-        return parse_json(self.permutation, self._content("permutation.json"), object)
+    def _flip_indices(self) -> object:
+        return parse_json(self.flip_indices, self._content("permutation.json"), object)
 
     @property
     def views(self) -> Path:
@@ -150,10 +150,10 @@ class Run:
         write_text(self.folder / "changes.yaml", yaml.safe_dump(changes(recipe), sort_keys=False, width=110))
 
     def photo_options(self) -> PhotoOptions:
-        """The recipe's, with the ROI, the split and the permutation that the run was made with."""
+        """The recipe's, with the ROI, the split and the flip indices that the run was made with."""
         self.held_out_names()
-        permutation = "none" if self._partners() is None else str(self.permutation)
-        return replace(self.recipe().photos, split=self.split, flip_indices=permutation)
+        flip_indices = "none" if self._flip_indices() is None else str(self.flip_indices)
+        return replace(self.recipe().photos, split=self.split, flip_indices=flip_indices)
 
     def add_environment(self, device: str):
         """Notes what this sitting computes with, below those of earlier ones."""

@@ -38,12 +38,12 @@ def ctrl_c_is_not_ignored():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def permutations_found_once():
-    """A permutation is a function of the points, most trainings here are on the same ones, and it takes a second."""
+def flip_indices_found_once():
+    """They are a function of the points, most trainings here are on the same ones, and it takes a second."""
     from pipeline.data import dataset
 
     found: dict[bytes, np.ndarray] = {}
-    find = dataset.find_permutation
+    find = dataset.find_flip_indices
 
     def find_once(points, samples):
         key = np.asarray(points[samples]).tobytes()
@@ -51,7 +51,7 @@ def permutations_found_once():
             found[key] = find(points, samples)
         return found[key].copy()
 
-    with mock.patch.object(dataset, "find_permutation", find_once):
+    with mock.patch.object(dataset, "find_flip_indices", find_once):
         yield
 
 

@@ -27,10 +27,10 @@ SLOW_TO_IMPORT = ["cv2", "pandas", "scipy.optimize", "sklearn.decomposition", "t
 def command(script, folder, *flags):
     """The command of a script whose runs lie in `folder`. The cache lies beside the contest, so that all trainings on
     one contest share its packs; where none is named, the cache is the run's."""
-    places = ["--runs", folder / "runs"]
+    paths = ["--runs", folder / "runs"]
     if "-d" in flags and "--cache" not in flags:
-        places += ["--cache", Path(flags[flags.index("-d") + 1]).parent / "cache"]
-    return [sys.executable, str(ROOT / script), *map(str, places), *map(str, flags)]
+        paths += ["--cache", Path(flags[flags.index("-d") + 1]).parent / "cache"]
+    return [sys.executable, str(ROOT / script), *map(str, paths), *map(str, flags)]
 
 
 def call(script, folder, *flags):

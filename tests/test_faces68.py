@@ -20,7 +20,7 @@ def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     recipe = parse_command([*flags, "--model", "resnet18", "--weights", "none", "--size", "48", "-e", "2"]).recipe
     data = load_training_data(recipe)
     assert (len(data.pack), data.num_points) == (3545, 68)
-    assert data.permutation is not None
+    assert data.flip_indices is not None
     assert not set(data.groups[data.train]) & set(data.groups[data.validation])
     assert abs(len(data.validation) / 3545 - 0.05) < 0.005
     few = replace(data, train=np.sort(np.random.default_rng(0).permutation(data.train)[:1280]))

@@ -15,12 +15,13 @@ from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped
 from pipeline.training import session
+from pipeline.training.state import TrainerState
 
 
 def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     """As when --minutes were used up before the first one: it was a traceback."""
     runtime = Runtime(torch.device("cpu"), "fp32")
-    session.print_result(Run(tmp_path), [], floor=Scores(1, 1, 1, 1), runtime=runtime)
+    session.print_result(Run(tmp_path), TrainerState(), floor=Scores(1, 1, 1, 1), runtime=runtime)
     assert "raise --minutes" in capsys.readouterr().out
 
 

@@ -112,7 +112,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(copy_run, tmp_path):
         status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
     assert status == 2
     assert "trained by another process" in err
-    assert Run(run).recipe().optimiser.epochs == 1  # what goes on there is left as it is
+    assert Run(run).recipe().optimiser.epochs == 1  # what is resumed there is left as it is
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_where_it_started(contest, trained, tmp_path):

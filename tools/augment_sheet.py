@@ -67,15 +67,15 @@ class Options:
     data: Annotated[Path, arg(aliases=["-d"])] = Path()
     """The contest's folder."""
     config: Annotated[Path, arg(metavar="FILE")] = EVERYTHING
-    """A recipe file, whose augmenters are shown; without it one with every augmenter there is."""
+    """A recipe file, whose augmenters are shown; by default one with every augmenter that there is."""
     out: Path = Path("sheets")
-    """The folder to write to."""
+    """The folder that the sheets are written to."""
     cache: Path = Path("cache")
     """Where decoded photos are kept."""
     size: Annotated[Annotated[int, Ge(32)] | None, arg(metavar="INT")] = None
-    """Side of the images, in pixels; without it the recipe's."""
+    """Side of the images, in pixels; by default the recipe's."""
     seed: Annotated[int, Ge(0)] = 0
-    """Of the photos and the draws."""
+    """Seed of the choice of photos and of the draws."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Photos:
 
     squares: torch.Tensor
     points: np.ndarray
-    permutation: np.ndarray | None
+    flip_indices: np.ndarray | None
     roi: RegionOfInterest
 
     @classmethod
@@ -94,27 +94,27 @@ class Photos:
         pack = data.pack
         squares = torch.from_numpy(pack.squares[samples]).permute(0, 3, 1, 2)
         return cls(
-            squares, transform_points(pack.photo_to_image[samples], pack.values[samples]), data.permutation, pack.roi
+            squares, transform_points(pack.photo_to_image[samples], pack.values[samples]), data.flip_indices, pack.roi
         )
 
-    def __getitem__(self, place: int) -> "Photos":
-        place %= len(self.squares)
-        return Photos(self.squares[place : place + 1], self.points[place : place + 1], self.permutation, self.roi)
+    def __getitem__(self, index: int) -> "Photos":
+        index %= len(self.squares)
+        return Photos(self.squares[index : index + 1], self.points[index : index + 1], self.flip_indices, self.roi)
 
     def draw(self, augmenter: Sampler, *, seed: int, sample: int = 0) -> Transform:
         """A view of one photo."""
         view = augmenter.draw(Key(seed, 0, np.array([sample])), (self.roi.size, self.roi.size))
-        return view.unmirrored() if self.permutation is None else view
+        return view.unmirrored() if self.flip_indices is None else view
 
     def tile(self, view: Transform, caption: str = "", *, with_points: bool = True) -> np.ndarray:
         """A (SIDE, SIDE, 3) picture of one photo through a view, and of its points."""
-        points = view.move(self.points, self.permutation)
+        points = view.move(self.points, self.flip_indices)
         return _tile(self.roi.then(view).warp(self.squares), points if with_points else points[:, :0], caption)
 
     def tile_brought_back(self, view: Transform, caption: str = "") -> np.ndarray:
         """What comes home of one photo and of its points, through the inverse of where the view has put them."""
         home = view.placement.inverse()
-        points = home.move(view.move(self.points, self.permutation), self.permutation)
+        points = home.move(view.move(self.points, self.flip_indices), self.flip_indices)
         return _tile(home.warp(self.roi.then(view).warp(self.squares)), points, caption)
 
 
@@ -173,15 +173,15 @@ def _strip_of_row(row, photos, number):
     """Its settings on one photo; a setting that is alone, on several."""
     settings, chosen = row.settings, [photos[number]] * NUM_SETTINGS
     if len(settings) == 1:
-        settings, chosen = settings * NUM_SETTINGS, [photos[number + place] for place in range(NUM_SETTINGS)]
+        settings, chosen = settings * NUM_SETTINGS, [photos[number + index] for index in range(NUM_SETTINGS)]
     views = [photo.draw(setting, seed=number) for photo, (_, setting) in zip(chosen, settings, strict=True)]
     moves = any((view.geometry != IDENTITY).any() for view in views)
     tiles = [
         photo.tile(view, caption, with_points=moves)
         for photo, view, (caption, _) in zip(chosen, views, settings, strict=True)
     ]
-    off = photos.permutation is None and isinstance(settings[0][1], MirrorAugmenter)
-    return _strip(f"{row.title}: off, no permutation" if off else row.title, tiles)
+    off = photos.flip_indices is None and isinstance(settings[0][1], MirrorAugmenter)
+    return _strip(f"{row.title}: off, no flip indices" if off else row.title, tiles)
 
 
 def _strip(title, tiles):
@@ -194,10 +194,10 @@ def _strip(title, tiles):
 def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
     """A row for each photo: as it is, and random draws of the whole chain."""
     tiles = []
-    for place in range(len(photos.squares)):
-        views = [photos[place].draw(chain, seed=seed, sample=NUM_DRAWS * place + draw) for draw in range(NUM_DRAWS)]
-        identity = photos[place].tile(photos[place].draw(Chain(()), seed=0), "as it is")
-        tiles += [identity, *(photos[place].tile(view) for view in views)]
+    for index in range(len(photos.squares)):
+        views = [photos[index].draw(chain, seed=seed, sample=NUM_DRAWS * index + draw) for draw in range(NUM_DRAWS)]
+        identity = photos[index].tile(photos[index].draw(Chain(()), seed=0), "as it is")
+        tiles += [identity, *(photos[index].tile(view) for view in views)]
     return grid(tiles, 1 + NUM_DRAWS)
 
 
@@ -238,8 +238,8 @@ def main():
     options = parse_flags(Options, __doc__)
     check_folder("--out", options.out)
     recipe = read_recipe(options.config)
-    place = replace(recipe.run, data=options.data, cache=options.cache)
-    recipe = replace(recipe, run=place, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
+    paths = replace(recipe.run, data=options.data, cache=options.cache)
+    recipe = replace(recipe, run=paths, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
     try:
         chain = parse_chain(recipe)
     except UserError as error:

@@ -123,6 +123,7 @@ def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:
                 if name in buffers and buffer.is_floating_point() and not torch.equal(buffer, buffers[name]):
                     raise ValueError(f"its {name} is another; average runs that started from the same weights")
         mean.update_parameters(network)
+    assert isinstance(mean.module, LandmarkNet)
     return mean.module
 
 

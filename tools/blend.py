@@ -21,17 +21,17 @@ MIN_VALUES = 300  # below that, integers may be chance
 @dataclass(frozen=True)
 class Options:
     submissions: Positional[tuple[Path, ...]]
-    """Submissions of the same test."""
+    """The submissions to merge, all of the same test."""
     output: Annotated[Path, arg(metavar="FILE")] = Path("merged.csv")
-    """Where the merged one is written."""
+    """Where the merged submission is written."""
     weights: Annotated[tuple[float, ...], arg(metavar="FLOAT …")] = ()
-    """One for each submission; without them all count alike."""
+    """A weight for each submission; without weights all count alike."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
-    """How; rank takes the order in which they are given, the best first."""
+    """How submissions are merged; rank weights them by the order in which they are given, the best first."""
     power: Annotated[float, Gt(0)] = 2.0
-    """Of the power mean."""
+    """The power of the power mean; 1 is the weighted mean."""
     decimals: Annotated[int, Interval(ge=0, le=6)] = 2
-    """Of the values that are written; 0 gives integers."""
+    """Decimals of the values that are written; 0 gives integers."""
 
 
 def read_submissions(paths: tuple[Path, ...]) -> tuple[list[str], np.ndarray]:

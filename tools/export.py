@@ -46,11 +46,11 @@ Points = Callable[[torch.Tensor], torch.Tensor]
 @dataclass(frozen=True)
 class Options:
     run: Positional[Path]
-    """The folder of a run."""
+    """The folder of the run to export."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
     """The contest's folder, if it lies elsewhere than when the run was trained."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """Where the files go; without it the folder export in the run's."""
+    """Where the files go; by default into the folder export in the run's."""
 
 
 def export_torchscript(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
@@ -96,9 +96,9 @@ def held_out_photos(run: Run, data: Path | None) -> dict[str, np.ndarray]:
 
     Raises UserError where `data`, which are asked for, have none of them.
     """
-    place = data or run.recipe().run.data
+    contest = data or run.recipe().run.data
     try:
-        folder = (find_contest(place) / LANDMARKS).parent / "images"
+        folder = (find_contest(contest) / LANDMARKS).parent / "images"
     except UserError:
         if data:
             raise

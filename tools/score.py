@@ -15,7 +15,7 @@ from pipeline.metrics import Scores, score
 @dataclass(frozen=True)
 class Options:
     submission: Positional[Path]
-    """The submission."""
+    """The submission to score."""
     truth: Positional[Path]
     """The labels, in the form of a submission; rows may be in any order, an empty cell is a missing point."""
 

@@ -46,13 +46,13 @@ def content_key(table: Path, *settings) -> str:
 def _files_below(folder):
     """The paths of all files, those in linked folders too, each folder once: links may go round in a circle."""
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        stat = os.stat(place)
+    for inner, folders, files in os.walk(folder, followlinks=True):
+        stat = os.stat(inner)
         if (stat.st_dev, stat.st_ino) in seen:
             folders.clear()
         else:
             seen.add((stat.st_dev, stat.st_ino))
-            yield from (os.path.join(place, file) for file in files)
+            yield from (os.path.join(inner, file) for file in files)
 
 
 def remove(path: Path):

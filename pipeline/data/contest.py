@@ -109,7 +109,7 @@ def read_test_points(path: Path, faults: Faults, *, num_points: int) -> Table:
         try:
             indices = _parse_indices(text, num_points, len(rows[0]) if rows else None)
         except ValueError as error:
-            faults.add(f"{path} line {number}: {error}", place=f"line {number}")
+            faults.add(f"{path} line {number}: {error}", where=f"line {number}")
             indices = []
         if names.accept(name, number) and indices:
             rows.append(np.array(indices, np.int32))
@@ -123,12 +123,12 @@ def read_groups(path: Path, names: list[str], faults: Faults) -> np.ndarray:
     """(N,) int: a number for the group of each of `names`."""
     group_of: dict[str, str] = {}
     for number, line in _lines(path, faults):
-        place = f"line {number}"
+        where = f"line {number}"
         cells = line.decode("utf-8", "replace").split("\t")
         if len(cells) != 2:
-            faults.add(f"{path} {place}: {len(cells)} columns; file_name and group are expected", place=place)
+            faults.add(f"{path} {where}: {len(cells)} columns; file_name and group are expected", where=where)
         elif group_of.setdefault(cells[0], cells[1]) != cells[1]:
-            faults.add(f"{path} {place}: {cells[0]!r} is in a second group; a photo has one", place=place)
+            faults.add(f"{path} {where}: {cells[0]!r} is in a second group; a photo has one", where=where)
     if without := [name for name in names if name not in group_of]:
         faults.add(
             f"{path}: {len(without):,} photos of {LANDMARKS} have no group, {without[0]} for one; "
@@ -156,7 +156,7 @@ class _Names:
             reason = f"{self.current!r} stands in line {first} already; remove one of the two"
         else:
             return True
-        self.faults.add(f"{self.path} line {number}: {reason}", place=f"line {number}")
+        self.faults.add(f"{self.path} line {number}: {reason}", where=f"line {number}")
         return False
 
     def keep(self):
@@ -207,7 +207,7 @@ def _clean(line):
 def _parse_row(cells, num_cells, path, number, faults):
     """The numbers of a row, or None and a fault."""
     if (found := cells.count(b"\t") + 1) != num_cells:
-        faults.add(f"{path} line {number}: {found} numbers where the header has {num_cells}", place=f"line {number}")
+        faults.add(f"{path} line {number}: {found} numbers where the header has {num_cells}", where=f"line {number}")
         return None
     row = _parse_at_once(cells, num_cells)
     if row is not None:
@@ -215,7 +215,7 @@ def _parse_row(cells, num_cells, path, number, faults):
     try:
         return _parse_one_by_one(cells)
     except ValueError as error:
-        faults.add(f"{path} line {number}, {error}", place=f"line {number}")
+        faults.add(f"{path} line {number}, {error}", where=f"line {number}")
         return None
 
 
@@ -255,7 +255,7 @@ def _parse_cell(cell, column):
     if np.isinf(number) or "_" in text:
         raise ValueError(f"column {column}: {shown!r} is not a number; leave the cell empty if the point is missing")
     if abs(number) > FARTHEST:
-        raise ValueError(f"column {column}: {shown} is no place in a photo; empty the cell if the point is missing")
+        raise ValueError(f"column {column}: {shown} is no position in a photo; empty the cell if the point is missing")
     return number
 
 

@@ -1,4 +1,4 @@
-"""What a training run needs of the data, found before it starts: packs, split, permutation, mean shape."""
+"""What a training run needs of the data, found before it starts: packs, split, flip indices, mean shape."""
 
 import os
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from pipeline.data.pack import Pack, open_pack
 from pipeline.data.roi import Shares, find_roi, shares_of
 from pipeline.data.shape_model import fit_shapes
 from pipeline.data.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
-from pipeline.data.symmetry import NoSymmetry, find_permutation
+from pipeline.data.symmetry import NoSymmetry, find_flip_indices
 from pipeline.errors import Faults, UserError
-from pipeline.flip_indices import FORMAT, read_permutation
+from pipeline.flip_indices import FORMAT, read_flip_indices
 from pipeline.metrics import Scores, mean_shape, score, to_photo_coordinates
 from pipeline.recipe import Recipe
 
@@ -27,10 +27,10 @@ SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radian
 
 @dataclass(frozen=True)
 class TrainingData:
-    """pack: all photos of train. train, validation: places in it. groups: (N,) numbers of what belongs together;
+    """pack: all photos of train. train, validation: indices in it. groups: (N,) numbers of what belongs together;
     `grouping` says how they came. test: the photos of the test, where the contest has some.
 
-    permutation: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
+    flip_indices: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
     mean_shape: (K, 2) of the photos that are trained on, in pixels of the ROI. ROI: which part of the square
     that is.
     """
@@ -41,7 +41,7 @@ class TrainingData:
     groups: np.ndarray
     grouping: str
     test: Pack | None
-    permutation: np.ndarray | None
+    flip_indices: np.ndarray | None
     symmetry: str
     mean_shape: np.ndarray
     roi: Shares
@@ -70,7 +70,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
             f"{table}: {len(unknown)} points are missing in every photo that is trained on, "
             f"number {unknown[0]} for one; remove their columns"
         )
-    partners, symmetry = _permutation(options.flip_indices, pack, train)
+    partners, symmetry = _flip_indices(options.flip_indices, pack, train)
     return TrainingData(
         pack=pack,
         train=train,
@@ -78,7 +78,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         groups=groups,
         grouping=describe_groups(given, near),
         test=test,
-        permutation=partners,
+        flip_indices=partners,
         symmetry=symmetry,
         mean_shape=mean_shape(pack.photo_to_image, pack.values, train),
         roi=roi,
@@ -208,14 +208,14 @@ def shape_components(data: TrainingData) -> np.ndarray:
     return np.concatenate((shifts, TURN * np.stack((centred, across)), rest))
 
 
-def _permutation(wanted, pack, train):
+def _flip_indices(wanted, pack, train):
     """The partners, and how they were had in a few words."""
     if wanted == "none":
         return None, "mirroring is off"
     if wanted != "auto":
-        return read_permutation(Path(wanted), pack.values.shape[1]), f"partners from {wanted}"
+        return read_flip_indices(Path(wanted), pack.values.shape[1]), f"partners from {wanted}"
     try:
-        partners = find_permutation(pack.values, train)
+        partners = find_flip_indices(pack.values, train)
     except NoSymmetry as reason:
         return None, f"no left/right symmetry, mirroring is off: {reason}; --flip-indices FILE gives it: {FORMAT}"
     pairs = int((partners != np.arange(len(partners))).sum()) // 2

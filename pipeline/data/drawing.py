@@ -49,9 +49,9 @@ def gallery(
     predicted = transform_points(photo_to_image, predicted)
     truth = np.full_like(predicted, np.nan) if truth is None else transform_points(photo_to_image, truth)
     tiles = []
-    for place, image in enumerate(pack.shown(samples)):
-        photo = compared(resized(image, TILE), *(scaled(one[place], TILE / len(image)) for one in (predicted, truth)))
-        lines = [captions[place], str(pack.names[samples[place]])]
+    for i, image in enumerate(pack.shown(samples)):
+        photo = compared(resized(image, TILE), *(scaled(one[i], TILE / len(image)) for one in (predicted, truth)))
+        lines = [captions[i], str(pack.names[samples[i]])]
         tiles.append(np.vstack([photo, *(text_line(line, TILE) for line in lines)]))
     there = {"truth": (TRUTH, truth), "prediction": (PREDICTION, predicted)}
     legend = {word: colour for word, (colour, points) in there.items() if np.isfinite(points).any()}
@@ -154,9 +154,9 @@ def text_width(text: str) -> int:
     return cv2.getTextSize(text, *FONT, 1)[0][0]
 
 
-def write(image: np.ndarray, text: str, place: tuple[int, int], *, colour: Colour = TEXT):
+def write(image: np.ndarray, text: str, corner: tuple[int, int], *, colour: Colour = TEXT):
     """Writes a text into the image, from the left end of its base line."""
-    cv2.putText(image, text, place, *FONT, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, corner, *FONT, colour, 1, cv2.LINE_AA)
 
 
 def write_over(image: np.ndarray, text: str):

@@ -39,26 +39,26 @@ def jpeg_ends(content: bytes) -> bool:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """The kind of each segment to the end, and the place of its content.
+    """The kind of each segment to the end, and the offset of its content.
 
     Segments are walked by their lengths, scans to the next marker: a thumbnail before and a film behind the photo, as
     telephones write them, have ends and sizes of their own.
     """
-    place = 2
-    while marker := MARKER.search(content, place):
+    offset = 2
+    while marker := MARKER.search(content, offset):
         kind = marker.group()[-1]
-        place = marker.end()
-        yield kind, place
+        offset = marker.end()
+        yield kind, offset
         if kind == END:
             return
         if kind not in WITHOUT_LENGTH:
-            place += int.from_bytes(content[place : place + 2], "big")
+            offset += int.from_bytes(content[offset : offset + 2], "big")
 
 
 def _size_of_jpeg(content):
-    for kind, place in _jpeg_segments(content):
+    for kind, offset in _jpeg_segments(content):
         if kind in FRAMES:
-            height, width = _numbers(">HH", content, place + 3)
+            height, width = _numbers(">HH", content, offset + 3)
             return width, height
     return None
 
@@ -66,7 +66,7 @@ def _size_of_jpeg(content):
 def _size_of_webp(content):
     kind = content[12:16]
     if kind == b"VP8X":
-        return tuple(1 + int.from_bytes(content[place : place + 3], "little") for place in (24, 27))
+        return tuple(1 + int.from_bytes(content[offset : offset + 3], "little") for offset in (24, 27))
     if kind == b"VP8L":
         (bits,) = _numbers("<I", content, 21)
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
@@ -77,8 +77,8 @@ def _size_of_tiff(content):
     """The tags of the first image; a BigTIFF, of version 43, has wider numbers."""
     order = "<" if content.startswith(b"II") else ">"
     (version,) = _numbers(f"{order}H", content, 2)
-    place, count, entry, value = ("8xQ", "Q", 20, 12) if version == 43 else ("4xI", "H", 12, 8)
-    (start,) = _numbers(order + place, content, 0)
+    offset, count, entry, value = ("8xQ", "Q", 20, 12) if version == 43 else ("4xI", "H", 12, 8)
+    (start,) = _numbers(order + offset, content, 0)
     (num_entries,) = _numbers(order + count, content, start)
     first = start + struct.calcsize(order + count)
     found = {}
@@ -89,5 +89,5 @@ def _size_of_tiff(content):
     return (found[WIDTH], found[HEIGHT]) if len(found) == 2 else None
 
 
-def _numbers(layout, content, place):
-    return struct.unpack_from(layout, content, place)
+def _numbers(layout, content, offset):
+    return struct.unpack_from(layout, content, offset)

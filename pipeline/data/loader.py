@@ -82,7 +82,7 @@ def make_batch(
     source: Source,
     samples: np.ndarray,
     view: Transform,
-    permutation: np.ndarray | None,
+    flip_indices: np.ndarray | None,
     *,
     image_size: int | None = None,
 ) -> Batch:
@@ -91,7 +91,7 @@ def make_batch(
     image_size: what the view's images are brought to, where that is another size.
     """
     photo_to_image = pack.photo_to_image[samples]
-    points = view.move(transform_points(photo_to_image, pack.values[samples]), permutation)
+    points = view.move(transform_points(photo_to_image, pack.values[samples]), flip_indices)
     scale = 1 / (scale_of(view.geometry, view.source) * scale_of(photo_to_image))
     squares = source.take(samples)
     device = squares.device
@@ -109,7 +109,7 @@ def training_batches(
     source: Source,
     batches: list[np.ndarray],
     chain: Chain,
-    permutation: np.ndarray | None,
+    flip_indices: np.ndarray | None,
     *,
     seed: int,
     epoch: int,
@@ -124,9 +124,9 @@ def training_batches(
     def make(numbered):
         number, samples = numbered
         view = chain.draw(Key(seed, epoch, samples), (size, size))
-        view = view.unmirrored() if permutation is None else view
+        view = view.unmirrored() if flip_indices is None else view
         image_size = size_of_batch(number) if size_of_batch else None
-        return make_batch(pack, source, samples, view, permutation, image_size=image_size)
+        return make_batch(pack, source, samples, view, flip_indices, image_size=image_size)
 
     return prefetch(make, enumerate(batches))
 

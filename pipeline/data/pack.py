@@ -235,7 +235,7 @@ def _is_array(path, kind, length):
 
 def _add_broken(faults, left_out):
     for name, line in left_out.items():
-        faults.add(line, place=name, kind=line.partition(f"{name} ")[2])
+        faults.add(line, where=name, kind=line.partition(f"{name} ")[2])
 
 
 def _write_images(path, names, photos, size, resize):

@@ -45,7 +45,7 @@ def _read(path):
         return path.read_bytes()
     except OSError as error:
         raise BrokenPhoto(
-            f"{path} cannot be read: {error.strerror}; copy it there, or go on without it by --skip-bad-photos"
+            f"{path} cannot be read: {error.strerror}; copy it there, or leave it out by --skip-bad-photos"
         ) from error
 
 

@@ -1,9 +1,9 @@
 """What shapes look like, learnt from shapes of which points are missing: probabilistic PCA.
 
-A shape is a mean shape, plus a few factors times their loadings, plus noise, at a place and of a scale of its own. The
-place is two more factors of nearly any size, so a shape of which only an arm is known is not centred on that arm. The
-scale is that at which its known points spread as the model expects of just these points. So neither depends on which
-points are known, as center and size of the known points do. Of complete shapes both are center and size.
+A shape is a mean shape, plus a few factors times their loadings, plus noise, with a position and a scale of its own.
+The position is two more factors of nearly any size, so a shape of which only an arm is known is not centred on that
+arm. The scale is that at which its known points spread as the model expects of just these points. So neither depends on
+which points are known, as center and size of the known points do. Of complete shapes both are center and size.
 
 Tipping and Bishop, Probabilistic principal component analysis, 1999; with missing values: Ilin and Raiko, Practical
 approaches to principal component analysis in the presence of missing values, 2010. Place and scale: Gower, Generalized
@@ -19,12 +19,12 @@ MAX_FACTORS = 20  # of incomplete ones
 MAX_ROUNDS = 50
 SETTLED = 1e-3  # relative change of the noise in a round
 MIN_NOISE = 1e-6
-ANYWHERE = 100.0  # standard deviation of the place, in sizes of a shape
+ANYWHERE = 100.0  # standard deviation of the position, in sizes of a shape
 
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """Of shapes with a root mean square of 1: mean (K, 2), loadings (K, 2, Q), and the variance of the noise."""
+    """How shapes of root mean square 1 look: mean (K, 2), loadings (K, 2, Q), and the variance of the noise."""
 
     mean: np.ndarray
     loadings: np.ndarray
@@ -32,9 +32,9 @@ class ShapeModel:
 
     @property
     def axes(self) -> np.ndarray:
-        """(K, 2, P): the loadings and those of the place, P = Q + 2."""
-        place = np.broadcast_to(ANYWHERE * np.eye(2), (len(self.mean), 2, 2))
-        return np.concatenate((self.loadings, place), axis=2)
+        """(K, 2, P): the loadings and those of the position, P = Q + 2."""
+        position = np.broadcast_to(ANYWHERE * np.eye(2), (len(self.mean), 2, 2))
+        return np.concatenate((self.loadings, position), axis=2)
 
     def scaled(self, shapes: np.ndarray, known: np.ndarray) -> np.ndarray:
         """The shapes (N, K, 2), scaled so that their known points spread as the model expects, and centred on these."""
@@ -62,7 +62,7 @@ class ShapeModel:
         return (covariance @ np.tensordot(offset, axes, axes=2)[..., None])[..., 0], covariance
 
     def expected(self, factors: np.ndarray) -> np.ndarray:
-        """(N, K, 2) the shapes that factors (N, P) make, where their place is."""
+        """(N, K, 2) the shapes that factors (N, P) make, where their position is."""
         return self.mean + np.tensordot(factors, self.axes, axes=(1, 2))
 
     def completed(self, shapes: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -119,9 +119,9 @@ def _maximised(shapes, known, factors, covariance, *, noise):
     normal += np.diag([1e-2] * count + [0])  # keeps loadings small of points that are rarely known
     solved = np.empty((num_points, 2, count + 1))
     for axis in (0, 1):
-        place = ANYWHERE * ones * factors[:, count + axis, None]
-        place[:, :count] += ANYWHERE * covariance[:, :count, count + axis]
-        right = shapes[..., axis].T @ ones - weights.T @ place
+        position = ANYWHERE * ones * factors[:, count + axis, None]
+        position[:, :count] += ANYWHERE * covariance[:, :count, count + axis]
+        right = shapes[..., axis].T @ ones - weights.T @ position
         solved[:, axis] = np.linalg.solve(normal, right[..., None])[..., 0]
     model = ShapeModel(solved[..., -1], solved[..., :-1], noise=0.0)
     products = np.einsum("kcp,kcq->kpq", model.axes, model.axes).reshape(num_points, -1)

@@ -1,12 +1,13 @@
-"""The left/right permutation of the points, found from the training points: right, or refused with the reason.
+"""The flip indices, which are the left/right partners of the points, found from the training points: right, or refused
+with the reason.
 
 A mirrored face needs its points renumbered: its left eye is where the right one was. The contest does not say
 which points are partners, but their shapes do: mirror the mean shape, match it to itself, and test the result
-on shapes that took no part. A wrong permutation is worse than none, so each test can only refuse.
+on shapes that took no part. Wrong flip indices are worse than none, so each test can only refuse.
 
 Left and right are the subject's own: the left hand of somebody seen from behind is on the left of the photo, and its
 partner is the right hand all the same. Where as many are seen from behind as from the front, shapes alone look as if
-nothing had to be renumbered; a permutation without pairs is therefore refused.
+nothing had to be renumbered; flip indices without pairs are therefore refused.
 """
 
 from dataclasses import dataclass
@@ -32,13 +33,13 @@ HARMLESS = 0.05  # of the size of a shape: points that always lie closer togethe
 
 @dataclass(frozen=True)
 class Limits:
-    """What a permutation is held to. The limits are tighter where points are missing and each test sees less.
+    """What flip indices are held to. The limits are tighter where points are missing and each test sees less.
 
     mean_residual: of the size of the mean shape, its distance to its mirror image; 0.05 on 3,545 real faces.
     offset: of that size, the distance of any point to its mirror image; 0.11 on real faces, 0.17 or more in bodies of
         which a joint has no partner.
     point_ratio: of any point, its median squared residual in mirrored shapes over that in shapes; 1.3 on real faces,
-        3.9 on 64 drawn ones. In wrong permutations that exchange two neighbours of complete faces 6.7 or more.
+        3.9 on 64 drawn ones. In wrong ones that exchange two neighbours of complete faces 6.7 or more.
     percentile: of shapes, as likely as which the median mirrored one is.
     lost: nats a point by which mirrored shapes are less likely; 0.08 on real faces, 0.2 or more in most wrong ones.
     certainty: standard errors by which exchanging two points makes mirrored shapes less likely.
@@ -60,7 +61,7 @@ class NoSymmetry(Exception):
     """The points have no mirror symmetry that can be trusted; the text says why."""
 
 
-def find_permutation(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
+def find_flip_indices(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """(K,) int: the partner of each point under mirroring; a point on the axis is its own.
 
     points: (N, K, 2), of which the rows at `samples` are looked at; a missing point is NaN. Complete shapes are looked
@@ -79,60 +80,60 @@ def find_permutation(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
     complete = _normalised(shapes if known.all() else fit_shapes(shapes, known).completed(shapes, known))
     mean = complete.mean(axis=0)
     distances = np.linalg.norm(_mirrored(mean)[:, None] - mean, axis=2)
-    permutation = _refine(linear_sum_assignment(distances**2)[1], complete)
-    if (wrong := permutation[permutation] != np.arange(len(mean))).any():
+    flip_indices = _refine(linear_sum_assignment(distances**2)[1], complete)
+    if (wrong := flip_indices[flip_indices] != np.arange(len(mean))).any():
         raise NoSymmetry(f"points {np.flatnonzero(wrong)[:5].tolist()} match no partner that matches them")
-    if (permutation == np.arange(len(mean))).all():
+    if (flip_indices == np.arange(len(mean))).all():
         raise NoSymmetry("no two points mirror each other")
-    offsets = distances[np.arange(len(mean)), permutation]
+    offsets = distances[np.arange(len(mean)), flip_indices]
     if (residual := np.linalg.norm(offsets) / np.linalg.norm(mean)) > limits.mean_residual:
         raise NoSymmetry(f"the mean shape is not symmetric: it misses its mirror image by {residual:.0%} of its size")
     if offsets.max() > limits.offset:
         raise NoSymmetry(f"point {offsets.argmax()} misses its mirror image by {offsets.max():.0%} of the shape's size")
-    _check_axis(complete, known, permutation)
-    _check_likelihood(shapes, known, permutation, limits)
-    return permutation
+    _check_axis(complete, known, flip_indices)
+    _check_likelihood(shapes, known, flip_indices, limits)
+    return flip_indices
 
 
-def _refine(permutation, shapes):
+def _refine(flip_indices, shapes):
     """Matches mirrored shapes to what the principal components make of them, until the match stays as it is."""
     mirrored = _mirrored(shapes)
     components = PCA(EXPLAINED, svd_solver="full").fit(shapes.reshape(len(shapes), -1))
     for _ in range(MAX_ROUNDS):
-        coordinates = components.transform(mirrored[:, permutation].reshape(len(shapes), -1))
+        coordinates = components.transform(mirrored[:, flip_indices].reshape(len(shapes), -1))
         expected = components.inverse_transform(coordinates).reshape(shapes.shape)
         gain = np.tensordot(expected, mirrored, axes=([0, 2], [0, 2]))  # the squares do not depend on the match
-        before, permutation = permutation, linear_sum_assignment(gain, maximize=True)[1]
-        if (permutation == before).all():
-            return permutation
+        before, flip_indices = flip_indices, linear_sum_assignment(gain, maximize=True)[1]
+        if (flip_indices == before).all():
+            return flip_indices
     raise NoSymmetry(f"no match settles in {MAX_ROUNDS} rounds")
 
 
-def _check_axis(shapes, known, permutation):
+def _check_axis(shapes, known, flip_indices):
     """Whether points that are their own partners keep their order along the axis.
 
     Where as many are seen from behind as from the front, two hands lie left and right of the axis by turns, so that
     their means lie on it. What tells them from points of the axis is that the vector from one to the other turns round.
     """
-    on_axis = np.flatnonzero(permutation == np.arange(len(permutation)))
-    for place, i in enumerate(on_axis):
-        apart = shapes[:, on_axis[place + 1 :]] - shapes[:, i, None]
-        both = (known[:, on_axis[place + 1 :]] & known[:, i, None])[..., None]
+    on_axis = np.flatnonzero(flip_indices == np.arange(len(flip_indices)))
+    for index, i in enumerate(on_axis):
+        apart = shapes[:, on_axis[index + 1 :]] - shapes[:, i, None]
+        both = (known[:, on_axis[index + 1 :]] & known[:, i, None])[..., None]
         counts = both.sum(axis=0).clip(min=1)
         mean = np.linalg.norm((apart * both).sum(axis=0) / counts, axis=1)
         size = np.sqrt(((apart * both) ** 2).sum(axis=(0, 2)) / counts[:, 0])
         turning = (size > FAR) & (mean < SAME_WAY * size)
         if turning.any():
-            j = on_axis[place + 1 + turning.argmax()]
+            j = on_axis[index + 1 + turning.argmax()]
             raise NoSymmetry(f"points {i} and {j} change places from shape to shape, so neither lies on the axis")
 
 
-def _check_likelihood(shapes, known, permutation, limits):
+def _check_likelihood(shapes, known, flip_indices, limits):
     """Whether mirrored shapes are about as likely as shapes, under a model of the other half of them."""
     middle = len(shapes) // 2
     model = fit_shapes(shapes[:middle], known[:middle])
     shapes, known = model.scaled(shapes[middle:], known[middle:]), known[middle:]
-    mirrored, shown = _mirrored(shapes)[:, permutation], known[:, permutation]
+    mirrored, shown = _mirrored(shapes)[:, flip_indices], known[:, flip_indices]
     residuals = []
     for x, there in ((mirrored, shown), (shapes, known)):
         squared = ((x - model.expected(model.infer(x, there)[0])) ** 2).sum(axis=2)
@@ -146,17 +147,17 @@ def _check_likelihood(shapes, known, permutation, limits):
     lost = (usual - found).mean() / known.sum(axis=1).mean()
     if lost > limits.lost or np.median(found) < np.percentile(usual, limits.percentile):
         raise NoSymmetry(f"mirrored shapes are less likely than shapes (by {lost:.1f} nats a point)")
-    _check_exchanges(model, mirrored, shown, permutation, limits)
+    _check_exchanges(model, mirrored, shown, flip_indices, limits)
 
 
-def _check_exchanges(model, mirrored, known, permutation, limits):
+def _check_exchanges(model, mirrored, known, flip_indices, limits):
     """Whether mirrored shapes become less likely when any two points that lie apart are exchanged.
 
     It tells what the other tests cannot see, such as the legs of animals from the side: any two pass for a pair.
     """
     factors, covariance = model.infer(mirrored, known)
     misfit = mirrored - model.expected(factors)
-    for i, j in _exchanges(model.completed(mirrored, known), permutation):
+    for i, j in _exchanges(model.completed(mirrored, known), flip_indices):
         both, either = known[:, i] & known[:, j], known[:, i] | known[:, j]
         if both.sum() >= MIN_TOGETHER:  # then all that changes is a quadratic form in the two points
             apart = mirrored[both, j] - mirrored[both, i]
@@ -165,7 +166,7 @@ def _check_exchanges(model, mirrored, known, permutation, limits):
             spread = covariance if known.all() else covariance[both]
             worse = worse - ((along[:, None] @ spread)[:, 0] * along).sum(axis=1)
         else:
-            order = np.arange(len(permutation))
+            order = np.arange(len(flip_indices))
             order[[i, j]] = j, i
             worse = model.log_likelihood(mirrored[either], known[either])
             worse = worse - model.log_likelihood(mirrored[either][:, order], known[either][:, order])
@@ -174,13 +175,13 @@ def _check_exchanges(model, mirrored, known, permutation, limits):
             raise NoSymmetry(f"mirrored shapes do not tell points {i} and {j} apart ({certainty:.1f} standard errors)")
 
 
-def _exchanges(shapes, permutation):
-    """Pairs of points to exchange: partners, and those that lie closest together but not always at one place."""
-    flat = shapes.transpose(1, 0, 2).reshape(len(permutation), -1)
+def _exchanges(shapes, flip_indices):
+    """Pairs of points to exchange: partners, and those that lie closest together but not always in one spot."""
+    flat = shapes.transpose(1, 0, 2).reshape(len(flip_indices), -1)
     squares = (flat**2).sum(axis=1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0) / len(shapes))
     near = np.argsort(distances, axis=1)[:, : 1 + NUM_NEIGHBOURS]
-    pairs = {(min(i, int(j)), max(i, int(j))) for i, row in enumerate(near) for j in (permutation[i], *row)}
+    pairs = {(min(i, int(j)), max(i, int(j))) for i, row in enumerate(near) for j in (flip_indices[i], *row)}
     return sorted(pair for pair in pairs if pair[0] != pair[1] and distances[pair] > HARMLESS)
 
 

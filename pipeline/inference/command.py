@@ -32,7 +32,7 @@ def predict_command(options: PredictOptions):
 
 
 def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions):
-    """What predicts. Raises UserError where what it predicts has no place."""
+    """What predicts. Raises UserError where what it predicts cannot be written."""
     for member in ensemble.members:
         views = f"{len(member.views)} views, {member.kind}"
         print(f"run         {member.run.folder}, {options.checkpoint} weights; {views}")

@@ -78,9 +78,9 @@ class Ensemble:
         packs = [pack for _, pack in opened]
         there = np.isin(table.names, packs[0].names)
         rows = np.flatnonzero(there)
-        for place, (member, pack) in enumerate(zip(self.members, packs, strict=True)):
-            points[place, ~there] = mean_shape_points(member.network, pack, table.values[~there])
-            points[place, rows], variances[place, rows] = member.predict(
+        for i, (member, pack) in enumerate(zip(self.members, packs, strict=True)):
+            points[i, ~there] = mean_shape_points(member.network, pack, table.values[~there])
+            points[i, rows], variances[i, rows] = member.predict(
                 pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
             )
         merged, variance = np.empty(points.shape[1:]), np.empty(points.shape[1:-1], np.float32)

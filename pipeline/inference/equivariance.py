@@ -8,7 +8,7 @@ from augment.geometry import scale_of
 
 
 def equivariance(
-    names: list[str], points: np.ndarray, photo_to_image: np.ndarray, permutation: np.ndarray | None
+    names: list[str], points: np.ndarray, photo_to_image: np.ndarray, flip_indices: np.ndarray | None
 ) -> list[dict[str, Any]]:
     """How far each view's points lie from those of the first view, mostly the photo as it is: a row a view, in pixels
     of the network's image.
@@ -27,10 +27,10 @@ def equivariance(
             "bias": [float(value) for value in difference.mean(axis=(0, 1)).round(4)],
             "spread": round(float(difference.std()), 4),
         }
-        if permutation is not None:
-            pairs = np.flatnonzero(permutation != np.arange(len(permutation)))
+        if flip_indices is not None:
+            pairs = np.flatnonzero(flip_indices != np.arange(len(flip_indices)))
             own = np.linalg.norm(found[:, pairs] - plain[:, pairs], axis=2)
-            other = np.linalg.norm(found[:, pairs] - plain[:, permutation[pairs]], axis=2)
+            other = np.linalg.norm(found[:, pairs] - plain[:, flip_indices[pairs]], axis=2)
             row["confused"] = round(float((other < own).mean()), 5)
         rows.append(row)
     return rows

@@ -49,7 +49,7 @@ class Member:
     recipe: Recipe
     network: LandmarkNet
     checkpoint: str
-    permutation: np.ndarray | None
+    flip_indices: np.ndarray | None
     views: list[FixedView]
     weights: np.ndarray
     kind: str
@@ -87,7 +87,7 @@ class Member:
         views = [view for view, used in zip(self.views, self.used, strict=True) if used]
         weights = self.weights[self.used]
         blocks = self.predict_views(
-            pack, samples, views, self.permutation, batch_size=batch_size, description=description
+            pack, samples, views, self.flip_indices, batch_size=batch_size, description=description
         )
         for block, found, counts in blocks:
             shares = weights
@@ -116,14 +116,16 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     recipe, checkpoint, views = replace(own, run=where), options.checkpoint, options.views
     digest = _digest(run.best if checkpoint == "best" else run.last)
     network = load_run_network(run, checkpoint).to(device)
-    permutation = run.partners(len(network.mean_shape))
+    flip_indices = run.read_flip_indices(len(network.mean_shape))
     source = f"--views {views}" if views else "views"
     entries = read_views(views) if views else recipe.prediction.views
-    parsed = parse_views(entries, size=recipe.photos.size, mirroring=permutation is not None, source=source)
+    parsed = parse_views(entries, size=recipe.photos.size, mirroring=flip_indices is not None, source=source)
     hand = np.array([view.weight for view in parsed])
     kind = "equal weights" if (hand == hand[0]).all() else BY_HAND
     runtime = Runtime(device, choose_precision(own.network.precision, device))
-    return Member(run, recipe, network, checkpoint, permutation, parsed, hand / hand.sum(), kind, None, runtime, digest)
+    return Member(
+        run, recipe, network, checkpoint, flip_indices, parsed, hand / hand.sum(), kind, None, runtime, digest
+    )
 
 
 def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:
@@ -180,7 +182,7 @@ def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_si
     fitted, scores = fit_and_judge(
         parts, prune=True, spread_of=lambda weights: spread(parts.points, weights, parts.counts)
     )
-    views = equivariance(parts.names, parts.points, data.pack.photo_to_image[samples], member.permutation)
+    views = equivariance(parts.names, parts.points, data.pack.photo_to_image[samples], member.flip_indices)
     save_weights(member.run.views, fitted, of=_of(member), about={"scores": scores, "equivariance": views})
     print(f"\nrun         {member.run.folder}")
     print_scores("on held-out photos", scores)
@@ -194,7 +196,7 @@ def _find(member, data, samples, *, batch_size):
     points, counts = np.empty((*shape, 2), np.float32), np.empty(shape, bool)
     begun = time.perf_counter()
     for block, found, seen in member.predict_views(
-        data.pack, samples, member.views, member.permutation, batch_size=batch_size, description="held-out photos"
+        data.pack, samples, member.views, member.flip_indices, batch_size=batch_size, description="held-out photos"
     ):
         points[:, block], counts[:, block] = found, seen
     seconds = (time.perf_counter() - begun) / len(samples) / len(member.views)

@@ -16,11 +16,11 @@ class PredictOptions:
     """Flags of the command line."""
 
     run: Annotated[tuple[Path, ...], arg(metavar="RUN …")] = ()
-    """Folders of runs, or of the folds of one; several are merged. Without it the newest one with weights."""
+    """Folders of runs, or of the folds of one; several are merged. By default it is the newest one with weights."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
-    """The contest's folder; without it the one that the run was trained on."""
+    """The contest's folder; by default the one that the run was trained on."""
     photo: Annotated[Path | None, arg(metavar="PATH")] = None
-    """Predict this photo, or all in this folder, instead of a contest: pictures and points.csv."""
+    """Predict this photo, or all in this folder, instead of a contest; this gives pictures and points.csv."""
     gpu: bool = False
     """Predict on the GPU."""
     checkpoint: Literal["best", "last"] = "best"
@@ -28,23 +28,24 @@ class PredictOptions:
     views: Annotated[Path | None, arg(metavar="FILE")] = None
     """A JSON file with other views than those of the run's recipe."""
     weights: Literal["auto", "fit", "equal"] = "auto"
-    """Of views and runs: fitted on held-out photos if they are not yet, fitted anew, or equal (or by hand)."""
+    """Weights of views and runs: auto fits them on held-out photos if they are not fitted yet, fit fits them anew,
+    equal takes equal ones, or those that the views' file gives."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
     """How several runs are merged; rank weights them by the rank of their validation MSE."""
     power: Annotated[float, Gt(0)] = 2.0
-    """Of the power mean."""
+    """The power of the power mean; 1 is the weighted mean."""
     batch_size: Annotated[int, arg(aliases=["-b"]), Ge(1)] = 128
-    """Photos at a time."""
+    """How many photos are predicted at a time."""
     decimals: Annotated[int, Interval(ge=0, le=6)] = 2
-    """Of the submission's values; 0 gives integers."""
+    """Decimals of the submission's values; 0 gives integers."""
     output: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The submission, or the folder for --photo; without it in the run's folder."""
+    """Where the submission goes, or with --photo the folder of its results; by default into the run's folder."""
     uncertainty: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write a standard deviation for each point to this file too, in pixels of the photo; docs/predict.md."""
+    """Write a standard deviation for each point to this file too, in pixels of the photo (see docs/predict.md)."""
     runs: Path = Path("runs")
     """Where run folders are."""
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
-    """Where decoded photos are kept; without it where the run keeps them."""
+    """Where decoded photos are kept; by default where the run keeps them."""
     skip_bad_photos: bool = False
     """Give photos that are missing or broken the mean shape, and say how many."""
 

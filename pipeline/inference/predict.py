@@ -58,7 +58,7 @@ def predict_views(
     pack: Pack | Squares,
     samples: np.ndarray,
     views: list[FixedView],
-    permutation: np.ndarray | None,
+    flip_indices: np.ndarray | None,
     *,
     runtime: Runtime,
     source: Source | None = None,
@@ -95,7 +95,7 @@ def predict_views(
                 view, images = next(warped)
                 with runtime.autocast():
                     found.append((view, network(images)))
-            home = [_bring_back(view, points.cpu().numpy(), permutation) for view, points in found]
+            home = [_bring_back(view, points.cpu().numpy(), flip_indices) for view, points in found]
             photo_to_image = pack.photo_to_image[samples[block]]
             points = np.stack([to_photo_coordinates(photo_to_image, points) for points, _ in home])
             check_finite(points, pack.names[samples[block]])
@@ -104,12 +104,12 @@ def predict_views(
                 bar.update(len(photo_to_image))
 
 
-def _bring_back(view: Transform, found: np.ndarray, permutation: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _bring_back(view: Transform, found: np.ndarray, flip_indices: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """(B, K, 2) points of the view's images as points of the ROI, and whether the view has not cropped them out.
 
     A point outside the ROI has been cropped by all views alike, and counts in each.
     """
-    home = view.placement.inverse().move(found, permutation)
+    home = view.placement.inverse().move(found, flip_indices)
     whole = Transform.identity(len(home), view.source)
     return home, view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)
 

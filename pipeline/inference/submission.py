@@ -2,7 +2,7 @@
 
     file_name,Point_M0_X,Point_M0_Y,Point_M1_X,…
 
-M0, M1 … are places in the photo's list of asked points. Values are rounded, never cut off: cutting to integers is
+M0, M1 … are indices in the photo's list of asked points. Values are rounded, never cut off: cutting to integers is
 a bias of half a pixel, which cost 0.42 of a score of 8; see docs/experiments.md.
 """
 
@@ -21,11 +21,11 @@ from pipeline.metrics import check_finite
 
 
 def write_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
-    """Writes (N, L, 2) points in pixels of the photos, rounded to `decimals` places.
+    """Writes (N, L, 2) points in pixels of the photos, rounded to so many `decimals`.
 
     Raises UserError, and leaves what was there as it was, where one of them is not a number.
     """
-    columns = [f"Point_M{place}_{axis}" for place in range(points.shape[1]) for axis in "XY"]
+    columns = [f"Point_M{index}_{axis}" for index in range(points.shape[1]) for axis in "XY"]
     with replacing(path) as file:
         for block in blocks(len(names)):
             check_finite(points[block], names[block])
@@ -36,13 +36,13 @@ def write_submission(path: Path, names: list[str], points: np.ndarray, *, decima
 
 
 def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray, *, calibrated: bool):
-    """Writes (N, L) deviations, in pixels of the photos, with the rows and places of the submission.
+    """Writes (N, L) deviations, in pixels of the photos, with the rows and columns of the submission.
 
     The header says what they are: Point_M0_SD, standard deviations of the error, or where they are not calibrated
     Point_M0_SPREAD, those of views and runs about their mean, which say nothing of the error that all of them share.
     """
     table = pd.DataFrame(deviations, index=pd.Index(names, name="file_name"))
-    table.columns = [f"Point_M{place}_{'SD' if calibrated else 'SPREAD'}" for place in range(deviations.shape[1])]
+    table.columns = [f"Point_M{index}_{'SD' if calibrated else 'SPREAD'}" for index in range(deviations.shape[1])]
     with replacing(path) as file:
         table.to_csv(file, float_format="%.3f")
 
@@ -88,15 +88,15 @@ def _read_in_blocks(path, *, gaps=False):
 def _parse_row(path, number, row, columns, *, gaps):
     """The name and the numbers of a row that ends in the line of this number."""
     name, *cells = row
-    place = f"{path} is not a submission: line {number}"
+    where = f"{path} is not a submission: line {number}"
     if len(row) != columns:
-        raise UserError(f"{place}: {len(row)} cells where the header has {columns}")
+        raise UserError(f"{where}: {len(row)} cells where the header has {columns}")
     try:
         values = np.array([float(cell.strip() or "nan") for cell in cells] if gaps else list(map(float, cells)))
     except ValueError as error:
-        raise UserError(f"{place}: {name} has a value that is no number: {error}") from error
+        raise UserError(f"{where}: {name} has a value that is no number: {error}") from error
     if not (np.isfinite(values) | (gaps & np.isnan(values))).all() or "_" in "".join(cells):
-        raise UserError(f"{place}: {name} has a value that is no number")
+        raise UserError(f"{where}: {name} has a value that is no number")
     return name, values
 
 

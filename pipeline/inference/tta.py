@@ -49,15 +49,15 @@ class FixedView:
 def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> list[FixedView]:
     """Views from plain data, in an order of their own, so that the order they are given in changes nothing.
 
-    Mirrored views are left out where there is no left/right permutation. Raises UserError, naming `source` and the
+    Mirrored views are left out where there are no flip indices. Raises UserError, naming `source` and the
     view, for one that is no list of augmenters, is random, changes the size or cannot be brought home.
     """
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{source}: found {entries!r}, allowed is a list of views, each a list of augmenters")
-    views = [_parse_view(entry, size, f"{source}: view {place}") for place, entry in enumerate(entries)]
+    views = [_parse_view(entry, size, f"{source}: view {index}") for index, entry in enumerate(entries)]
     usable = [view for view in views if mirroring or not view.of(1, size).mirrored.any()]
     if not usable:
-        raise UserError(f"{source}: all views are mirrored, and this run has no left/right permutation")
+        raise UserError(f"{source}: all views are mirrored, and this run has no flip indices")
     return sorted(usable, key=lambda view: (len(view.plain), json.dumps(view.plain), view.weight))
 
 
@@ -72,23 +72,23 @@ def read_views(path: Path) -> Any:
         raise UserError(f"--views {path} is not JSON: {error}") from error
 
 
-def _parse_view(entry, size, place):
+def _parse_view(entry, size, name):
     given = entry if isinstance(entry, dict) else {"augment": entry}
     if unknown := sorted(map(str, set(given) - {"augment", "weight"})):
-        raise UserError(f"{place} has no {unknown[0]!r}, only augment and weight")
+        raise UserError(f"{name} has no {unknown[0]!r}, only augment and weight")
     plain, weight = given.get("augment"), given.get("weight", 1.0)
     if not is_number(weight) or weight <= 0:
-        raise UserError(f"{place}: the weight {weight!r} is not a number above 0")
+        raise UserError(f"{name}: the weight {weight!r} is not a number above 0")
     try:
         chain = parse_augmenters(plain)
         drawn = chain.draw(Key(0, 0, np.arange(NUM_DRAWS)), (size, size))
         drawn.placement.inverse()
     except ValueError as error:
-        raise UserError(f"{place}: {error}") from error
+        raise UserError(f"{name}: {error}") from error
     if drawn.size != (size, size):
-        raise UserError(f"{place} changes the size of the image")
+        raise UserError(f"{name} changes the size of the image")
     if drawn.varies:
         raise UserError(
-            f"{place} is random; give each parameter a constant, the probability 1, and albumentations a seed"
+            f"{name} is random; give each parameter a constant, the probability 1, and albumentations a seed"
         )
     return FixedView(plain, chain, float(weight))

@@ -31,7 +31,7 @@ class Calibration:
 
 
 def calibrate(errors: np.ndarray, spreads: np.ndarray, groups: np.ndarray) -> Calibration:
-    """From (N, K, 2) errors and (N, K) standard deviations over views. Missing points (NaN) do not count."""
+    """Calibrates on (N, K, 2) errors and (N, K) standard deviations over views. Missing points (NaN) do not count."""
     order = np.unique(groups, return_inverse=True)[1]
     expected = np.empty_like(spreads, dtype=np.float64)
     for half in (0, 1):
@@ -44,7 +44,7 @@ def calibrate(errors: np.ndarray, spreads: np.ndarray, groups: np.ndarray) -> Ca
 
 
 def mean_calibration(calibrations: list[Calibration | None]) -> Calibration | None:
-    """Of runs that held out no photo in common, such as folds: the mean of their own; None where one has none."""
+    """The mean of the runs' own, for runs that held out no photo in common, such as folds; None where one has none."""
     known = [calibration for calibration in calibrations if calibration]
     if len(known) < len(calibrations):
         return None

@@ -157,7 +157,7 @@ def _pruned(sums, kind: Kind):
     kept = np.arange(sums.shape[-1])
     whole = _cross_fitted_errors(sums, kept, kind)
     while len(kept) > 1:
-        fewer = [np.delete(kept, place) for place in range(len(kept))]
+        fewer = [np.delete(kept, index) for index in range(len(kept))]
         gains = [_sure_gain(whole, _cross_fitted_errors(sums, some, kind)) for some in fewer]
         if max(gains) < -MIN_GAIN:
             break

@@ -30,7 +30,7 @@ from pipeline.training.trimming import (
     slide,
 )
 
-RANDOM_TRIM = 1_000_003  # a place in the key that no augmenter of a chain has
+RANDOM_TRIM = 1_000_003  # an index in the key that no augmenter of a chain has
 
 
 class PhotoLosses(NamedTuple):

@@ -59,7 +59,7 @@ def save_held_out(run: Run, points: np.ndarray):
 def print_folds(folder: Path, data: TrainingData, parts: list[tuple[np.ndarray, np.ndarray]]):
     """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv.
 
-    parts: of each fold the places in the pack of what it held out, and its points of these.
+    parts: of each fold the indices in the pack of what it held out, and its points of these.
     """
     rows = [_row(f"fold {fold}", *part, data) for fold, part in enumerate(parts)]
     samples, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -33,7 +33,7 @@ def _write_what_is_known(run, recipe, data, floor):
     about = AboutData(data.pack.fingerprint, len(data.train), len(data.validation), floor, data.roi, data.num_points)
     texts = {
         "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
-        "permutation.json": json.dumps(None if data.permutation is None else data.permutation.tolist()),
+        "permutation.json": json.dumps(None if data.flip_indices is None else data.flip_indices.tolist()),
         "data.json": json.dumps(asdict(about), indent=1),
     }
     for name, text in texts.items():

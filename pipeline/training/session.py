@@ -79,7 +79,7 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
 
 
 def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None):
-    """Trains one run, in a new folder unless one is given, or goes on with an earlier one."""
+    """Trains one run, in a new folder unless one is given, or resumes an earlier one."""
     trainer, chain = prepare(recipe, earlier)
     data, runtime = trainer.data, trainer.runtime
     floor = mean_shape_score(data)
@@ -155,7 +155,7 @@ def print_result(run: Run, state: TrainerState, *, floor: Scores, runtime: Runti
 
 
 def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None):
-    """Trains each fold in turn, or goes on with them, and keeps what each predicts of what it held out."""
+    """Trains each fold in turn, or resumes them, and keeps what each predicts of what it held out."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     begun = fold_runs(earlier)[0] if earlier else None
     if begun and (begun.folder / "recipe.yaml").exists():

@@ -53,11 +53,11 @@ def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
         for group, indices in zip(optimiser.param_groups, groups, strict=True)
         for index, parameter in zip(indices["params"], group["params"], strict=True)
     }
-    for place, kept in found["state"].items():
-        about = f"the optimiser's state of parameter {place}"
-        check_type(place, int, about)
-        check_keys(kept, set(like[place]), about)
-        for name, tensor in like[place].items():
+    for number, kept in found["state"].items():
+        about = f"the optimiser's state of parameter {number}"
+        check_type(number, int, about)
+        check_keys(kept, set(like[number]), about)
+        for name, tensor in like[number].items():
             check_tensor(kept[name], tensor, about)
     numbers = [numbers_like(group, group_numbers(optimiser)) for group in found["param_groups"]]
     groups = [group | own for group, own in zip(groups, numbers, strict=True)]

@@ -39,7 +39,7 @@ FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the de
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
 NUM_NAMED = 3  # photos, in an error
-PLACES = {"name", "roi", "split", "flip_indices", "weights", "init"}
+MOVABLE = {"name", "roi", "split", "flip_indices", "weights", "init"}
 ALWAYS_IDENTIFY = {  # what recipes had when checkpoints were first bound to one; later fields count where they are set
     "seed", "size", "resize", "train_share", "model", "freeze_epochs", "precision", "augment", "beta", "loss_unit",
     "outside_weight", "top_perc_train", "without_top_perc_train", "trim_at_random", "batch_size", "learning_rate",
@@ -60,7 +60,7 @@ class EpochResult:
 
 class Callback:
     """What happens beside the steps. Callbacks are called in the order in which they are given; what `state_dict` has
-    lies in the checkpoint, so that a resumed run goes on as one that was not stopped."""
+    lies in the checkpoint, so that a resumed run ends as one that was not stopped."""
 
     def begin(self, trainer: "Trainer"):
         """Before the first step of a sitting."""
@@ -171,7 +171,7 @@ class Trainer:
                 self.source,
                 order,
                 chain,
-                data.permutation,
+                data.flip_indices,
                 seed=self.recipe.run.seed,
                 epoch=number,
                 size_of_batch=partial(self.image_size, step),
@@ -327,7 +327,7 @@ class Trainer:
 
     @property
     def photos_per_second(self) -> float:
-        """In this epoch, as far as it was trained in this sitting."""
+        """The speed in this epoch, as far as it was trained in this sitting."""
         minutes, seen = self._epoch_begun
         return (self.state.seen - seen) / max(60 * (self.state.minutes - minutes), 1e-9)
 
@@ -358,7 +358,7 @@ class Trainer:
         }
 
     def load(self, path: Path):
-        """Goes on from a checkpoint. Raises UserError, naming it, where it is of no training like this one."""
+        """Resumes from a checkpoint. Raises UserError, naming it, where it is of no training like this one."""
         with fitting(path):
             self.load_state_dict(load_checkpoint(path))
 
@@ -400,7 +400,7 @@ def identity_of(recipe: Recipe, data: TrainingData) -> str:
     do what these versions did, so that their checkpoints can be resumed."""
     earliest = build_recipe(AT_FIRST, name_of=str)
     told = ALWAYS_IDENTIFY | changes(recipe, earliest).keys()
-    fixed = {name: value for name, value in flatten(recipe).items() if name in told - CHANGEABLE_ON_RESUME - PLACES}
+    fixed = {name: value for name, value in flatten(recipe).items() if name in told - CHANGEABLE_ON_RESUME - MOVABLE}
     return digest(json.dumps([fixed, data.pack.fingerprint, data.train.tolist()]).encode())
 
 

@@ -21,7 +21,7 @@ def empty_window(batch_size: int, device: torch.device) -> torch.Tensor:
 
 
 def slide(window: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
-    """(W,) the window after (B,) losses have come in: the oldest give place."""
+    """(W,) the window after (B,) losses have come in: the oldest leave it."""
     return torch.cat((window[len(losses) :], losses.detach()))
 
 

@@ -65,7 +65,7 @@ def test_a_blob_and_its_point_agree(device, chain, seed):
     weights = (image[0, 0].double().numpy() - 8).clip(min=0)
     rows, columns = np.nonzero(weights)
     around = np.array([(0, 0), (0.01, 0), (0, 0.01)])[:, None] + np.column_stack((columns, rows))
-    here, right, below = view.move(around.reshape(1, -1, 2), permutation=np.arange(around.size // 2))[0].reshape(
+    here, right, below = view.move(around.reshape(1, -1, 2), flip_indices=np.arange(around.size // 2))[0].reshape(
         3, -1, 2
     )
     enlarged = np.abs(np.linalg.det(np.stack((right - here, below - here), axis=1)))

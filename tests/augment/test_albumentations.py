@@ -71,7 +71,7 @@ def test_what_moves_points_is_a_matrix_that_agrees_with_their_keypoints_and_with
         theirs = A.Compose([transform], keypoint_params=params)
         theirs.set_random_seed(int(foreign.seeds(Key(seed, 0, np.arange(1)).child(0))[0]))
         expected = theirs(image=np.zeros((*size, 3), np.uint8), keypoints=point[0])["keypoints"][0]
-        moved = view.move(point, permutation=np.array([0]))[0, 0]
+        moved = view.move(point, flip_indices=np.array([0]))[0, 0]
         np.testing.assert_allclose(moved, expected, atol=1e-2)
         if (np.abs(moved - 0.5 * np.array(view.size[::-1])) < 0.3 * np.array(view.size[::-1])).all():
             assert np.abs(centroid(view.warp(blob(44, 52, size, spread=2.0))) - moved).max() < 0.06

@@ -13,9 +13,9 @@ CHAIN = Chain((AffineAugmenter(rotation=(-30, 30), scale=(0.8, 1.2)), MirrorAugm
 @given(st.integers(0, 2**63), st.integers(0, 1000), st.lists(st.integers(0, 10**6), min_size=1, max_size=30))
 def test_a_draw_does_not_depend_on_the_batch_or_its_order(seed, epoch, samples):
     together = CHAIN.draw(Key(seed, epoch, np.array(samples)), (64, 64)).geometry
-    for place in range(len(samples)):
-        alone = CHAIN.draw(Key(seed, epoch, np.array(samples[place : place + 1])), (64, 64)).geometry
-        np.testing.assert_array_equal(alone[0], together[place])
+    for index in range(len(samples)):
+        alone = CHAIN.draw(Key(seed, epoch, np.array(samples[index : index + 1])), (64, 64)).geometry
+        np.testing.assert_array_equal(alone[0], together[index])
     backwards = CHAIN.draw(Key(seed, epoch, np.array(samples[::-1])), (64, 64)).geometry
     np.testing.assert_array_equal(backwards[::-1], together)
 
@@ -42,6 +42,6 @@ def test_seeds_epochs_samples_and_places_in_a_chain_have_numbers_of_their_own():
 
 
 def test_the_numbers_are_the_same_for_ever():
-    """A run that goes on with a newer version of the project draws what it would have drawn."""
+    """A run that is resumed with a newer version of the project draws what it would have drawn."""
     expected = [0.41012420183845366, 0.06388428493798981, 0.09469904482662339]
     np.testing.assert_array_equal(Key(1, 2, np.array([3])).child(4).uniform(3)[0], expected)

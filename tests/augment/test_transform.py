@@ -98,9 +98,9 @@ def test_composing_is_applying_in_turn_for_images_that_are_not_warped(one, two):
 
 
 @given(views_of({"affine": GEOMETRIC["affine"], "mirror": GEOMETRIC["mirror"]}), st.sampled_from(["first", "last"]))
-def test_composing_is_applying_in_turn_for_a_warp_and_a_colour(view, place):
+def test_composing_is_applying_in_turn_for_a_warp_and_a_colour(view, index):
     colour = drawn_by(BrightnessContrastAugmenter(brightness=8, contrast=0.9))
-    one, two = (colour, view) if place == "first" else (view, colour)
+    one, two = (colour, view) if index == "first" else (view, colour)
     images = images_of(2)
     difference = one.then(two).warp(images).int() - two.warp(one.warp(images)).int()
     assert difference.abs().max() <= 2
@@ -201,13 +201,13 @@ def test_json_keeps_every_bit(view):
 
 @given(any_views, any_views)
 def test_arguments_are_never_changed(view, following):
-    images, points, permutation = images_of(6), points_of(6), PERMUTATION.copy()
+    images, points, flip_indices = images_of(6), points_of(6), PERMUTATION.copy()
     kept = images.clone(), points.copy(), view.to_json(), following.to_json()
     view.then(following), view.placement.inverse(), view.where(np.arange(4) > 1), view.unmirrored()
-    view.warp(images), view.warp_with_torch(images), view.move(points, permutation), view.inside(points)
+    view.warp(images), view.warp_with_torch(images), view.move(points, flip_indices), view.inside(points)
     assert torch.equal(images, kept[0])
     np.testing.assert_array_equal(points, kept[1])
-    np.testing.assert_array_equal(permutation, PERMUTATION)
+    np.testing.assert_array_equal(flip_indices, PERMUTATION)
     assert (view.to_json(), following.to_json()) == kept[2:]
 
 
@@ -270,13 +270,13 @@ def test_images_of_another_number_than_the_view_has_are_refused():
             view.warp(images_of(0))
 
 
-def test_mirrored_points_without_a_permutation_are_refused():
-    with pytest.raises(ValueError, match="permutation"):
+def test_mirrored_points_without_flip_indices_are_refused():
+    with pytest.raises(ValueError, match="flip indices"):
         MIRROR.move(points_of(9))
 
 
 @given(any_views)
-def test_without_a_permutation_a_view_can_be_unmirrored(view):
+def test_without_flip_indices_a_view_can_be_unmirrored(view):
     plain = view.unmirrored()
     assert not plain.mirrored.any()
     np.testing.assert_array_equal(plain.geometry[~view.mirrored], view.geometry[~view.mirrored])
@@ -319,9 +319,9 @@ def test_a_mirror_swaps_left_and_right_and_a_wrong_swap_is_caught():
 def test_a_draw_does_not_depend_on_the_batch_or_its_order(name, samples):
     together = ALL[name].draw(Key(1, 2, np.array(samples)), SIZE)
     backwards = ALL[name].draw(Key(1, 2, np.array(samples[::-1])), SIZE)
-    for place in range(len(samples)):
-        alone = ALL[name].draw(Key(1, 2, np.array(samples[place : place + 1])), SIZE)
-        for row, other in ((place, together), (len(samples) - 1 - place, backwards)):
+    for index in range(len(samples)):
+        alone = ALL[name].draw(Key(1, 2, np.array(samples[index : index + 1])), SIZE)
+        for row, other in ((index, together), (len(samples) - 1 - index, backwards)):
             np.testing.assert_array_equal(alone.geometry[0], other.geometry[row])
             for mine, theirs in zip(alone.effects, other.effects, strict=True):
                 for field, array in vars(mine).items():

@@ -79,8 +79,8 @@ def campaign(kind: str, check: Callable[[np.random.Generator], str], *, cases: I
         try:
             outcome = check(rng_of(kind, case))
         except (Exception, TooSlow, SystemExit) as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            about = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {str(error)[:300]}"
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            about = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}: {str(error)[:300]}"
             found.setdefault(about.split(":")[0] + type(error).__name__, []).append(f"case {case}: {about}")
             outcome = "found"
         OUTCOMES[kind, outcome] += 1

@@ -34,14 +34,14 @@ def tiny_contest(tmp_path_factory) -> Path:
     shape = np.array([(10, 15), (30, 15), (20, 25), (14, 32), (26, 32)], float)
     for part, count in (("train", 64), ("test", 3)):
         (root / part / "images").mkdir(parents=True)
-        for place in range(count):
+        for index in range(count):
             pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
-            Image.fromarray(pixels).save(root / part / "images" / f"{part}{place}.png")
+            Image.fromarray(pixels).save(root / part / "images" / f"{part}{index}.png")
     rows = [(shape + rng.normal(scale=2, size=shape.shape)).round(2).ravel().tolist() for _ in range(64)]
-    lines = [f"train{place}.png\t" + "\t".join(map(str, row)) for place, row in enumerate(rows)]
+    lines = [f"train{index}.png\t" + "\t".join(map(str, row)) for index, row in enumerate(rows)]
     header = "file_name" + "\tx\ty" * NUM_POINTS
     (root / "train/landmarks.csv").write_text("\n".join([header, *lines, ""]))
-    lines = [f"test{place}.png\t[0, 3, 4]" for place in range(3)]
+    lines = [f"test{index}.png\t[0, 3, 4]" for index in range(3)]
     (root / "test/test_points.csv").write_text("\n".join(["file_name\tpoints", *lines, ""]))
     return root
 

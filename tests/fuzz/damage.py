@@ -110,7 +110,7 @@ def same(one: Any, other: Any) -> bool:
 def tree(folder: Path, *, but: tuple[Path, ...] = ()) -> dict[Path, int]:
     """The files below a folder with their sizes, but for what lies at or below some paths."""
     found = {}
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if Path(place, name) not in but]
-        found |= {path: path.lstat().st_size for name in files if (path := Path(place, name)) not in but}
+    for inner, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if Path(inner, name) not in but]
+        found |= {path: path.lstat().st_size for name in files if (path := Path(inner, name)) not in but}
     return found

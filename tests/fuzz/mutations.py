@@ -43,8 +43,8 @@ ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-be", "utf-32", "latin-1", "cp037", "
 
 def flip_bits(content: bytes, rng: np.random.Generator) -> bytes:
     changed = bytearray(content)
-    for place in rng.integers(len(content), size=rng.integers(1, 9)) if content else ():
-        changed[place] ^= 1 << int(rng.integers(8))
+    for offset in rng.integers(len(content), size=rng.integers(1, 9)) if content else ():
+        changed[offset] ^= 1 << int(rng.integers(8))
     return bytes(changed)
 
 
@@ -66,8 +66,8 @@ def swap(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def insert_token(content: bytes, rng: np.random.Generator) -> bytes:
-    place = rng.integers(len(content) + 1)
-    return content[:place] + _token(rng) + content[place:]
+    offset = rng.integers(len(content) + 1)
+    return content[:offset] + _token(rng) + content[offset:]
 
 
 def replace_word(content: bytes, rng: np.random.Generator) -> bytes:
@@ -80,12 +80,12 @@ def replace_word(content: bytes, rng: np.random.Generator) -> bytes:
 
 def change_number(content: bytes, rng: np.random.Generator) -> bytes:
     """Puts other digits in the place of one."""
-    places = [place for place, byte in enumerate(content[:100_000]) if 48 <= byte <= 57]
-    if not places:
+    offsets = [offset for offset, byte in enumerate(content[:100_000]) if 48 <= byte <= 57]
+    if not offsets:
         return content
-    place = places[rng.integers(len(places))]
+    offset = offsets[rng.integers(len(offsets))]
     digits = b"".join(b"%d" % digit for digit in rng.integers(10, size=rng.integers(0, 25)))
-    return content[:place] + digits + content[place + 1 :]
+    return content[:offset] + digits + content[offset + 1 :]
 
 
 def fill(content: bytes, rng: np.random.Generator) -> bytes:

@@ -1,5 +1,5 @@
-"""Wherever the disk is full, it is said in a line, with the status 2, and what was finished is there and can be gone on
-with. A limit on the size of files stands for the disk."""
+"""Wherever the disk is full, it is said in a line, with the status 2, and what was finished is there and can be
+resumed. A limit on the size of files stands for the disk."""
 
 import resource
 import shutil

@@ -16,7 +16,7 @@ from models import build_network
 from pipeline.command import parse_command
 from pipeline.data.loader import parse_chain
 from pipeline.data.split import split_by_file
-from pipeline.flip_indices import read_permutation
+from pipeline.flip_indices import read_flip_indices
 from pipeline.inference.tta import parse_views, read_views
 from pipeline.networks import make_network, read_start
 from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, flatten, to_yaml
@@ -184,8 +184,8 @@ def test_views_of_a_file_are_taken_or_refused(tmp_path):
     campaign("--views FILE", check)
 
 
-def test_a_split_and_a_permutation_of_a_file_are_taken_or_refused(tmp_path):
-    path, names = tmp_path / "file", np.array([f"{place}.jpg" for place in range(20)])
+def test_a_split_and_flip_indices_of_a_file_are_taken_or_refused(tmp_path):
+    path, names = tmp_path / "file", np.array([f"{index}.jpg" for index in range(20)])
     split, partners = "".join(f"{name}\n" for name in names[:5]).encode(), json.dumps(PARTNERS).encode()
 
     def check(rng):
@@ -193,7 +193,7 @@ def test_a_split_and_a_permutation_of_a_file_are_taken_or_refused(tmp_path):
         flag, content = one_of(rng, (("--split", split), ("--flip-indices", partners)))
         path.write_bytes(content)
         spoil_file(path, rng)
-        read = (lambda: split_by_file(path, names)) if flag == "--split" else (lambda: read_permutation(path, 5))
+        read = (lambda: split_by_file(path, names)) if flag == "--split" else (lambda: read_flip_indices(path, 5))
         outcome = tried(read)
         if outcome.refused:
             check_line(outcome.refused, f"{flag} {path}")

@@ -72,7 +72,7 @@ def what_later_steps_read(run):
     recipe = {name: value for name, value in flatten(run.recipe()).items() if name not in free}
     photos = run.photo_options()
     relative = replace(photos, split=photos.split.name, flip_indices=Path(photos.flip_indices).name)
-    return recipe, run.held_out_names(), relative, run.partners(NUM_POINTS).tolist(), run.about_data()
+    return recipe, run.held_out_names(), relative, run.read_flip_indices(NUM_POINTS).tolist(), run.about_data()
 
 
 def test_texts_of_a_run_are_those_that_it_was_made_with_or_refused(damaged):

@@ -15,7 +15,7 @@ from tools import blend
 from tools.blend import read_submissions
 from tools.score import score_submission
 
-NAMES = [f"{place}.jpg" for place in range(12)]
+NAMES = [f"{index}.jpg" for index in range(12)]
 NUM_POINTS = 4
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import Faults
 from tests.fuzz.campaign import NUM_CASES, OUTCOMES, rng_of
 from tests.fuzz.mutations import mutate
 
-NAMES = [f"{place}.jpg" for place in range(9)]
+NAMES = [f"{index}.jpg" for index in range(9)]
 FORMATS = {
     "jpeg": ("JPEG", {}),
     "progressive": ("JPEG", {"progressive": True}),
@@ -78,7 +78,7 @@ def test_asked_points_are_read_as_they_stand_there_or_refused(tmp_path):
 
 def test_groups_are_read_as_they_stand_there_or_refused(tmp_path):
     path = tmp_path / "groups.csv"
-    rows = [f"{name}\t{place // 2}" for place, name in enumerate(NAMES)]
+    rows = [f"{name}\t{index // 2}" for index, name in enumerate(NAMES)]
     for content in cases("\n".join(["file_name\tgroup", *rows, ""]).encode(), "groups"):
         path.write_bytes(content)
         found = read_groups(path, NAMES, faults := Faults())
@@ -120,7 +120,7 @@ def test_a_pack_in_a_damaged_cache_is_what_it_was(tmp_path, monkeypatch):
     (tmp_path / "train/images").mkdir(parents=True)
     for name in NAMES:
         Image.effect_noise((9, 8), 90).convert("RGB").save(tmp_path / "train/images" / name)
-    rows = [f"{name}\t1\t{place}\t3\t" for place, name in enumerate(NAMES)]
+    rows = [f"{name}\t1\t{index}\t3\t" for index, name in enumerate(NAMES)]
     (tmp_path / LANDMARKS).write_text("\n".join(["file_name\tx\ty\tx\ty", *rows, ""]))
     table = read_landmarks(tmp_path / LANDMARKS, Faults())
     opened = partial(

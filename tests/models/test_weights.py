@@ -135,11 +135,11 @@ def test_the_places_of_a_vision_transformer_are_resampled_for_images_of_another_
     torch.save(state, tmp_path / "vit.pth")
     network = build_network("vit_b_32", SHAPE, 96)
     assert load_state(network, read_weights(tmp_path / "vit.pth", "vit_b_32")).missing == []
-    places = network.backbone.encoder.pos_embedding
+    positions = network.backbone.encoder.pos_embedding
     original = state["encoder.pos_embedding"]
-    torch.testing.assert_close(places[:, 0], original[:, 0])
-    corners = [original[:, 1 + place] for place in (0, 6, 42, 48)]
-    torch.testing.assert_close([places[:, 1 + place] for place in (0, 2, 6, 8)], corners, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(positions[:, 0], original[:, 0])
+    corners = [original[:, 1 + index] for index in (0, 6, 42, 48)]
+    torch.testing.assert_close([positions[:, 1 + index] for index in (0, 2, 6, 8)], corners, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +237,8 @@ def test_a_file_with_other_bytes_is_read_or_refused_by_its_name(tmp_path, new_fo
     random = np.random.default_rng(0)
     for _ in range(400):
         damaged = bytearray(whole)
-        for place in random.integers(0, len(whole), random.integers(1, 4)):
-            damaged[place] = random.integers(0, 256)
+        for offset in random.integers(0, len(whole), random.integers(1, 4)):
+            damaged[offset] = random.integers(0, 256)
         path.write_bytes(damaged)
         try:
             read_weights(path, "resnet18")

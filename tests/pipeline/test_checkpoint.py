@@ -129,7 +129,7 @@ def test_settings_come_from_the_recipe_and_what_was_learned_from_the_checkpoint(
 
 
 def test_a_run_does_not_go_on_from_the_checkpoint_of_another_split(contest, copy_run, tmp_path):
-    """It would go on with a network that was trained on what it is said to hold out."""
+    """It would resume a network that was trained on what it is said to hold out."""
     run = copy_run()
     status, _, err = call("hack_train.py", tmp_path, "-n", "y", "-d", contest, *SMALL, "-e", "1", "--seed", "1")
     assert status == 0, err

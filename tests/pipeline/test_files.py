@@ -62,8 +62,8 @@ def test_a_checkpoint_with_a_flipped_bit_is_damaged_or_as_it_was(tmp_path, seed)
     path = tmp_path / "last.pt"
     save_checkpoint(path, CONTENT)
     content = bytearray(path.read_bytes())
-    place = np.random.default_rng(seed).integers(8 * len(content))
-    content[place // 8] ^= 1 << place % 8
+    offset = np.random.default_rng(seed).integers(8 * len(content))
+    content[offset // 8] ^= 1 << offset % 8
     path.write_bytes(content)
     try:
         found = load_checkpoint(path)

@@ -59,7 +59,7 @@ def test_a_head_for_another_number_of_points_is_said(run, capsys):
 
 @pytest.mark.parametrize("from_run", [True, False])
 def test_it_stops_where_most_of_the_backbone_does_not_fit(from_run, run):
-    """As a run of an earlier version would that goes on after it was stopped before its first checkpoint."""
+    """As a run of an earlier version would that is resumed after it was stopped before its first checkpoint."""
     source = {"init": run.folder} if from_run else {"weights": str(run.best)}
     flag = f"--init {run.folder}" if from_run else f"--weights {run.best}"
     with pytest.raises(UserError, match=rf"^{flag}: .* another --model\?$"):

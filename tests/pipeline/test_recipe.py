@@ -196,7 +196,7 @@ def test_a_run_hands_on_its_network_and_where_its_data_are_but_not_how_it_was_tr
 
 
 def test_while_the_data_are_a_runs_own_the_photos_that_it_held_out_stay_held_out(run, tmp_path):
-    """So its score goes on where it was. Folds hold out every photo; they are refused where the data are known."""
+    """So its score continues where it was. Folds hold out every photo; they are refused where the data are known."""
     (run / "validation.txt").write_text("a.jpg\n")
     init = ["--init", str(run)]
     assert parse_command(init).recipe.photos.split == run / "validation.txt"

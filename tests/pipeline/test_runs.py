@@ -57,7 +57,7 @@ def test_no_run_is_an_error_that_says_what_to_do(tmp_path):
 
 def read_everything(run):
     """All that later steps read of a run, but for its checkpoints."""
-    run.recipe(), run.held_out_names(), run.photo_options(), run.partners(971), run.about_data()
+    run.recipe(), run.held_out_names(), run.photo_options(), run.read_flip_indices(971), run.about_data()
 
 
 READ = ["validation.txt", "permutation.json", "data.json", "recipe.yaml", "manifest.json"]
@@ -87,15 +87,15 @@ def test_a_file_of_a_run_that_was_changed_is_named(copy_run, name, damage):
         read_everything(run)
 
 
-def test_a_permutation_that_is_no_mirroring_is_refused_where_no_manifest_tells(copy_run):
+def test_flip_indices_that_are_no_mirroring_are_refused_where_no_manifest_tells(copy_run):
     """Rotated by one, each point would have its neighbour's partner."""
     run = Run(copy_run())
     (run.folder / "manifest.json").unlink()
     read_everything(run)
-    partners = json.loads(run.permutation.read_text())
-    run.permutation.write_text(json.dumps(np.roll(partners, 1).tolist()))
+    partners = json.loads(run.flip_indices.read_text())
+    run.flip_indices.write_text(json.dumps(np.roll(partners, 1).tolist()))
     with pytest.raises(UserError, match=r"permutation\.json"):
-        run.partners(971)
+        run.read_flip_indices(971)
 
 
 @pytest.mark.parametrize(("field", "value"), [("size", 96), ("resize", "crop"), ("model", "resnet18"), ("seed", 5)])

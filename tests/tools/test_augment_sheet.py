@@ -69,8 +69,8 @@ def test_what_is_brought_back_is_what_was_there(photos):
 
 
 def test_points_that_are_brought_back_have_gone_there_and_back(photos):
-    """Partners that are wrong one way are wrong on the way home too: the points are drawn on others' places."""
-    wrong = replace(photos[0], permutation=np.roll(PARTNERS, 1))
+    """Partners that are wrong one way are wrong on the way home too: the points are drawn where others lie."""
+    wrong = replace(photos[0], flip_indices=np.roll(PARTNERS, 1))
     view = photos[0].draw(MirrorAugmenter(probability=1.0), seed=0)
     assert (photos[0].tile_brought_back(view) != wrong.tile_brought_back(view)).any()
 
@@ -177,7 +177,7 @@ def test_points_that_are_missing_are_not_drawn_and_photos_without_any_not_taken(
             values=points,
             roi=photos.roi,
         ),
-        permutation=None,
+        flip_indices=None,
     )
     monkeypatch.setattr(sheet, "load_training_data", lambda recipe: data)
     chosen = some_photos(None, 0)

@@ -81,7 +81,7 @@ def run(contest, tmp_path):
     (run.folder / "data.json").write_text(json.dumps(asdict(about)))
     names = sorted(path.name for path in (data / "train/images").iterdir())
     run.split.write_text("\n".join(names[:20]))
-    run.permutation.write_text("null")
+    run.flip_indices.write_text("null")
     torch.manual_seed(0)
     save_checkpoint(run.best, {"network": build_network("resnet18", np.full((7, 2), 20.0), 48).state_dict()})
     return run

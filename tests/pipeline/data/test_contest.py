@@ -66,8 +66,8 @@ def test_header_names_and_a_byte_order_mark_do_not_matter(tmp_path):
         ("b.jpg\t1\ttwo\t3\t4", "line 3, column 3: 'two' is not a number"),
         ("b.jpg\t1\t2\t3\tinf", "line 3, column 5: 'inf' is not a number"),
         ("b.jpg\t1\t2_0\t3\t4", "line 3, column 3: '2_0' is not a number"),
-        ("b.jpg\t1\t2\t3\t1000000000", "line 3, column 5: 1000000000 is no place"),
-        ("b.jpg\t1\t2\t\t-1e9", "line 3, column 5: -1e9 is no place"),
+        ("b.jpg\t1\t2\t3\t1000000000", "line 3, column 5: 1000000000 is no position"),
+        ("b.jpg\t1\t2\t\t-1e9", "line 3, column 5: -1e9 is no position"),
         ("b.jpg\t1 2\t\t3\t4", "line 3, column 2: '1 2' is not a number"),
         ("a.jpg\t1\t2\t3\t4", "line 3: 'a.jpg' stands in line 2 already"),
         ("\t1\t2\t3\t4", "line 3: '' is not the name of a photo"),
@@ -77,7 +77,7 @@ def test_header_names_and_a_byte_order_mark_do_not_matter(tmp_path):
         ("b\r.jpg\t1\t2\t3\t4", "line 3: 'b\\r.jpg' is not the name of a photo"),
         ("b\udcff.jpg\t1\t2\t3\t4", "line 3: 'b\ufffd.jpg' is not the name of a photo"),
         ("b" * 5000 + "\t1\t2\t3\t4", "line 3: 'bbbb"),
-        ("b.jpg\t1\t2\t-9223372036854775808\t4", "line 3, column 4: -9223372036854775808 is no place"),
+        ("b.jpg\t1\t2\t-9223372036854775808\t4", "line 3, column 4: -9223372036854775808 is no position"),
         ("b.jpg\t1\t\t3\r4\t5", "line 3, column 4: '3\\r4' is not a number"),
         ("b.jpg\t1\t\t3\f4\t5", "line 3, column 4: '3\\x0c4' is not a number"),
         ("b.jpg\t1\t2\tnan(1)\t4", "line 3, column 4: 'nan(1)' is not a number"),
@@ -116,7 +116,7 @@ def test_faults_of_one_kind_are_one_line_with_their_number_and_first_places(tmp_
     faults = Faults()
     read_landmarks(path, faults)
     for _ in range(2):
-        faults.add("images/a.jpg is cut short at 10 bytes", place="a.jpg", kind="is cut short at 10 bytes")
+        faults.add("images/a.jpg is cut short at 10 bytes", where="a.jpg", kind="is cut short at 10 bytes")
     with pytest.raises(UserError, match=r"503 faults in the data") as error:
         faults.refuse()
     _, many, one, *two = str(error.value).splitlines()

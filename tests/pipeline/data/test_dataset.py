@@ -28,7 +28,7 @@ def copied(contest, tmp_path_factory):
         copies.append(f"copy_{name}\t{cells}")
     table.write_text("\n".join([header, *rows, *copies]) + "\n")
     names = [row.partition("\t")[0] for row in rows + copies]
-    lines = [f"{name}\t{place // 4 if place < 80 else place}" for place, name in enumerate(names)]
+    lines = [f"{name}\t{index // 4 if index < 80 else index}" for index, name in enumerate(names)]
     (root / "train/groups.csv").write_text("\n".join(["file_name\tgroup", *lines]) + "\n")
     return root
 
@@ -38,8 +38,8 @@ def load(tmp_path_factory):
     cache = tmp_path_factory.getbasetemp() / "cache of test_data"
 
     def load(root, *flags):
-        places = ["--cache", str(cache), "--size", "32", "--roi", "whole", "--flip-indices", "none"]
-        return load_training_data(parse_command(["-n", "x", "-d", str(root), *places, *map(str, flags)]).recipe)
+        paths = ["--cache", str(cache), "--size", "32", "--roi", "whole", "--flip-indices", "none"]
+        return load_training_data(parse_command(["-n", "x", "-d", str(root), *paths, *map(str, flags)]).recipe)
 
     return load
 
@@ -47,8 +47,8 @@ def load(tmp_path_factory):
 def test_neither_the_split_nor_folds_part_a_photo_from_its_copy_or_its_group(copied, load):
     data = load(copied)
     assert data.grouping == "60 of groups.csv, 60 of them joined into 20 by 80 near-duplicates"
-    given = np.array([place // 4 if place < 80 else place for place in range(120)])
-    copy_of = np.array([place if place < 80 else 2 * (place - 80) for place in range(120)])
+    given = np.array([index // 4 if index < 80 else index for index in range(120)])
+    copy_of = np.array([index if index < 80 else 2 * (index - 80) for index in range(120)])
     held_out = np.isin(np.arange(120), data.validation)
     for side in (held_out, *(split_into_folds(data.groups, 3) == fold for fold in range(3))):
         assert 0 < side.sum() < 120

@@ -66,7 +66,7 @@ class Photos:
     def __init__(self, points):
         self.values = points
         self.photo_to_image = np.tile(np.eye(3), (len(points), 1, 1))
-        self.names = np.array([f"{place}.jpg" for place in range(len(points))])
+        self.names = np.array([f"{index}.jpg" for index in range(len(points))])
         self.roi = SimpleNamespace(size=64)
 
     def __len__(self):

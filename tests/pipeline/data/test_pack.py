@@ -42,10 +42,10 @@ def test_the_pack_is_the_table_and_the_fitted_photos(contest, tmp_path, resize):
     table = read_landmarks(contest / LANDMARKS, Faults())
     assert pack.names.tolist() == table.names
     np.testing.assert_array_equal(pack.values, table.values)
-    for place in range(0, len(pack), 7):
-        square, matrix = fit_photo(read_photo(contest / "train/images" / table.names[place]), 64, resize)
-        np.testing.assert_array_equal(pack.squares[place], square)
-        np.testing.assert_array_equal(pack.photo_to_image[place], matrix)
+    for index in range(0, len(pack), 7):
+        square, matrix = fit_photo(read_photo(contest / "train/images" / table.names[index]), 64, resize)
+        np.testing.assert_array_equal(pack.squares[index], square)
+        np.testing.assert_array_equal(pack.photo_to_image[index], matrix)
 
 
 def test_a_test_pack_has_the_asked_indices(contest, tmp_path):
@@ -119,8 +119,8 @@ def test_broken_photos_can_be_skipped_and_are_counted_but_not_forgotten(copy, tm
     pack, faults = open_train(copy, tmp_path / "cache", skip_bad_photos=True)
     assert faults == []
     assert set(pack.left_out) == names
-    kept = [place for place, name in enumerate(whole.names) if name not in names]
-    assert pack.names.tolist() == [whole.names[place] for place in kept]
+    kept = [index for index, name in enumerate(whole.names) if name not in names]
+    assert pack.names.tolist() == [whole.names[index] for index in kept]
     np.testing.assert_array_equal(pack.values, whole.values[kept])
     assert len(pack.squares) == len(pack.photo_to_image) == len(pack.hashes) == len(kept)
     refused, faults = open_train(copy, tmp_path / "cache")
@@ -148,10 +148,10 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def flip(place):
+def flip(index):
     def damage(path):
         content = bytearray(path.read_bytes())
-        content[place] ^= 4
+        content[index] ^= 4
         path.write_bytes(content)
 
     return damage

@@ -64,8 +64,8 @@ def test_a_size_that_no_memory_holds_is_refused_before_it_is_decoded(
     kind, before, layout, apart, tmp_path, monkeypatch
 ):
     content = bytearray(encode(kind, 30, 20))
-    place = content.index(before) + len(before)
-    for each in (place, place + apart):
+    offset = content.index(before) + len(before)
+    for each in (offset, offset + apart):
         struct.pack_into(layout, content, each, 65535)
     monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("it was decoded"))
     (tmp_path / "photo").write_bytes(content)

@@ -26,7 +26,7 @@ SHARE = st.floats(0.2, 0.8)
 
 
 def faces(middle, spread, num=1000, seed=0):
-    """(num, 20, 2) points around places that vary a little from photo to photo, in shares of the square."""
+    """(num, 20, 2) points around positions that vary a little from photo to photo, in shares of the square."""
     random = np.random.default_rng(seed)
     return np.array(middle) + random.normal(0, spread / 4, (num, 1, 2)) + random.uniform(-spread, spread, (num, 20, 2))
 
@@ -84,8 +84,8 @@ def test_missing_points_count_for_nothing():
 
 @pytest.fixture
 def recipe(contest, tmp_path):
-    places = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
-    return parse_command(["-n", "w", "-d", str(contest), "--size", "64", *places]).recipe
+    paths = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    return parse_command(["-n", "w", "-d", str(contest), "--size", "64", *paths]).recipe
 
 
 def with_roi(recipe, roi):

@@ -11,7 +11,7 @@ from pipeline.data.shape_model import ShapeModel, fit_shapes
 
 
 def made(count, seed=0, num_points=12):
-    """(count, K, 2) shapes of three factors, each at a place and of a scale of its own; what they are without these."""
+    """(count, K, 2) shapes of three factors, each with its own position and scale; what they are without these."""
     rng = np.random.default_rng(seed)
     mean, loadings = rng.normal(0, 1, (num_points, 2)), rng.normal(0, 0.2, (num_points, 2, 3))
     shapes = mean + np.tensordot(rng.normal(size=(count, 3)), loadings, axes=(1, 2))

@@ -61,7 +61,7 @@ def test_near_duplicates_are_found_and_strangers_are_not():
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
 def test_united_groups_are_the_finest_that_split_no_group_of_either(pairs):
     one, other = (np.unique(numbers, return_inverse=True)[1] for numbers in zip(*pairs, strict=True))
-    expected = [{place} for place in range(len(pairs))]
+    expected = [{index} for index in range(len(pairs))]
     for groups in (one, other):
         for group in range(groups.max() + 1):
             members = set(np.flatnonzero(groups == group))

@@ -1,4 +1,4 @@
-"""The left/right permutation is right or refused, never wrong."""
+"""The flip indices are right or refused, never wrong."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from pipeline.data import symmetry
 from pipeline.data.contest import LANDMARKS, find_contest, read_landmarks
 from pipeline.data.symmetry import NoSymmetry
 from pipeline.errors import Faults, UserError
-from pipeline.flip_indices import read_permutation
+from pipeline.flip_indices import read_flip_indices
 from tests.partners import NUM_POINTS, PARTNERS
 
 MIRROR68 = [
@@ -23,8 +23,8 @@ MIRROR68 = [
 ]  # fmt: skip
 
 
-def find_permutation(points):
-    return symmetry.find_permutation(points, np.arange(len(points)))
+def find_flip_indices(points):
+    return symmetry.find_flip_indices(points, np.arange(len(points)))
 
 
 def faces(count, seed=0, turned=0.0):
@@ -45,31 +45,31 @@ FACES = faces(300)
 
 
 def test_the_971_points_of_drawn_faces_have_the_contests_partners():
-    np.testing.assert_array_equal(find_permutation(FACES), PARTNERS)
+    np.testing.assert_array_equal(find_flip_indices(FACES), PARTNERS)
 
 
 def test_the_68_points_of_real_faces_have_their_known_partners(faces68):
     points = read_landmarks(find_contest(faces68) / LANDMARKS, Faults()).values
-    np.testing.assert_array_equal(find_permutation(points), MIRROR68)
+    np.testing.assert_array_equal(find_flip_indices(points), MIRROR68)
 
 
 @given(st.integers(0, 10_000))
 def test_renumbering_the_points_renumbers_the_partners(seed):
     order = np.random.default_rng(seed).permutation(NUM_POINTS)[:60]
     keep = np.union1d(order, PARTNERS[order])
-    place = {point: i for i, point in enumerate(np.random.default_rng(seed).permutation(keep))}
-    shuffled = FACES[:, list(place)]
+    new_index = {point: i for i, point in enumerate(np.random.default_rng(seed).permutation(keep))}
+    shuffled = FACES[:, list(new_index)]
     try:
-        found = find_permutation(shuffled)
+        found = find_flip_indices(shuffled)
     except NoSymmetry:
         return  # refused is allowed, wrong is not
-    np.testing.assert_array_equal(found, [place[PARTNERS[point]] for point in place])
+    np.testing.assert_array_equal(found, [new_index[PARTNERS[point]] for point in new_index])
 
 
 @pytest.mark.parametrize("turned", [5, 15, 30, 45])
 def test_faces_that_look_to_one_side_are_right_or_refused(turned):
     try:
-        found = find_permutation(faces(200, seed=turned, turned=turned))
+        found = find_flip_indices(faces(200, seed=turned, turned=turned))
     except NoSymmetry:
         assert turned > 5
     else:
@@ -80,9 +80,9 @@ def test_faces_that_look_to_one_side_are_right_or_refused(turned):
 def test_points_without_symmetry_are_refused(seed):
     rng = np.random.default_rng(seed)
     with pytest.raises(NoSymmetry):
-        find_permutation(rng.uniform(0, 200, (1, 40, 2)) + rng.normal(0, 3, (200, 40, 2)))
+        find_flip_indices(rng.uniform(0, 200, (1, 40, 2)) + rng.normal(0, 3, (200, 40, 2)))
     with pytest.raises(NoSymmetry):
-        find_permutation(rng.normal(0, 10, (200, 40, 2)))
+        find_flip_indices(rng.normal(0, 10, (200, 40, 2)))
 
 
 def test_a_symmetric_mean_of_asymmetric_shapes_is_refused():
@@ -92,7 +92,7 @@ def test_a_symmetric_mean_of_asymmetric_shapes_is_refused():
     shapes += rng.normal(0, 0.2, shapes.shape)
     shapes[:, :2] += rng.normal(0, 8, (200, 1, 2))
     with pytest.raises(NoSymmetry):
-        find_permutation(shapes)
+        find_flip_indices(shapes)
 
 
 # A person's joints as LSP numbers them: ankle, knee, hip and the other leg back; wrist, elbow, shoulder; neck, head.
@@ -137,23 +137,23 @@ def without_a_side(points, partners, seed=0):
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
 def test_the_partners_of_real_faces_are_found_with_points_missing(faces68, share):
     points = read_landmarks(find_contest(faces68) / LANDMARKS, Faults()).values
-    np.testing.assert_array_equal(find_permutation(without(points[::3], share)), MIRROR68)
+    np.testing.assert_array_equal(find_flip_indices(without(points[::3], share)), MIRROR68)
 
 
 def test_the_partners_of_real_faces_are_found_where_only_one_side_is_ever_seen(faces68):
     points = read_landmarks(find_contest(faces68) / LANDMARKS, Faults()).values
-    np.testing.assert_array_equal(find_permutation(without_a_side(points[::4], np.array(MIRROR68))), MIRROR68)
+    np.testing.assert_array_equal(find_flip_indices(without_a_side(points[::4], np.array(MIRROR68))), MIRROR68)
 
 
 def test_the_971_partners_are_found_with_points_missing():
-    np.testing.assert_array_equal(find_permutation(without(FACES[:150], 0.3)), PARTNERS)
+    np.testing.assert_array_equal(find_flip_indices(without(FACES[:150], 0.3)), PARTNERS)
 
 
 @pytest.mark.parametrize("behind", [0, 0.25])
 @pytest.mark.parametrize("share", [0, 0.3, 0.7])
 def test_the_partners_of_a_persons_joints_are_found_with_joints_missing(share, behind):
     """Left and right are the person's own, from behind too."""
-    np.testing.assert_array_equal(find_permutation(without(bodies(2000, 1, behind), share)), JOINTS)
+    np.testing.assert_array_equal(find_flip_indices(without(bodies(2000, 1, behind), share)), JOINTS)
 
 
 @settings(max_examples=20)
@@ -163,7 +163,7 @@ def test_partners_of_joints_are_right_or_refused(seed, behind, share, count):
     points = without(bodies(count, seed, behind), share, seed)
     for shapes in (points, without_a_side(points, JOINTS, seed)):
         with contextlib.suppress(NoSymmetry):
-            np.testing.assert_array_equal(find_permutation(shapes), JOINTS)
+            np.testing.assert_array_equal(find_flip_indices(shapes), JOINTS)
 
 
 @settings(max_examples=15)
@@ -173,13 +173,13 @@ def test_incomplete_points_without_symmetry_are_refused(seed, share):
     layout = rng.uniform(0, 200, (1, 14, 2)) + rng.normal(0, 10, (500, 14, 2))
     for points in (layout, np.delete(bodies(500, seed), seed % 12, axis=1)):  # of the joints, one has lost its partner
         with pytest.raises(NoSymmetry):
-            find_permutation(without(points, share, seed))
+            find_flip_indices(without(points, share, seed))
 
 
 @pytest.mark.parametrize("joint", [0, 1, 2, 8, 10])
 def test_a_joint_that_has_lost_its_partner_is_noticed_with_few_joints_known(joint):
     with pytest.raises(NoSymmetry):
-        find_permutation(without(np.delete(bodies(2000, 3), joint, axis=1), 0.6))
+        find_flip_indices(without(np.delete(bodies(2000, 3), joint, axis=1), 0.6))
 
 
 @pytest.mark.parametrize(("scatter", "behind"), [(0.1, 0.2), (0.3, 0)])
@@ -190,7 +190,7 @@ def test_a_point_beside_the_axis_without_a_partner_is_noticed_with_few_joints_kn
     extra = 0.4 * points[:, 12] + 0.6 * points[:, 3]
     extra += np.random.default_rng(0).normal(0, scatter, (2000, 2)) * sizes[:, None]
     with pytest.raises(NoSymmetry, match="point 14"):
-        find_permutation(without(np.concatenate((points, extra[:, None]), axis=1), 0.7))
+        find_flip_indices(without(np.concatenate((points, extra[:, None]), axis=1), 0.7))
 
 
 def test_incomplete_shapes_are_looked_at_where_most_are():
@@ -200,11 +200,11 @@ def test_incomplete_shapes_are_looked_at_where_most_are():
         assert known.all() == complete
 
 
-def test_where_nothing_would_be_renumbered_the_permutation_is_refused():
+def test_where_nothing_would_be_renumbered_flip_indices_are_refused():
     """So it looks from shapes where as many people are seen from behind as from the front; it would be wrong."""
     points = bodies(1000, 0, behind=0)
     with pytest.raises(NoSymmetry, match="no two points mirror each other"):
-        find_permutation(np.concatenate((points, points * (-1, 1))))
+        find_flip_indices(np.concatenate((points, points * (-1, 1))))
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.6])
@@ -239,7 +239,7 @@ def test_too_few_shapes_are_refused():
     shapes = FACES[:, ::50].copy()
     shapes[20:, 2:] = np.nan
     with pytest.raises(NoSymmetry, match="20 photos have 3 points or more; 50 are needed"):
-        find_permutation(shapes)
+        find_flip_indices(shapes)
 
 
 @pytest.mark.parametrize("count", [0, 20])
@@ -247,12 +247,12 @@ def test_a_point_that_is_rarely_known_is_refused(count):
     shapes = bodies(200, 0)
     shapes[count:, 3] = np.nan
     with pytest.raises(NoSymmetry, match=f"point 3 is known in {count} of 200 photos"):
-        find_permutation(shapes)
+        find_flip_indices(shapes)
 
 
-def test_a_permutation_of_the_user_is_read(tmp_path):
+def test_flip_indices_of_the_user_are_read(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps(MIRROR68))
-    np.testing.assert_array_equal(read_permutation(tmp_path / "p.json", 68), MIRROR68)
+    np.testing.assert_array_equal(read_flip_indices(tmp_path / "p.json", 68), MIRROR68)
 
 
 @pytest.mark.parametrize(
@@ -277,19 +277,19 @@ def test_a_permutation_of_the_user_is_read(tmp_path):
         ("[0, 1, 2] é".encode("latin-1"), "utf-8"),
     ],
 )
-def test_a_permutation_that_is_none_is_refused_in_one_line(tmp_path, text, named):
+def test_flip_indices_that_are_none_are_refused_in_one_line(tmp_path, text, named):
     (tmp_path / "p.json").write_bytes(text)
     with pytest.raises(UserError, match=named) as refused:
-        read_permutation(tmp_path / "p.json", 3)
+        read_flip_indices(tmp_path / "p.json", 3)
     assert str(refused.value).startswith(f"--flip-indices {tmp_path / 'p.json'}: ")
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match=f"^{tmp_path / 'p.json'}: "):
-        read_permutation(tmp_path / "p.json", 3, flag="")
+        read_flip_indices(tmp_path / "p.json", 3, flag="")
 
 
-def test_a_permutation_is_read_from_a_regular_file_only(tmp_path):
+def test_flip_indices_are_read_from_a_regular_file_only(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     os.symlink("loop", tmp_path / "loop")
     for path in (tmp_path / "fifo", tmp_path, tmp_path / "nowhere", tmp_path / "loop", tmp_path / "\0"):
         with pytest.raises(UserError, match=r"--flip-indices .*a JSON list"):
-            read_permutation(path, 3)
+            read_flip_indices(path, 3)

@@ -126,7 +126,7 @@ def test_the_points_that_are_asked_are_those_of_all_points_in_that_order(seed, l
         views=["a", "b", "c"],
         used=used,
         weights=rng.uniform(0.1, 1, (3, 7) if each_point else 3),
-        permutation=None,
+        flip_indices=None,
         predict_views=predict_views,
     )
     asked = rng.integers(0, 7, (5, length))
@@ -214,7 +214,7 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(roi, contest, tmp_pa
     weighted = np.average(table.mse[:4], weights=table.photos[:4])
     assert table.mse["all"] == pytest.approx(weighted)
 
-    # All folds go on, each from where it was, wherever they lie now; those of the time before ROIs too.
+    # All folds are resumed, each from where it was, wherever they lie now; those of the time before ROIs too.
     if roi == "whole":
         for path in folder.rglob("manifest.json"):
             path.unlink()

@@ -110,7 +110,7 @@ def test_the_state_of_an_earlier_version_or_of_another_loss():
 
 
 def kept_of(criterion, epochs, start=0.0):
-    """For each epoch which photos are kept, (N,) bool by their places."""
+    """For each epoch which photos are kept, (N,) bool by their indices."""
     for epoch in range(epochs):
         kept = torch.zeros(NUM_PHOTOS, dtype=torch.bool)
         for number, (batch, predicted, key) in enumerate(steps(epoch)):

@@ -124,11 +124,11 @@ def test_simcc_is_least_where_the_distributions_are_those_of_the_truth():
 
 def test_simcc_of_one_bin_is_cross_entropy_and_its_focal_loss_that_of_the_paper():
     logits = torch.randn(1, 6, len(BINS), generator=torch.manual_seed(0))
-    places = torch.tensor([0, 5, 17, 60, 95, 96])
-    truth = BINS[places][None, :, None].expand(1, 6, 2)
+    indices = torch.tensor([0, 5, 17, 60, 95, 96])
+    truth = BINS[indices][None, :, None].expand(1, 6, 2)
     distributions = Distributions(logits, logits, BINS, BINS)
     found = loss.divergences(distributions, truth, sigma=0.1, focal=0.0)[..., 0]
-    entropy = cross_entropy(logits[0], places, reduction="none")
+    entropy = cross_entropy(logits[0], indices, reduction="none")
     torch.testing.assert_close(found[0], entropy, atol=1e-4, rtol=1e-4)
     focal = loss.divergences(distributions, truth, sigma=0.1, focal=2.0)[0, :, 0]
     torch.testing.assert_close(focal, (1 - torch.exp(-entropy)) ** 2 * entropy, atol=1e-4, rtol=1e-4)

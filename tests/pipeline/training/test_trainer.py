@@ -152,7 +152,7 @@ def history_of(training):
 
 
 def resume(recipe, run) -> Trainer:
-    """As hack_train.py goes on with a run."""
+    """As hack_train.py resumes a run."""
     again = start(recipe)
     again.run = run
     again.callbacks = default_callbacks(run)
@@ -460,7 +460,7 @@ def scalars(run, folder, tag):
 
 
 def test_tensorboard_shows_each_step_and_epoch_once_after_a_resume(contest, tmp_path, monkeypatch):
-    """An epoch was lost when a run went on at its end; and pictures lay at epochs where scalars lie at steps."""
+    """An epoch was lost when a run was resumed at its end; and pictures lay at epochs where scalars lie at steps."""
     monkeypatch.setattr(WorstPhotos, "draw", DRAW)
     monkeypatch.setattr(callbacks, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(module, "FLUSH_EVERY", 3)
@@ -610,11 +610,11 @@ def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(more, co
     chain = parse_augmenters([*recipe.augmentation.augment, *more])
     view = chain.draw(Key(0, 0, samples), (32, 32))
     source = HostSource(data.pack.squares, torch.device("cpu"))
-    batch = make_batch(data.pack, source, samples, view, data.permutation)
+    batch = make_batch(data.pack, source, samples, view, data.flip_indices)
     for i, sample in enumerate(samples):
         through = view.geometry[i] @ data.pack.photo_to_image[sample]
         points = np.column_stack((data.pack.values[sample], np.ones(971))) @ through.T
-        points = points[data.permutation] if np.linalg.det(through) < 0 else points
+        points = points[data.flip_indices] if np.linalg.det(through) < 0 else points
         np.testing.assert_allclose(batch.points[i], points[:, :2] / points[:, 2:], atol=1e-3)
         middle = np.linalg.inv(data.pack.photo_to_image[sample]) @ (15.5, 15.5, 1)  # of the ROI, in pixels of the photo
         corners = (middle[:2] + 1e-4 * np.array([(0, 0), (1, 0), (0, 1)]))[None]
@@ -629,7 +629,7 @@ def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, req
     view = parse_augmenters(recipe.augmentation.augment).draw(Key(0, 0, np.arange(3)), (32, 32))
     device = request.getfixturevalue("gpu_without_values")  # after the data, which need their values
     source = HostSource(data.pack.squares, device)
-    batch = make_batch(data.pack, source, np.array([5, 3, 70]), view, data.permutation)
+    batch = make_batch(data.pack, source, np.array([5, 3, 70]), view, data.flip_indices)
     tensors = (batch.images, batch.points, batch.inside, batch.scale)
     assert [(tensor.device.type, len(tensor)) for tensor in tensors] == [("cuda", 3)] * 4
 

@@ -121,8 +121,9 @@ def make_network(
     options, size = recipe.network, recipe.photos.size
     torch.manual_seed(recipe.run.seed)
     network = _build(recipe, mean_shape)
-    for shown in sorted({size, *(smaller for _, smaller in recipe.photos.progressive)}):
-        _check_size(network, options.model, shown)
+    _check_size(network, options.model, size, flag="--size")
+    for _, smaller in recipe.photos.progressive:
+        _check_size(network, options.model, smaller, flag="--progressive")
     if components is not None:
         network.start_from(components)
     if start is not None:
@@ -151,16 +152,14 @@ def _build(recipe, mean_shape):
     )
 
 
-def _check_size(network, model, size):
+def _check_size(network, model, size, *, flag):
     network.eval()
     try:
         with torch.no_grad():
             network(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--model {model} does not take images of {size} pixels (--size, --progressive): {reason}"
-        ) from error
+        raise UserError(f"--model {model} does not take images of {flag} {size}: {reason}") from error
     network.train()
 
 

@@ -53,7 +53,7 @@ def test_statistics_of_norms_are_those_of_the_averaged_network_on_training_photo
     run = average_runs([copy], tmp_path / "mean", CPU)
     network = load_run_network(run, "best")
     data = load_training_data(dataclasses.replace(run.recipe(), photos=run.photo_options()))
-    convolution, norm = network.backbone.features[0][:2]
+    convolution, norm = network.backbone.features[0][0], network.backbone.features[0][1]
     with torch.no_grad():
         means = [
             convolution((images.float() - network.colour_mean) / network.colour_std).mean((0, 2, 3))

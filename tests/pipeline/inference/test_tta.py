@@ -157,9 +157,9 @@ def test_a_prediction_that_is_no_number_is_an_error_with_the_photos_name(pack, v
         list(predict_views(network, squares, np.arange(7), views_of([], [TURN]), None, batch_size=4, **CPU))
 
 
-def test_mirrored_views_are_left_out_without_partners():
+def test_mirrored_views_are_left_out_without_flip_indices():
     assert [view.name for view in views_of([], [MIRROR], [TURN], mirroring=False)] == ["as it is", "Affine rotation 20"]
-    with pytest.raises(UserError, match="left/right"):
+    with pytest.raises(UserError, match="flip indices"):
         views_of([MIRROR], mirroring=False)
 
 

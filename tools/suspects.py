@@ -92,13 +92,13 @@ def reason_of(points: np.ndarray, truth: np.ndarray, flip_indices: np.ndarray | 
         far = np.argsort(-squares, kind="stable")[:few]
         return f"few points are far off: {', '.join(map(str, sorted(far.tolist())))}"
     found, true = points[known], truth[known]
-    shift = (true - found).mean(axis=0)
+    right, down = (round(value) for value in (true - found).mean(axis=0))
     around, wanted = found - found.mean(axis=0), true - true.mean(axis=0)
     if ((around - wanted) ** 2).sum() <= most:
-        return f"all points are shifted by ({shift[0]:.0f}, {shift[1]:.0f})"
+        return f"all points are shifted by ({right}, {down})"
     scale = (around * wanted).sum() / max((around**2).sum(), 1e-9)
     if ((scale * around - wanted) ** 2).sum() <= most:
-        return f"all points are scaled by {scale:.2f} and shifted by ({shift[0]:.0f}, {shift[1]:.0f})"
+        return f"all points are scaled by {scale:.2f} and shifted by ({right}, {down})"
     return ""
 
 

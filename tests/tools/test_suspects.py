@@ -32,7 +32,7 @@ def test_the_reason_is_what_explains_most_of_the_error():
     assert reason_of(near, SHAPE[pairs], None) == ""
     assert reason_of(near, SHAPE + (20, -7), PARTNERS).startswith("all points are shifted by (20, -")
     middle = SHAPE.mean(axis=0)
-    assert reason_of(near, middle + 3 * (SHAPE - middle), PARTNERS).startswith("all points are scaled by 3.00 and")
+    assert reason_of(near, middle + 3 * (SHAPE - middle), PARTNERS).startswith("all points are scaled by 2.98 and")
     two_off = SHAPE.copy()
     two_off[[3, 17]] += 60
     two_off[5] = np.nan

@@ -133,7 +133,7 @@ def main():
     samples = order[np.isfinite(losses[order])][: options.count]
     network = load_run_network(run, "best").to(runtime.device)
     points = predict_points(network, data.pack, samples, runtime=runtime, description="suspects")
-    suspects = find_suspects(losses, data.pack.values[samples], points, samples, data.permutation)
+    suspects = find_suspects(losses, data.pack.values[samples], points, samples, data.flip_indices)
     out.mkdir(parents=True, exist_ok=True)
     for path in (write_table(out / "suspects.csv", suspects, data), *draw_sheets(out, suspects, points, data)):
         print(path)

@@ -173,6 +173,7 @@ class Cut(Exception):
         ["--top-perc-train", "50", "--trim-by", "sample", "--trim-from", "0.5", "--loss", "enme", "--edge-weight", "1"],
         ["--steps-per-epoch", "5", "--optimiser", "muon", "--layer-decay", "0.5"],
         ["--optimiser", "schedule_free", "--schedule", "constant"],
+        ["--mixup", "0.4", "--accumulate", "3", "--top-perc-train", "50", "--optimiser", "lion"],
     ],
 )
 @pytest.mark.parametrize("cut_at", [1, 5, 8, 11])

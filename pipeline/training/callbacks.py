@@ -18,7 +18,7 @@ from pipeline.data.drawing import gallery, write_picture
 from pipeline.metrics import photo_errors
 from pipeline.progress import format_seconds, training_progress
 from pipeline.runs import Run
-from pipeline.training.trainer import Callback, EpochResult, Trainer
+from pipeline.training.trainer import Callback, EpochResult, StepResult, Trainer
 
 NUM_WORST = 8
 NUM_TIMES = 20  # how often in a training the worst photos are drawn
@@ -92,7 +92,7 @@ class Checkpoint(Callback):
     def begin(self, trainer: Trainer):
         self._saved = trainer.state.minutes
 
-    def after_flush(self, trainer: Trainer, measured: list[tuple[int, float, float]]):
+    def after_flush(self, trainer: Trainer, measured: list[StepResult]):
         if trainer.state.minutes - self._saved > trainer.recipe.optimiser.checkpoint_minutes:
             self._save(trainer)
 
@@ -132,10 +132,13 @@ class TensorBoard(Callback):
             raise
         self.splits = dict(zip(("train", "validation"), splits, strict=True))
 
-    def after_flush(self, trainer: Trainer, measured: list[tuple[int, float, float]]):
-        for step, loss, rate in measured:
-            self._steps.add_scalar("step/smoothed_loss", loss, step)
+    def after_flush(self, trainer: Trainer, measured: list[StepResult]):
+        for step, loss, smoothed_loss, rate, gradient_norm in measured:
+            self._steps.add_scalar("step/loss", loss, step)
+            self._steps.add_scalar("step/smoothed_loss", smoothed_loss, step)
             self._steps.add_scalar("step/learning_rate", rate, step)
+            if math.isfinite(gradient_norm):  # in fp16 it may not be
+                self._steps.add_scalar("step/gradient_norm", gradient_norm, step)
 
     def after_epoch(self, trainer: Trainer, result: EpochResult):
         for split, scores in (("train", result.train), ("validation", result.validation)):

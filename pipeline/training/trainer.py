@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import build_average
 from pipeline.training.criterion import Criterion
+from pipeline.training.finite import mark_not_finite, step_if_finite
 from pipeline.training.gradient import Gradient
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
 from pipeline.training.schedules import build_schedule
@@ -58,6 +59,17 @@ class EpochResult:
     points: np.ndarray
 
 
+class StepResult(NamedTuple):
+    """What the host has read of a step: its number, its loss, the mean of recent losses, its learning rate, and the
+    norm of its gradient before it was clipped, which in fp16 need not be finite."""
+
+    step: int
+    loss: float
+    smoothed_loss: float
+    rate: float
+    gradient_norm: float
+
+
 class Callback:
     """What happens beside the steps. Callbacks are called in the order in which they are given; what `state_dict` has
     lies in the checkpoint, so that a resumed run ends as one that was not stopped."""
@@ -68,8 +80,8 @@ class Callback:
     def after_step(self, trainer: "Trainer"):
         """After each step; a look at what the device has measured would wait for it here."""
 
-    def after_flush(self, trainer: "Trainer", measured: list[tuple[int, float, float]]):
-        """When the host has read what the steps measured: the number, the smoothed loss and the rate of each."""
+    def after_flush(self, trainer: "Trainer", measured: list[StepResult]):
+        """When the host has read what the steps since the last time measured."""
 
     def after_epoch(self, trainer: "Trainer", result: EpochResult):
         """When an epoch is validated."""
@@ -197,35 +209,46 @@ class Trainer:
         self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
         measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
-        self.scaler.unscale_(self.optimiser)
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
-        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip)
-        self.scaler.step(self.optimiser)
+        mark_not_finite(parameters, measured)
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip)
+        step_if_finite(self.optimiser, self.scaler, norm)
         self.scaler.update()
         self.average.update()
-        self.pending.append((batch.samples, measured))
+        self.pending.append((batch.samples, torch.cat((measured, norm[None]))))
         state.step += 1
         state.batch += 1
         state.seen += len(batch.samples)
 
     def flush(self):
-        """Reads what the steps since the last time measured: the losses, and the errors of the photos.
-
-        Raises UserError, with the photos' names, for one that is not finite.
-        """
+        """Reads what the steps since the last time measured. Raises UserError as `_read` does."""
         state, measured = self.state, []
-        for step, (samples, values) in enumerate(self.pending, start=self.num_flushed + 1):
-            loss, *errors = values.tolist()
-            if not np.isfinite([loss, *errors]).all():
-                raise UserError(self._not_finite(step, loss, samples[~np.isfinite(errors)]))
+        for step, samples, loss, norm, errors in self._read():
             self.sample_errors[samples] = torch.tensor(errors)
             known = np.isfinite(state.smoothed_loss)
             state.smoothed_loss = SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * loss if known else loss
             self.schedule.after_step(self.progress, state.smoothed_loss)
-            measured.append((step, state.smoothed_loss, self.rate))
+            measured.append(StepResult(step, loss, state.smoothed_loss, self.rate, norm))
         self.pending.clear()
         for callback in self.callbacks:
             callback.after_flush(self, measured)
+
+    def _read(self) -> list[tuple[int, np.ndarray, float, float, list[float]]]:
+        """What each pending step measured: its number, its samples, the loss, the norm of the gradient and the errors
+        of the photos.
+
+        Raises UserError, with the photos' names, for one that is not finite. The weights have not moved by it.
+        """
+        measured = []
+        for step, (samples, values) in enumerate(self.pending, start=self.num_flushed + 1):
+            loss, *errors, norm = values.tolist()
+            if not np.isfinite([loss, *errors]).all():
+                raise UserError(self._not_finite(f"loss is {loss}", step, samples[~np.isfinite(errors)]))
+            if not (np.isfinite(norm) or self.scaler.is_enabled()):  # in fp16 such a step is one of many that overflow
+                raise UserError(self._not_finite(f"gradient's norm is {norm}", step, samples[:0]))
+            measured.append((step, samples, loss, norm, errors))
+        return measured
 
     def finish_epoch(self):
         """Validates, and lets the schedule and the callbacks know what came of it."""
@@ -283,6 +306,7 @@ class Trainer:
         )
 
     def _save_and_stop(self):
+        self._read()  # what is not finite must not be saved, since no run could go on from it
         for callback in self.callbacks:
             callback.on_stop(self)
         self.stop.refuse()
@@ -331,13 +355,11 @@ class Trainer:
         minutes, seen = self._epoch_begun
         return (self.state.seen - seen) / max(60 * (self.state.minutes - minutes), 1e-9)
 
-    def _not_finite(self, step, loss, samples):
-        """The forward pass itself gave no number. Gradients of fp16 that overflow are not meant: their steps are left
-        out, and the loss is scaled down."""
+    def _not_finite(self, what, step, samples):
         names = self.data.pack.names[samples]
         more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
         photos = f" (photos {', '.join(names[:NUM_NAMED])}{more})" if len(names) else ""
-        return f"the loss is {loss} at step {step}{photos}; start anew with a lower --learning-rate or --precision fp32"
+        return f"the {what} at step {step}{photos}; start anew with a lower --learning-rate or --precision fp32"
 
     def state_dict(self) -> dict[str, Any]:
         on_gpu = self.runtime.device.type == "cuda"
@@ -386,7 +408,9 @@ class Trainer:
         self.sample_errors = state["sample_errors"]
         self.pending = []
         for samples, measured in state.get("pending", []):
-            check_tensor(measured, torch.zeros(1 + len(self.sample_errors[samples])), "pending", gaps=True)
+            if len(measured) == 1 + len(samples):  # earlier versions did not measure the gradient
+                measured = torch.cat((measured, torch.zeros(1)))
+            check_tensor(measured, torch.zeros(2 + len(self.sample_errors[samples])), "pending", gaps=True)
             self.pending.append((samples.numpy(), measured))
         torch.set_rng_state(state["random"][0])
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:

@@ -30,9 +30,11 @@ from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import build_average
 from pipeline.training.criterion import Criterion
+from pipeline.training.early_stop import out_of_patience
 from pipeline.training.finite import mark_not_finite, step_if_finite
 from pipeline.training.gradient import Gradient
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
+from pipeline.training.phases import Phases
 from pipeline.training.schedules import build_schedule
 from pipeline.training.state import TrainerState, load_optimiser, numbers_like, read_state
 
@@ -134,6 +136,7 @@ class Trainer:
         self.train_sample = sample_like_validation(data, seed=recipe.run.seed)
         self.pending: list[tuple[np.ndarray, torch.Tensor]] = []
         self.stop = StopRequest()
+        self.phases = Phases()
         self.identity = identity_of(recipe, data)
         self._begin_sitting()
 
@@ -148,8 +151,9 @@ class Trainer:
                 callback.begin(self)
                 begun.callback(callback.end)
             with stop_request() as self.stop:
-                while self.progress < 1 or self.state.batch:  # an epoch that was begun is validated
-                    self.train_epoch(chain)
+                while not self.is_done:
+                    with self.phases.spent_on("training"):
+                        self.train_epoch(chain)
                     self.finish_epoch()
 
     def train_epoch(self, chain: Chain):
@@ -157,7 +161,8 @@ class Trainer:
         state = self.state
         freeze_backbone(self.network, frozen=state.epoch < self.recipe.network.freeze_epochs)
         self._epoch_begun = self.clock(), state.seen
-        for batch in self.batches(chain, self.steps_per_epoch - state.batch):
+        coming = self.batches(chain, self.steps_per_epoch - state.batch)
+        for batch in self.phases.waited_for("waiting for photos", coming):
             if self.progress >= 1:
                 break
             self.step(batch)
@@ -254,7 +259,7 @@ class Trainer:
         """Validates, and lets the schedule and the callbacks know what came of it."""
         state, speed = self.state, self.photos_per_second
         try:
-            with self.stop.at_once():
+            with self.stop.at_once(), self.phases.spent_on("validation"):
                 result = self._validated(speed)
         except Stopped:
             self._save_and_stop()
@@ -263,8 +268,9 @@ class Trainer:
         self.schedule.after_epoch(self.progress, result.validation.mse)
         state.epoch += 1
         state.batch = 0
-        for callback in self.callbacks:
-            callback.after_epoch(self, result)
+        with self.phases.spent_on("saving and pictures"):
+            for callback in self.callbacks:
+                callback.after_epoch(self, result)
         self.stop.refuse()
 
     def _validated(self, speed):
@@ -293,14 +299,19 @@ class Trainer:
         """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos."""
         return self.predict(self.data.validation, "validation")
 
-    def predict(self, samples: np.ndarray, description: str | None = None) -> np.ndarray:
-        """(N, K, 2) points of the photos at `samples`, by the averaged network, in pixels of the photos."""
+    def predict(
+        self, samples: np.ndarray, description: str | None = None, *, image_size: int | None = None
+    ) -> np.ndarray:
+        """(N, K, 2) points of the photos at `samples`, by the averaged network, in pixels of the photos.
+
+        image_size: of the images that it is shown, where it is not that of the last step.
+        """
         return predict_points(
             self.average.network,
             self.data.pack,
             samples,
             runtime=self.runtime,
-            image_size=self.image_size(self.state.step - 1),
+            image_size=image_size or self.image_size(self.state.step - 1),
             source=self.source,
             description=description,
         )
@@ -310,6 +321,16 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_stop(self)
         self.stop.refuse()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the training is at its end, or has been stopped early. An epoch that was begun is validated first."""
+        return not self.state.batch and (self.progress >= 1 or self.is_out_of_patience)
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        patience = self.recipe.running.patience
+        return out_of_patience(self.state.history, patience=patience, size=self.recipe.photos.size)
 
     @property
     def progress(self) -> float:
@@ -343,11 +364,17 @@ class Trainer:
     def _begin_sitting(self):
         self._begun = time.perf_counter() - 60 * self.state.minutes
         self._epoch_begun = self.state.minutes, self.state.seen
+        self._seen_before = self.state.seen
 
     def clock(self) -> float:
         """Minutes of the training over all sittings, which are kept in its state."""
         self.state.minutes = (time.perf_counter() - self._begun) / 60
         return self.state.minutes
+
+    @property
+    def num_seen_in_sitting(self) -> int:
+        """Photos that were trained on since this sitting began, each as often as it was."""
+        return self.state.seen - self._seen_before
 
     @property
     def photos_per_second(self) -> float:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 DPI = 100
 RAW, SMOOTHED, VALIDATION = "0.75", "black", "tab:orange"
-AREA = 6000.0  # square points that the dots of all points of a shape share
+AREA = 12000.0  # square points that the dots of all points of a shape share
 LARGEST = 90.0  # square points, of a dot
 
 
@@ -40,11 +40,13 @@ def draw_curves(steps: np.ndarray, history: list[dict[str, Any]], *, title: str)
     of_loss.plot(number, loss, color=RAW, linewidth=0.8, label="of a step")
     of_loss.plot(number, smoothed, color=SMOOTHED, linewidth=1.4, label="smoothed")
     _logarithmic(of_loss, "training loss")
+    of_loss.legend(loc="upper right")
     done = [row["step"] for row in history]
     for split, colour in (("train", SMOOTHED), ("validation", VALIDATION)):
         errors = [row.get(f"{split}_mse", np.nan) for row in history]
         of_error.plot(done, errors, color=colour, linewidth=1.4, marker="o", markersize=3, label=split)
     _logarithmic(of_error, "MSE, px² of the photo")
+    of_error.legend(loc="upper right")
     of_rate.plot(number, np.where(rate > 0, rate, np.nan), color=SMOOTHED, linewidth=1.2)
     of_rate.set_yscale("log")
     of_rate.set_ylabel("learning rate")
@@ -63,7 +65,6 @@ def _logarithmic(axes: "Axes", label: str):
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper right")
 
 
 def draw_loss_over_rate(steps: np.ndarray) -> np.ndarray:
@@ -73,10 +74,8 @@ def draw_loss_over_rate(steps: np.ndarray) -> np.ndarray:
     swept = steps[steps[:, 3] > 0]
     dots = axes.scatter(swept[:, 3], swept[:, 2], c=swept[:, 0], s=6, cmap="viridis")
     axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss, smoothed")
-    axes.grid(alpha=0.3)
+    _logarithmic(axes, "training loss, smoothed")
     figure.colorbar(dots, label="step")
     return picture_of(figure)
 
@@ -93,7 +92,8 @@ def draw_point_errors(mean_shape: np.ndarray, errors: np.ndarray, *, title: str)
     size = min(LARGEST, AREA / len(errors))
     highest = np.percentile(errors[known], 99) if known.any() else 1.0
     axes.scatter(*mean_shape[~known].T, s=size, facecolors="none", edgecolors=RAW)
-    dots = axes.scatter(*mean_shape[known].T, s=size, c=errors[known], cmap="viridis", vmin=0, vmax=highest)
+    colours = {"c": errors[known], "cmap": "viridis", "vmin": 0, "vmax": highest}
+    dots = axes.scatter(*mean_shape[known].T, s=size, **colours, edgecolors="0.5", linewidths=0.3)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_axis_off()

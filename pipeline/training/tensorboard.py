@@ -65,7 +65,6 @@ class TensorBoard(Callback):
                 self.splits[split].add_scalar(f"epoch/{name}", value, trainer.state.step)
         for writer in (self._steps, *self.splits.values()):
             writer.flush()
-
         self._share_of_waiting(trainer)  # the next one begins after validation
 
     def _share_of_waiting(self, trainer):

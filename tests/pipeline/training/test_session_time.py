@@ -28,16 +28,19 @@ def test_what_is_gone_and_what_the_prediction_takes_is_left_out_of_the_training(
     assert planned.running.session_minutes is None  # so that a resumed run goes on with what is left of them
     assert replace(planned, optimiser=recipe.optimiser, running=recipe.running) == recipe
 
-    with pytest.raises(UserError, match=r"--session-minutes 60: 60\.0 are gone and .* give more than 62"):
+    with pytest.raises(UserError, match=r"--session-minutes 60: 60\.0 are gone and .* give more than 61"):
         plan_session(trainer, gone=3600.0)
 
 
 def test_the_speed_is_that_of_the_final_size(contest, tmp_path, monkeypatch):
-    trainer = start(recipe_of(contest, tmp_path, "--progressive", "[[0.9, 32]]", "--size", "48"))
+    trainer = start(recipe_of(contest, tmp_path))
+    photos = replace(trainer.recipe.photos, progressive=((0.9, 48),))
+    trainer.recipe = replace(trainer.recipe, photos=photos)
+    assert trainer.image_size(0) == 48
     shown = []
     monkeypatch.setattr(trainer, "predict", lambda samples, image_size: shown.append((len(samples), image_size)))
     assert session_time.measured_speed(trainer) > 0
-    assert shown == [(2, 48), (16, 48)]
+    assert shown == [(2, 32), (16, 32)]
 
 
 def test_folds_have_no_session_of_their_own():

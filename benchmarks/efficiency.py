@@ -23,9 +23,10 @@ from pipeline.data.loader import training_batches
 from pipeline.networks import make_network
 from pipeline.recipe import Recipe
 from pipeline.runtime import Runtime
-from pipeline.training.callbacks import Bar, TensorBoard
+from pipeline.training.callbacks import Bar
 from pipeline.training.losses import sample_losses
 from pipeline.training.new_run import create_run
+from pipeline.training.tensorboard import TensorBoard
 from pipeline.training.trainer import Trainer
 
 ROUNDS = 11

@@ -67,6 +67,14 @@ def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] 
     return sums / np.maximum(counts, 1)
 
 
+def point_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(K,) root of the mean squared error of each point over N photos, NaN for one that is known in none of them."""
+    known = ~np.isnan(truth)
+    squares = np.where(known, predicted - truth, 0) ** 2
+    counts = known.sum(axis=(0, 2))
+    return np.sqrt(np.where(counts > 0, squares.sum(axis=(0, 2)) / np.maximum(counts, 1), np.nan))
+
+
 def score(
     predicted: np.ndarray,
     truth: np.ndarray,

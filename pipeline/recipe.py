@@ -269,6 +269,20 @@ class OptimiserOptions:
 
 
 @dataclass(frozen=True)
+class RunningOptions:
+    """When the training ends, and what else happens in it"""
+
+    session_minutes: Annotated[Annotated[float, Interval(gt=0, le=10**6)] | None, arg(metavar="FLOAT")] = None
+    """End in time for a session of so many minutes, which count from the start of this command: what packing has taken
+    is left out of the training, and so is what the last validation and predict.py will take. It sets --minutes."""
+    patience: Annotated[Annotated[int, Interval(ge=1, le=10**9)] | None, arg(metavar="EPOCHS")] = None
+    """End the training after so many epochs without a better validation MSE (early stopping); with --progressive only
+    epochs of the last size count."""
+    callbacks: Annotated[tuple[str, ...], arg(metavar="FILE.py:CLASS")] = ()
+    """Callbacks of your own, each a file and the class in it, such as notify.py:Notify; see docs/callbacks.md."""
+
+
+@dataclass(frozen=True)
 class PredictionOptions:
     """Prediction"""
 
@@ -284,6 +298,7 @@ class Recipe:
     augmentation: AugmentOptions = field(default_factory=AugmentOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    running: RunningOptions = field(default_factory=RunningOptions)
     prediction: PredictionOptions = field(default_factory=PredictionOptions)
 
 
@@ -293,7 +308,8 @@ SECTION_OF = {
     for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
 }
 CHANGEABLE_ON_RESUME = {
-    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views"
+    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views",
+    "session_minutes", "patience", "callbacks",
 }  # fmt: skip
 
 

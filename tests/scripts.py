@@ -40,7 +40,7 @@ def call(script, folder, *flags):
     """
     out, err = io.StringIO(), io.StringIO()
     arguments = mock.patch.object(sys, "argv", command(script, folder, *flags)[1:])
-    few_worst = mock.patch("pipeline.training.callbacks.NUM_WORST", 1)
+    few_worst = mock.patch("pipeline.training.pictures.NUM_WORST", 1)
     few_shown = mock.patch("pipeline.inference.ensemble.NUM_SHOWN", 1)
     status = 0
     with chdir(folder), arguments, few_worst, few_shown, redirect_stdout(out), redirect_stderr(err):

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from pipeline.training.state import TrainerState
 def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     """As when --minutes were used up before the first one: it was a traceback."""
     runtime = Runtime(torch.device("cpu"), "fp32")
-    session.print_result(Run(tmp_path), TrainerState(), floor=Scores(1, 1, 1, 1), runtime=runtime)
+    trainer = SimpleNamespace(state=TrainerState(), runtime=runtime)
+    session.print_result(Run(tmp_path), trainer, floor=Scores(1, 1, 1, 1))
     assert "raise --minutes" in capsys.readouterr().out
 
 

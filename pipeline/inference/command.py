@@ -10,12 +10,18 @@ from pipeline.inference.photos import predict_photos
 from pipeline.inference.record import keep_earlier, write_record
 from pipeline.inference.submission import verify_submission, write_submission, write_uncertainty
 from pipeline.inference.uncertainty import print_calibration
+from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.runs import find_runs
 from pipeline.runtime import Runtime
 
 
 def predict_command(options: PredictOptions):
     """Predicts what the command asks for. Raises UserError for runs or data that cannot be predicted."""
+    with out_of_memory_named(f"give {smaller_batch(options.batch_size, otherwise='fewer --views')}"):
+        predict_and_submit(options)
+
+
+def predict_and_submit(options: PredictOptions):
     runtime = Runtime.choose(gpu=options.gpu)
     runs = find_runs(options.run, options.runs)
     members = load_members(runs, options, runtime.device)

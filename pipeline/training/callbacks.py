@@ -1,34 +1,29 @@
-"""What happens after an epoch and between steps, in this order: the best weights, the table, the checkpoint,
-TensorBoard, a line on the console, pictures of the worst photos, and the progress bar.
-
-Everything is logged at the number of steps that were done. Metrics of train and validation have one tag and two
-writers, in `events/train` and `events/validation`, so that TensorBoard draws both in one chart.
+"""What happens after an epoch and between steps, in this order: the best weights, a record of the steps, the table,
+callbacks of the user's own, the checkpoint, TensorBoard, lines on the console, pictures, and the progress bar.
 """
 
 import math
-import sys
-import threading
-from dataclasses import asdict
-
-import numpy as np
-from torch.utils.tensorboard import SummaryWriter
+from collections.abc import Sequence
 
 from pipeline.checkpoint import save_checkpoint
-from pipeline.data.drawing import gallery, write_picture
-from pipeline.metrics import photo_errors
 from pipeline.progress import format_seconds, training_progress
 from pipeline.runs import Run
-from pipeline.training.trainer import Callback, EpochResult, Trainer
+from pipeline.training.pictures import Curves, StepRecord, WorstPhotos
+from pipeline.training.tensorboard import TensorBoard
+from pipeline.training.trainer import Callback, EpochResult, StepResult, Trainer
+from pipeline.training.user_callbacks import make_callbacks
 
-NUM_WORST = 8
-NUM_TIMES = 20  # how often in a training the worst photos are drawn
+NUM_TIMED = 20  # steps, before it is said how long the training takes
 
 
-def default_callbacks(run: Run) -> list[Callback]:
-    """Those of every training. The checkpoint holds what those before it have done."""
-    board = TensorBoard(run)
-    before = [BestWeights(run), BestEpochs(run), MetricsTable(run)]
-    return [*before, Checkpoint(run), board, EpochLine(), WorstPhotos(run, board), Bar()]
+def default_callbacks(run: Run, own: Sequence[type[Callback]] = ()) -> list[Callback]:
+    """Those of every training, and those of the user's `own` classes. The checkpoint holds what those before it have
+    done."""
+    record, board = StepRecord(), TensorBoard(run)
+    before: list[Callback] = [BestWeights(run), BestEpochs(run), record, MetricsTable(run)]
+    pictures = [WorstPhotos(run, board), Curves(run, board, record)]
+    after = [Checkpoint(run), board, EpochLine(), TimeEstimate(), *pictures, Bar()]
+    return [*before, *make_callbacks(own, run, [*before, *after]), *after]
 
 
 class BestWeights(Callback):
@@ -92,7 +87,7 @@ class Checkpoint(Callback):
     def begin(self, trainer: Trainer):
         self._saved = trainer.state.minutes
 
-    def after_flush(self, trainer: Trainer, measured: list[tuple[int, float, float]]):
+    def after_flush(self, trainer: Trainer, measured: list[StepResult]):
         if trainer.state.minutes - self._saved > trainer.recipe.optimiser.checkpoint_minutes:
             self._save(trainer)
 
@@ -105,59 +100,6 @@ class Checkpoint(Callback):
     def _save(self, trainer):
         save_checkpoint(self.run.last, trainer.state_dict())
         self._saved = trainer.state.minutes
-
-
-class TensorBoard(Callback):
-    """Writes the events of a run. On resume, events after the last step that was flushed are those of a sitting that
-    was cut off.
-
-    TensorBoard writes in threads. What the system refuses them is raised here, as OSError, when the next event is
-    added, so that the threads themselves say nothing of it.
-    """
-
-    def __init__(self, run: Run):
-        self.run = run
-        self.splits: dict[str, SummaryWriter] = {}
-
-    def begin(self, trainer: Trainer):
-        self._excepthook, threading.excepthook = threading.excepthook, self._say_in_thread
-        # TensorBoard forgets what lies at the step `purge_step` or later.
-        try:
-            self._steps, *splits = (
-                SummaryWriter(str(folder), purge_step=trainer.num_flushed + 1)
-                for folder in (self.run.events, self.run.events / "train", self.run.events / "validation")
-            )
-        except OSError:
-            threading.excepthook = self._excepthook
-            raise
-        self.splits = dict(zip(("train", "validation"), splits, strict=True))
-
-    def after_flush(self, trainer: Trainer, measured: list[tuple[int, float, float]]):
-        for step, loss, rate in measured:
-            self._steps.add_scalar("step/smoothed_loss", loss, step)
-            self._steps.add_scalar("step/learning_rate", rate, step)
-
-    def after_epoch(self, trainer: Trainer, result: EpochResult):
-        for split, scores in (("train", result.train), ("validation", result.validation)):
-            for name, value in asdict(scores).items():
-                self.splits[split].add_scalar(f"epoch/{name}", value, trainer.state.step)
-        for writer in (self._steps, *self.splits.values()):
-            writer.flush()
-
-    def end(self):
-        threading.excepthook = self._excepthook
-        ended_by = sys.exception()
-        for writer in (self._steps, *self.splits.values()):
-            try:
-                writer.close()
-            except OSError as error:
-                ended_by = ended_by or error
-        if isinstance(ended_by, OSError) and ended_by is not sys.exception():
-            raise ended_by
-
-    def _say_in_thread(self, about):
-        if not isinstance(about.exc_value, OSError):
-            self._excepthook(about)
 
 
 class EpochLine(Callback):
@@ -177,36 +119,39 @@ class EpochLine(Callback):
         )
 
 
-class WorstPhotos(Callback):
-    """Draws the photos that are predicted worst, some twenty times in a training: validation photos, and of the others
-    those that were worst when they were last trained on."""
+class TimeEstimate(Callback):
+    """Says once in a sitting how long the training takes, when some steps have been timed. The first ones, in which
+    algorithms are chosen and caches filled, are not."""
 
-    def __init__(self, run: Run, board: TensorBoard):
-        self.run, self.board = run, board
+    def begin(self, trainer: Trainer):
+        self._said = False
+        self._begun: tuple[int, float] | None = None
+
+    def after_flush(self, trainer: Trainer, measured: list[StepResult]):
+        step, minutes = trainer.state.step, trainer.state.minutes
+        if self._begun is None:
+            self._begun = step, minutes
+        elif not self._said and step - self._begun[0] >= NUM_TIMED:
+            self._said = True
+            per_step = (minutes - self._begun[1]) / (step - self._begun[0])
+            trainer.runtime.print(time_line(trainer, per_step=per_step))
 
     def after_epoch(self, trainer: Trainer, result: EpochResult):
-        if self._due(trainer):
-            with trainer.stop.at_once():  # all else is saved
-                self.draw(trainer, "validation", trainer.data.validation, result.points)
-                errors = trainer.sample_errors[trainer.data.train].nan_to_num(-1)
-                worst = trainer.data.train[errors.argsort(descending=True)[:NUM_WORST].numpy()]
-                self.draw(trainer, "train", worst, trainer.predict(worst))
+        self._begun = None  # validation does not count
 
-    def _due(self, trainer):
-        """Whether another twentieth of the training is done than after the epoch before."""
-        done = [trainer.progress_at(step=row["step"], minutes=row["minutes"]) for row in trainer.state.history[-2:]]
-        return len(done) == 1 or int(done[0] * NUM_TIMES) < int(done[1] * NUM_TIMES)
 
-    def draw(self, trainer: Trainer, split: str, samples: np.ndarray, points: np.ndarray):
-        """Draws those of `samples` with the highest mean squared errors, with the truth beside the points."""
-        pack = trainer.data.pack
-        errors = photo_errors(points, pack.values[samples], pack.names[samples])
-        order = errors.argsort()[::-1][:NUM_WORST]
-        captions = [f"MSE {errors[i]:.2f} px², RMS {errors[i] ** 0.5:.2f} px" for i in order]
-        truth, title = pack.values[samples[order]], f"Worst photos of {split}"
-        picture = gallery(pack, samples[order], points[order], truth, title=title, captions=captions)
-        self.board.splits[split].add_image("worst", picture, trainer.state.step, dataformats="HWC")
-        write_picture(self.run.picture(f"worst_{split}"), picture)
+def time_line(trainer: Trainer, *, per_step: float) -> str:
+    """What follows from the minutes that a step takes."""
+    options, step = trainer.recipe.optimiser, trainer.state.step
+    epoch = per_step * trainer.steps_per_epoch
+    if options.minutes:
+        whole = f"about {(options.minutes - trainer.state.minutes) / epoch:.1f} more in {options.minutes:g} minutes"
+    else:
+        left = max(0, options.epochs * trainer.steps_per_epoch - step)
+        whole = f"{format_seconds(60 * per_step * left)} to the end of epoch {options.epochs:g}"
+    size = trainer.image_size(step)
+    growing = f"; images have {size} px, and larger ones take longer" if size < trainer.recipe.photos.size else ""
+    return f"time         {format_seconds(60 * epoch)} an epoch, {whole}, without validation{growing}"
 
 
 class Bar(Callback):

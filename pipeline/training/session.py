@@ -18,6 +18,7 @@ from pipeline.data.roi import describe_roi
 from pipeline.files import check_folder, check_usable, write_text
 from pipeline.inference.predict import predict_points
 from pipeline.inference.tta import parse_views
+from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
 from pipeline.recipe import Recipe, to_yaml
@@ -25,13 +26,15 @@ from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime, compute_deterministically, print_busy
 from pipeline.stopping import Stopped
 from pipeline.training.callbacks import default_callbacks
+from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
 from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
-from pipeline.training.state import TrainerState
+from pipeline.training.session_time import plan_session
 from pipeline.training.trainer import Trainer
+from pipeline.training.user_callbacks import load_callbacks
 
 NOT_LEARNED = 0.7  # of the mean shape's error
 
@@ -80,6 +83,7 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
 
 def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None):
     """Trains one run, in a new folder unless one is given, or resumes an earlier one."""
+    own_callbacks = load_callbacks(recipe.running.callbacks)
     trainer, chain = prepare(recipe, earlier)
     data, runtime = trainer.data, trainer.runtime
     floor = mean_shape_score(data)
@@ -91,22 +95,43 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     resume = f"python hack_train.py --resume {shlex.quote(str(folder.parent if folder else run.folder))}"
     print_start(run, recipe, data, floor=floor, runtime=runtime, resume=resume)
     print_busy(runtime)
-    with run.claimed():
+    with run.claimed(), out_of_memory_named(what_fits(recipe)):
         run.write_recipe(recipe)
         run.add_environment(str(runtime))
-        trainer.callbacks = default_callbacks(run)
+        print_estimate(trainer)
+        trainer.callbacks = default_callbacks(run, own_callbacks)
         if run.last.exists():
             trainer.load(run.last)
             so_far = trainer.state
             runtime.print(f"resuming     from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
         elif earlier:
             runtime.print("resuming     from the start: the run was stopped before its first checkpoint")
+        if recipe.running.session_minutes:
+            trainer.recipe = in_session(recipe, minutes=plan_session(trainer))
+            run.write_recipe(trainer.recipe)
         try:
             trainer.train(chain)
         except Stopped:
             runtime.print(f"stopped      to resume: {resume}")
             raise
-    print_result(run, trainer.state, floor=floor, runtime=runtime)
+    print_result(run, trainer, floor=floor)
+    print_account(trainer, run.folder)
+
+
+def in_session(recipe: Recipe, *, minutes: float) -> Recipe:
+    """The recipe of a session whose time is planned. A later one, which resumes the run, plans its own if it is told
+    to, and else trains what is left of these minutes."""
+    running, optimiser = recipe.running, recipe.optimiser
+    return replace(
+        recipe, running=replace(running, session_minutes=None), optimiser=replace(optimiser, minutes=minutes)
+    )
+
+
+def what_fits(recipe: Recipe) -> str:
+    """What to try where the memory does not suffice."""
+    options = recipe.optimiser
+    smaller = smaller_batch(options.batch_size, otherwise=f"a --size below {recipe.photos.size}")
+    return f"start anew with {smaller}, with --accumulate {2 * options.accumulate}, or with another --model or --size"
 
 
 def check_run_folder(recipe: Recipe, earlier: Run | None):
@@ -138,8 +163,9 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     runtime.print(f"             watch it: tensorboard --logdir {recipe.run.runs}")
 
 
-def print_result(run: Run, state: TrainerState, *, floor: Scores, runtime: Runtime):
+def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     """The best epoch, and where everything lies."""
+    state, runtime = trainer.state, trainer.runtime
     if not state.history:
         runtime.print("\nno step fits into the time that is left; raise --minutes")
         return
@@ -148,6 +174,8 @@ def print_result(run: Run, state: TrainerState, *, floor: Scores, runtime: Runti
     runtime.print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
         runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
+    if trainer.is_out_of_patience and trainer.progress < 1:
+        runtime.print(f"ended early  no better one in {trainer.recipe.running.patience} epochs (--patience)")
     runtime.print(f"weights      {run.best}")
     runtime.print(f"metrics      {run.metrics}")
     runtime.print(f"pictures     {run.picture('worst_validation')}")

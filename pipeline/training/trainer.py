@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +30,11 @@ from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import build_average
 from pipeline.training.criterion import Criterion
+from pipeline.training.early_stop import out_of_patience
+from pipeline.training.finite import mark_not_finite, step_if_finite
 from pipeline.training.gradient import Gradient
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
+from pipeline.training.phases import Phases
 from pipeline.training.schedules import build_schedule
 from pipeline.training.state import TrainerState, load_optimiser, numbers_like, read_state
 
@@ -58,6 +61,17 @@ class EpochResult:
     points: np.ndarray
 
 
+class StepResult(NamedTuple):
+    """What the host has read of a step: its number, its loss, the mean of recent losses, its learning rate, and the
+    norm of its gradient before it was clipped, which in fp16 need not be finite."""
+
+    step: int
+    loss: float
+    smoothed_loss: float
+    rate: float
+    gradient_norm: float
+
+
 class Callback:
     """What happens beside the steps. Callbacks are called in the order in which they are given; what `state_dict` has
     lies in the checkpoint, so that a resumed run ends as one that was not stopped."""
@@ -68,8 +82,8 @@ class Callback:
     def after_step(self, trainer: "Trainer"):
         """After each step; a look at what the device has measured would wait for it here."""
 
-    def after_flush(self, trainer: "Trainer", measured: list[tuple[int, float, float]]):
-        """When the host has read what the steps measured: the number, the smoothed loss and the rate of each."""
+    def after_flush(self, trainer: "Trainer", measured: list[StepResult]):
+        """When the host has read what the steps since the last time measured."""
 
     def after_epoch(self, trainer: "Trainer", result: EpochResult):
         """When an epoch is validated."""
@@ -122,6 +136,7 @@ class Trainer:
         self.train_sample = sample_like_validation(data, seed=recipe.run.seed)
         self.pending: list[tuple[np.ndarray, torch.Tensor]] = []
         self.stop = StopRequest()
+        self.phases = Phases()
         self.identity = identity_of(recipe, data)
         self._begin_sitting()
 
@@ -136,8 +151,9 @@ class Trainer:
                 callback.begin(self)
                 begun.callback(callback.end)
             with stop_request() as self.stop:
-                while self.progress < 1 or self.state.batch:  # an epoch that was begun is validated
-                    self.train_epoch(chain)
+                while not self.is_done:
+                    with self.phases.spent_on("training"):
+                        self.train_epoch(chain)
                     self.finish_epoch()
 
     def train_epoch(self, chain: Chain):
@@ -145,7 +161,8 @@ class Trainer:
         state = self.state
         freeze_backbone(self.network, frozen=state.epoch < self.recipe.network.freeze_epochs)
         self._epoch_begun = self.clock(), state.seen
-        for batch in self.batches(chain, self.steps_per_epoch - state.batch):
+        coming = self.batches(chain, self.steps_per_epoch - state.batch)
+        for batch in self.phases.waited_for("waiting for photos", coming):
             if self.progress >= 1:
                 break
             self.step(batch)
@@ -197,41 +214,52 @@ class Trainer:
         self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
         measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
-        self.scaler.unscale_(self.optimiser)
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
-        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip)
-        self.scaler.step(self.optimiser)
+        mark_not_finite(parameters, measured)
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip)
+        step_if_finite(self.optimiser, self.scaler, norm)
         self.scaler.update()
         self.average.update()
-        self.pending.append((batch.samples, measured))
+        self.pending.append((batch.samples, torch.cat((measured, norm[None]))))
         state.step += 1
         state.batch += 1
         state.seen += len(batch.samples)
 
     def flush(self):
-        """Reads what the steps since the last time measured: the losses, and the errors of the photos.
-
-        Raises UserError, with the photos' names, for one that is not finite.
-        """
+        """Reads what the steps since the last time measured. Raises UserError as `_read` does."""
         state, measured = self.state, []
-        for step, (samples, values) in enumerate(self.pending, start=self.num_flushed + 1):
-            loss, *errors = values.tolist()
-            if not np.isfinite([loss, *errors]).all():
-                raise UserError(self._not_finite(step, loss, samples[~np.isfinite(errors)]))
+        for step, samples, loss, norm, errors in self._read():
             self.sample_errors[samples] = torch.tensor(errors)
             known = np.isfinite(state.smoothed_loss)
             state.smoothed_loss = SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * loss if known else loss
             self.schedule.after_step(self.progress, state.smoothed_loss)
-            measured.append((step, state.smoothed_loss, self.rate))
+            measured.append(StepResult(step, loss, state.smoothed_loss, self.rate, norm))
         self.pending.clear()
         for callback in self.callbacks:
             callback.after_flush(self, measured)
+
+    def _read(self) -> list[tuple[int, np.ndarray, float, float, list[float]]]:
+        """What each pending step measured: its number, its samples, the loss, the norm of the gradient and the errors
+        of the photos.
+
+        Raises UserError, with the photos' names, for one that is not finite. The weights have not moved by it.
+        """
+        measured = []
+        for step, (samples, values) in enumerate(self.pending, start=self.num_flushed + 1):
+            loss, *errors, norm = values.tolist()
+            if not np.isfinite([loss, *errors]).all():
+                raise UserError(self._not_finite(f"loss is {loss}", step, samples[~np.isfinite(errors)]))
+            if not (np.isfinite(norm) or self.scaler.is_enabled()):  # in fp16 such a step is one of many that overflow
+                raise UserError(self._not_finite(f"gradient's norm is {norm}", step, samples[:0]))
+            measured.append((step, samples, loss, norm, errors))
+        return measured
 
     def finish_epoch(self):
         """Validates, and lets the schedule and the callbacks know what came of it."""
         state, speed = self.state, self.photos_per_second
         try:
-            with self.stop.at_once():
+            with self.stop.at_once(), self.phases.spent_on("validation"):
                 result = self._validated(speed)
         except Stopped:
             self._save_and_stop()
@@ -240,8 +268,9 @@ class Trainer:
         self.schedule.after_epoch(self.progress, result.validation.mse)
         state.epoch += 1
         state.batch = 0
-        for callback in self.callbacks:
-            callback.after_epoch(self, result)
+        with self.phases.spent_on("saving and pictures"):
+            for callback in self.callbacks:
+                callback.after_epoch(self, result)
         self.stop.refuse()
 
     def _validated(self, speed):
@@ -270,22 +299,38 @@ class Trainer:
         """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos."""
         return self.predict(self.data.validation, "validation")
 
-    def predict(self, samples: np.ndarray, description: str | None = None) -> np.ndarray:
-        """(N, K, 2) points of the photos at `samples`, by the averaged network, in pixels of the photos."""
+    def predict(
+        self, samples: np.ndarray, description: str | None = None, *, image_size: int | None = None
+    ) -> np.ndarray:
+        """(N, K, 2) points of the photos at `samples`, by the averaged network, in pixels of the photos.
+
+        image_size: of the images that it is shown, where it is not that of the last step.
+        """
         return predict_points(
             self.average.network,
             self.data.pack,
             samples,
             runtime=self.runtime,
-            image_size=self.image_size(self.state.step - 1),
+            image_size=image_size or self.image_size(self.state.step - 1),
             source=self.source,
             description=description,
         )
 
     def _save_and_stop(self):
+        self._read()  # what is not finite must not be saved, since no run could go on from it
         for callback in self.callbacks:
             callback.on_stop(self)
         self.stop.refuse()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the training is at its end, or has been stopped early. An epoch that was begun is validated first."""
+        return not self.state.batch and (self.progress >= 1 or self.is_out_of_patience)
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        patience = self.recipe.running.patience
+        return out_of_patience(self.state.history, patience=patience, size=self.recipe.photos.size)
 
     @property
     def progress(self) -> float:
@@ -319,6 +364,7 @@ class Trainer:
     def _begin_sitting(self):
         self._begun = time.perf_counter() - 60 * self.state.minutes
         self._epoch_begun = self.state.minutes, self.state.seen
+        self._seen_before = self.state.seen
 
     def clock(self) -> float:
         """Minutes of the training over all sittings, which are kept in its state."""
@@ -326,18 +372,21 @@ class Trainer:
         return self.state.minutes
 
     @property
+    def num_seen_in_sitting(self) -> int:
+        """Photos that were trained on since this sitting began, each as often as it was."""
+        return self.state.seen - self._seen_before
+
+    @property
     def photos_per_second(self) -> float:
         """The speed in this epoch, as far as it was trained in this sitting."""
         minutes, seen = self._epoch_begun
         return (self.state.seen - seen) / max(60 * (self.state.minutes - minutes), 1e-9)
 
-    def _not_finite(self, step, loss, samples):
-        """The forward pass itself gave no number. Gradients of fp16 that overflow are not meant: their steps are left
-        out, and the loss is scaled down."""
+    def _not_finite(self, what, step, samples):
         names = self.data.pack.names[samples]
         more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
         photos = f" (photos {', '.join(names[:NUM_NAMED])}{more})" if len(names) else ""
-        return f"the loss is {loss} at step {step}{photos}; start anew with a lower --learning-rate or --precision fp32"
+        return f"the {what} at step {step}{photos}; start anew with a lower --learning-rate or --precision fp32"
 
     def state_dict(self) -> dict[str, Any]:
         on_gpu = self.runtime.device.type == "cuda"
@@ -386,7 +435,9 @@ class Trainer:
         self.sample_errors = state["sample_errors"]
         self.pending = []
         for samples, measured in state.get("pending", []):
-            check_tensor(measured, torch.zeros(1 + len(self.sample_errors[samples])), "pending", gaps=True)
+            if len(measured) == 1 + len(samples):  # earlier versions did not measure the gradient
+                measured = torch.cat((measured, torch.zeros(1)))
+            check_tensor(measured, torch.zeros(2 + len(self.sample_errors[samples])), "pending", gaps=True)
             self.pending.append((samples.numpy(), measured))
         torch.set_rng_state(state["random"][0])
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:

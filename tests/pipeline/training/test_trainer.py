@@ -32,10 +32,11 @@ from pipeline.old_names import AT_FIRST
 from pipeline.recipe import Recipe, build_recipe
 from pipeline.runtime import Runtime
 from pipeline.stopping import SIGNALS, Stopped
-from pipeline.training import callbacks
+from pipeline.training import callbacks, pictures
 from pipeline.training import trainer as module
-from pipeline.training.callbacks import WorstPhotos, default_callbacks
+from pipeline.training.callbacks import default_callbacks
 from pipeline.training.new_run import create_run
+from pipeline.training.pictures import Curves, WorstPhotos
 from pipeline.training.trainer import Callback, Trainer, identity_of, sample_like_validation
 
 SMALL = [
@@ -75,7 +76,8 @@ def recipe_of(contest, folder, *flags) -> Recipe:
 def without_pictures(monkeypatch):
     """Drawing and packing pictures of 971 points takes longer than all else here. The data, which nothing changes, are
     loaded once, and so is a whole run of equal flags trained once."""
-    monkeypatch.setattr(WorstPhotos, "draw", lambda *_: None)
+    for kind, method in ((WorstPhotos, "draw"), (WorstPhotos, "draw_point_errors"), (Curves, "draw")):
+        monkeypatch.setattr(kind, method, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -463,7 +465,7 @@ def scalars(run, folder, tag):
 def test_tensorboard_shows_each_step_and_epoch_once_after_a_resume(contest, tmp_path, monkeypatch):
     """An epoch was lost when a run was resumed at its end; and pictures lay at epochs where scalars lie at steps."""
     monkeypatch.setattr(WorstPhotos, "draw", DRAW)
-    monkeypatch.setattr(callbacks, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(pictures, "gallery", lambda *_, **__: np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(module, "FLUSH_EVERY", 3)
     recipe = recipe_of(contest, tmp_path, "-e", "3")
     for cut_at in (4, 6):  # the end of an epoch, and a step that is not read yet; then some that no checkpoint has

@@ -1,0 +1,13 @@
+"""Early stopping: when the validation has not become better for so long that it is not waited for any more."""
+
+from typing import Any
+
+
+def out_of_patience(history: list[dict[str, Any]], *, patience: int | None, size: int) -> bool:
+    """Whether the last `patience` epochs have brought no better validation MSE than those before.
+
+    history: a row an epoch. It lies in the checkpoint, so that a resumed run ends where one that was not stopped does.
+    Only epochs with images of `size` pixels count: while images grow, the epochs that matter are still to come.
+    """
+    errors = [row["validation_mse"] for row in history if row.get("image_size", size) == size]
+    return bool(patience and errors) and len(errors) - 1 - errors.index(min(errors)) >= patience

@@ -1,0 +1,117 @@
+"""What a training will need, said before it starts, and what it has needed, said after it."""
+
+import copy
+import math
+import os
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from models import LandmarkNet
+from pipeline.progress import format_seconds
+from pipeline.runtime import Runtime
+from pipeline.training.trainer import Trainer
+
+COPIES = 5  # of the weights while they are trained: they, their gradients, AdamW's two moments, and the average
+SAVED_COPIES = 5  # on the disk: best.pt has one, last.pt all but the gradients
+
+
+@dataclass(frozen=True)
+class Cost:
+    """num_parameters: of the network. flops: operations of the prediction of one photo, two for a multiplication that
+    is added. Bytes that a step keeps: fixed, beside the weights, and for each photo of a batch."""
+
+    num_parameters: int
+    flops: int
+    fixed: int
+    per_photo: int
+
+    def step_bytes(self, batch_size: int) -> int:
+        """What a step keeps until its gradient is computed; what layers need in passing is not in it."""
+        return COPIES * 4 * self.num_parameters + self.fixed + batch_size * self.per_photo
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return SAVED_COPIES * 4 * self.num_parameters
+
+
+def network_cost(network: LandmarkNet, *, size: int, runtime: Runtime) -> Cost:
+    """What images of `size` pixels cost, measured on two of them. The network is left as it is, and so is the state of
+    the random numbers."""
+    probe = copy.deepcopy(network).eval().requires_grad_(True)
+    with FlopCounterMode(display=False) as counter:
+        one = _saved_bytes(probe, 1, size, runtime)
+    per_photo = _saved_bytes(probe, 2, size, runtime) - one
+    num_parameters = sum(parameter.numel() for parameter in probe.parameters())
+    return Cost(num_parameters, counter.get_total_flops(), max(one - per_photo, 0), per_photo)
+
+
+def _saved_bytes(network, batch_size, size, runtime):
+    """Bytes that are kept for the gradient, beside the weights."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
+    saved: dict[int, int] = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    images = torch.zeros(batch_size, 3, size, size, dtype=torch.uint8, device=runtime.device)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), runtime.autocast():
+        predicted = network.predict(images)  # it keeps alive what is saved, so that no storage is counted for another
+    assert predicted.points.requires_grad
+    return sum(saved.values())
+
+
+def print_estimate(trainer: Trainer):
+    """What the training will need. How long it takes is said once some steps have been timed."""
+    recipe, pack, runtime = trainer.recipe, trainer.data.pack, trainer.runtime
+    cost = network_cost(trainer.average.network, size=recipe.photos.size, runtime=runtime)
+    options = recipe.optimiser
+    at_once = math.ceil(options.batch_size / options.accumulate)
+    runtime.print(
+        f"             {amount(cost.num_parameters)} parameters, {amount(cost.flops)}FLOPs a photo;"
+        f" a step takes about {amount(cost.step_bytes(at_once))}B, of {at_once:,} photos at once"
+    )
+    runtime.print(
+        f"disk         photos {amount(folder_bytes(pack.folder))}B in {pack.folder.parent},"
+        f" checkpoints about {amount(cost.checkpoint_bytes)}B"
+    )
+
+
+def print_account(trainer: Trainer, folder: Path):
+    """What this sitting has needed: time, photos, memory; and the disk that the run takes."""
+    seconds, runtime = trainer.phases.seconds, trainer.runtime
+    if not (trained := seconds.get("training")):
+        return
+    waited = 100 * seconds.get("waiting for photos", 0) / trained
+    others = [name for name in seconds if name not in ("training", "waiting for photos")]
+    parts = [f"training {format_seconds(trained)} ({waited:.0f} % waiting for photos)"]
+    parts += [f"{name} {format_seconds(seconds[name])}" for name in others]
+    runtime.print(f"time         {', '.join(parts)}")
+    runtime.print(f"speed        {trainer.num_seen_in_sitting / trained:.0f} photos a second while training")
+    memory = [f"{amount(peak_bytes())}B at most"]
+    if runtime.device.type == "cuda":
+        memory.append(f"{amount(torch.cuda.max_memory_allocated())}B of the GPU")
+    runtime.print(f"memory       {', '.join(memory)}; on the disk {amount(folder_bytes(folder))}B")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had, mapped files included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file())
+
+
+def amount(count: float) -> str:
+    """Such as 1.23G."""
+    return tqdm.format_sizeof(count)

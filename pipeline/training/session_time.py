@@ -1,0 +1,82 @@
+"""`--session-minutes`: how long a training may take, so that the submission is written before the session ends.
+
+Hosted sessions end after so many hours, and what is not written by then is lost. They begin with packing and end with
+a prediction, neither of which `--minutes` counts: that one is the length of the training alone, on which schedules,
+recipes and comparisons rely.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from pipeline.errors import UserError
+from pipeline.inference.tta import parse_views
+from pipeline.training.trainer import Trainer
+
+STARTING = 45.0  # seconds that predict.py is given to start, to draw and to write
+MARGIN = 1.25  # of the time that the prediction should take by the speed that was measured
+NUM_MEASURED = 256  # photos
+
+
+@dataclass(frozen=True)
+class SessionTime:
+    """Seconds. gone: since the command was started. prediction: kept for the last validation and predict.py."""
+
+    session: float
+    gone: float
+    prediction: float
+
+    @property
+    def training(self) -> float:
+        return self.session - self.gone - self.prediction
+
+
+def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
+    """The minutes of the whole training, of all its sittings, with which this session ends in time; says how they come.
+
+    gone: seconds since the command was started, where it is not this process that tells. Raises UserError where
+    nothing is left to train.
+    """
+    recipe = trainer.recipe
+    assert recipe.running.session_minutes
+    views = parse_views(
+        recipe.prediction.views,
+        size=recipe.photos.size,
+        mirroring=trainer.data.flip_indices is not None,
+        source="views",
+    )
+    speed = measured_speed(trainer)
+    prediction = prediction_seconds(trainer, speed=speed, num_views=len(views))
+    gone = time.time() - psutil.Process().create_time() if gone is None else gone
+    plan = SessionTime(60 * recipe.running.session_minutes, gone, prediction)
+    if plan.training <= 0:
+        raise UserError(
+            f"--session-minutes {recipe.running.session_minutes:g}: {gone / 60:.1f} are gone and {prediction / 60:.1f}"
+            f" are kept for the prediction; give more than {math.ceil((gone + prediction) / 60)}, or fewer --views"
+        )
+    trainer.runtime.print(
+        f"session      {plan.session / 60:.1f} minutes: {gone / 60:.1f} are gone, {plan.training / 60:.1f} to train,"
+        f" {prediction / 60:.1f} kept for the last validation and predict.py ({len(views)} views, {speed:.0f} img/s)"
+    )
+    return trainer.state.minutes + plan.training / 60
+
+
+def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int) -> float:
+    """What the last validation takes, and predict.py after it: it shows its views to the photos of the test, and to
+    those that were held out, by which it weighs the views."""
+    data = trainer.data
+    num_test = len(data.test) if data.test else 0
+    num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + len(data.validation))
+    return STARTING + MARGIN * num_images / speed
+
+
+def measured_speed(trainer: Trainer) -> float:
+    """Images a second that the network predicts, of validation photos and at their final size."""
+    samples = trainer.data.validation[:NUM_MEASURED]
+    size = trainer.recipe.photos.size
+    trainer.predict(samples[:2], image_size=size)  # the first call chooses algorithms
+    begun = time.perf_counter()
+    trainer.predict(samples, image_size=size)
+    return len(samples) / (time.perf_counter() - begun)

@@ -1,0 +1,69 @@
+"""Callbacks of a user's own, which a recipe names by file and class. See docs/callbacks.md."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.runs import Run
+from pipeline.training.trainer import Callback
+
+
+def load_callbacks(named: Sequence[str]) -> list[type[Callback]]:
+    """The classes that `FILE.py:CLASS` names. Their files are executed.
+
+    Raises UserError for what is no such name, cannot be imported, or is no Callback, and for two of one name, since
+    what they keep lies in the checkpoint by it.
+    """
+    classes = [_load(name) for name in named]
+    for place, found in enumerate(classes):
+        if found.__name__ in {other.__name__ for other in classes[:place]}:
+            raise UserError(f"--callbacks: two are called {found.__name__}; rename the class of one of them")
+    return classes
+
+
+def _load(name):
+    file, separator, class_name = name.rpartition(":")
+    if not separator or not file.endswith(".py") or not class_name.isidentifier():
+        raise UserError(f"--callbacks {name}: FILE.py:CLASS is expected, such as notify.py:Notify")
+    found = getattr(_module(name, Path(file)), class_name, None)
+    if not (inspect.isclass(found) and issubclass(found, Callback)):
+        what = "has no such class" if found is None else f"has a {class_name} that is no Callback"
+        raise UserError(f"--callbacks {name}: {file} {what}; see docs/callbacks.md")
+    return found
+
+
+def _module(name, path):
+    if not path.is_file():
+        raise UserError(
+            f"--callbacks {name}: there is no file {path.absolute()}; give its path from the current folder"
+        )
+    spec = importlib.util.spec_from_file_location(f"own_callbacks_{path.stem}", path)
+    assert spec
+    assert spec.loader
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # dataclasses look for their module there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--callbacks {name}: {path} cannot be imported: {reason}") from error
+    return module
+
+
+def make_callbacks(classes: Sequence[type[Callback]], run: Run, taken: Sequence[Callback]) -> list[Callback]:
+    """One callback of each class, made as `CLASS(run)`. taken: the callbacks that are there already.
+
+    Raises UserError where a class has the name of one of these, or does not take the run.
+    """
+    for found in classes:
+        if found.__name__ in {type(callback).__name__ for callback in taken}:
+            raise UserError(f"--callbacks: there is a {found.__name__} already; rename the class")
+        try:
+            inspect.signature(found).bind(run)
+        except TypeError as error:
+            raise UserError(
+                f"--callbacks: {found.__name__} is made with one argument, the run: def __init__(self, run)"
+            ) from error
+    return [found(run) for found in classes]  # type: ignore[call-arg]

@@ -1,0 +1,43 @@
+"""Memory that runs out is one line that names what to try; other errors stay what they are."""
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.memory import out_of_memory_named, smaller_batch
+from pipeline.recipe import OptimiserOptions, Recipe
+from pipeline.training.session import what_fits
+
+RAN_OUT = {
+    "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has"),
+    "a library of the gpu": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    "cpu of windows": RuntimeError("[enforce fail] data. DefaultCPUAllocator: not enough memory: you tried"),
+    "python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("where", RAN_OUT)
+def test_memory_that_runs_out_is_a_line_that_names_a_batch_size(where):
+    recipe = Recipe(optimiser=OptimiserOptions(batch_size=48))
+    place = "the GPU" if "gpu" in where else "the computer"
+    said = f"^{place} is out of memory: .*--batch-size 24"
+    with pytest.raises(UserError, match=said) as caught, out_of_memory_named(what_fits(recipe)):
+        raise RAN_OUT[where]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1 << 50, 1 << 62])
+def test_what_torch_itself_raises_on_a_cpu_is_known(size):
+    with pytest.raises(UserError, match="the computer is out of memory"), out_of_memory_named("try less"):
+        torch.empty(size, dtype=torch.uint8)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_named("try less"):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_a_batch_of_one_photo_is_not_halved():
+    assert smaller_batch(1, otherwise="a --size below 64") == "a --size below 64"
+    assert smaller_batch(3, otherwise="") == "--batch-size 1"

@@ -1,0 +1,68 @@
+"""What a training will need is what arithmetic says of its network."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from models import Prediction
+from pipeline.recipe import OptimiserOptions, PhotoOptions, Recipe
+from pipeline.runtime import Runtime
+from pipeline.training.callbacks import time_line
+from pipeline.training.estimate import network_cost
+
+CPU = Runtime(torch.device("cpu"), "fp32")
+
+
+class Small(nn.Module):
+    """A convolution, a norm with statistics, dropout and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.dropout, self.linear = nn.Dropout(), nn.Linear(4 * 8 * 8, 10)
+
+    def predict(self, images):
+        features = self.norm(self.convolution(images.float()))
+        return Prediction(self.linear(self.dropout(features.flatten(1))).view(len(images), 5, 2))
+
+
+def test_parameters_operations_and_memory_are_those_of_the_layers():
+    cost = network_cost(Small(), size=8, runtime=CPU)
+    assert cost.num_parameters == 3 * 4 * 9 + 2 * 4 + 4 * 64 * 10 + 10
+    assert cost.flops == 2 * 64 * 3 * 9 * 4 + 2 * 4 * 64 * 10
+    image, feature = 3 * 8 * 8 * 4, 4 * 8 * 8 * 4  # bytes
+    assert cost.per_photo == image + 2 * feature  # of the convolution, the norm and the linear layer
+    assert cost.step_bytes(10) - cost.step_bytes(4) == 6 * cost.per_photo
+    assert cost.step_bytes(1) >= 20 * cost.num_parameters
+
+
+def test_the_network_and_the_random_numbers_are_left_as_they_are():
+    network = Small()
+    before, random = {name: value.clone() for name, value in network.state_dict().items()}, torch.get_rng_state()
+    network_cost(network, size=8, runtime=CPU)
+    assert torch.equal(random, torch.get_rng_state())
+    assert network.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (OptimiserOptions(epochs=3), "01:00 an epoch, 02:24 to the end of epoch 3, without validation"),
+        (OptimiserOptions(minutes=8.5), "01:00 an epoch, about 7.5 more in 8.5 minutes, without validation"),
+    ],
+)
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_time_is_what_the_steps_that_were_timed_say(options, said, size):
+    trainer = SimpleNamespace(
+        recipe=Recipe(optimiser=options, photos=PhotoOptions(size=128)),
+        state=SimpleNamespace(step=60, minutes=1.0),
+        steps_per_epoch=100,
+        image_size=lambda step: size,
+    )
+    line = time_line(trainer, per_step=0.01)
+    assert said in line
+    assert ("larger ones take longer" in line) == (size == 64)

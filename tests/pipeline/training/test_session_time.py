@@ -1,0 +1,48 @@
+"""A session's minutes are those that are gone, those of the training, and those that the prediction needs."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.command import parse_command
+from pipeline.errors import UserError
+from pipeline.training import session_time
+from pipeline.training.session import in_session
+from pipeline.training.session_time import MARGIN, STARTING, plan_session
+from tests.pipeline.training.test_trainer import recipe_of, start
+
+
+def test_what_is_gone_and_what_the_prediction_takes_is_left_out_of_the_training(contest, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(session_time, "measured_speed", lambda trainer: 10.0)
+    recipe = recipe_of(contest, tmp_path, "--session-minutes", "60", "--views", "[[], []]")
+    trainer = start(recipe)
+    trainer.state.minutes = 7.0  # of an earlier sitting
+    minutes = plan_session(trainer, gone=600.0)
+    num_images = 16 + 16 + 2 * (12 + 16)  # validation, as many of train; test and validation through both views
+    expected = 3600 - 600 - STARTING - MARGIN * num_images / 10.0
+    assert minutes == pytest.approx(7 + expected / 60)
+    assert "session      60.0 minutes: 10.0 are gone" in capsys.readouterr().out
+
+    planned = in_session(recipe, minutes=minutes)
+    assert planned.optimiser.minutes == minutes
+    assert planned.running.session_minutes is None  # so that a resumed run goes on with what is left of them
+    assert replace(planned, optimiser=recipe.optimiser, running=recipe.running) == recipe
+
+    with pytest.raises(UserError, match=r"--session-minutes 60: 60\.0 are gone and .* give more than 61"):
+        plan_session(trainer, gone=3600.0)
+
+
+def test_the_speed_is_that_of_the_final_size(contest, tmp_path, monkeypatch):
+    trainer = start(recipe_of(contest, tmp_path))
+    photos = replace(trainer.recipe.photos, progressive=((0.9, 48),))
+    trainer.recipe = replace(trainer.recipe, photos=photos)
+    assert trainer.image_size(0) == 48
+    shown = []
+    monkeypatch.setattr(trainer, "predict", lambda samples, image_size: shown.append((len(samples), image_size)))
+    assert session_time.measured_speed(trainer) > 0
+    assert shown == [(2, 32), (16, 32)]
+
+
+def test_folds_have_no_session_of_their_own():
+    with pytest.raises(UserError, match="--session-minutes is for one run"):
+        parse_command(["--folds", "2", "--session-minutes", "60"])

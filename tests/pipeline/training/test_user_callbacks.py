@@ -1,0 +1,99 @@
+"""Callbacks of a user's own: told of the training as the others are, kept in the checkpoint, refused in one line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.checkpoint import load_checkpoint
+from pipeline.errors import UserError
+from pipeline.runs import Run
+from pipeline.training.callbacks import default_callbacks
+from pipeline.training.user_callbacks import load_callbacks
+from tests.pipeline.training.test_trainer import recipe_of, run_to_end, start
+
+HEAD = "from pipeline.training.trainer import Callback\n"
+COUNT = (
+    HEAD
+    + """
+class Count(Callback):
+    def __init__(self, run):
+        self.path, self.steps = run.folder / "steps.txt", 0
+
+    def after_step(self, trainer):
+        self.steps += 1
+
+    def after_epoch(self, trainer, result):
+        self.path.write_text(f"{result.row['epoch']} {self.steps}")
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state.get("steps", 0)
+"""
+)
+
+
+def write(folder, text):
+    path = folder / "own.py"
+    path.write_text(text)
+    return f"{path}:Count"
+
+
+def test_a_callback_of_a_users_own_is_called_and_its_state_lies_in_the_checkpoint(contest, tmp_path):
+    name = write(tmp_path, COUNT)
+    recipe = recipe_of(contest, tmp_path, "-e", "1", "--callbacks", name)
+    assert recipe.running.callbacks == (name,)
+    training = start(recipe)
+    training.callbacks = default_callbacks(training.run, load_callbacks(recipe.running.callbacks))
+    run_to_end(training)
+    assert (training.run.folder / "steps.txt").read_text() == "0 4"
+    assert load_checkpoint(training.run.last)["callbacks"]["Count"] == {"steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("def broken(:", "cannot be imported: SyntaxError"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+        ("1 / 0", "cannot be imported: ZeroDivisionError"),
+        ("", "has no such class"),
+        ("Count = 3", "has a Count that is no Callback"),
+        ("class Count: ...", "has a Count that is no Callback"),
+    ],
+)
+def test_what_cannot_be_imported_or_is_no_callback_is_refused_in_one_line(tmp_path, text, said):
+    name = write(tmp_path, text)
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        load_callbacks([name])
+    assert str(caught.value).startswith(f"--callbacks {name}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["own.py", "Count", "own:Count", "own.py:", "own.py:not a name", "nowhere.py:Count"])
+def test_what_names_no_class_of_a_file_is_refused(name):
+    with pytest.raises(UserError, match=f"^--callbacks {re.escape(name)}: "):
+        load_callbacks([name])
+
+
+def test_names_that_are_taken_and_classes_that_do_not_take_the_run_are_refused(tmp_path):
+    (one,) = load_callbacks([write(tmp_path, COUNT)])
+    name = write(tmp_path, COUNT)
+    with pytest.raises(UserError, match="two are called Count"):
+        load_callbacks([name, name])
+    taken = type("Checkpoint", (one,), {})
+    with pytest.raises(UserError, match="there is a Checkpoint already"):
+        default_callbacks(Run(tmp_path), [taken])
+    (plain,) = load_callbacks([write(tmp_path, HEAD + "class Count(Callback): ...")])
+    with pytest.raises(UserError, match=r"def __init__\(self, run\)"):
+        default_callbacks(Run(tmp_path), [plain])
+
+
+def test_the_example_of_the_documentation_is_a_callback(tmp_path):
+    text = (Path(__file__).parents[3] / "docs/callbacks.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "notify.py").write_text(example)
+    found = load_callbacks([f"{tmp_path / 'notify.py'}:Notify"])
+    assert any(isinstance(callback, found[0]) for callback in default_callbacks(Run(tmp_path), found))

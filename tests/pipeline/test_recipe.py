@@ -155,7 +155,7 @@ def test_a_flag_that_makes_no_sense_is_refused_by_its_name():
     for flag in ("--size", "--batch-size", "--seed", "--epochs"):  # more than memory, torch or a lifetime takes
         with pytest.raises(UserError, match=flag):
             parse_command([flag, "9" * 30])
-    with pytest.raises(UserError, match="--views is nested too deeply"):
+    with pytest.raises(UserError, match="--stages is nested too deeply"):
         parse_command(["--augment", "[" * 50_000])
     with pytest.raises(UserError, match="command line is not UTF-8"):
         parse_command(["--data", "\udcff"])

@@ -109,7 +109,7 @@ class PhotoOptions:
     """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
     auto finds where the points are, whole takes all of it."""
     limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
-    """Use no more than so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""
+    """Use only so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
     split: Annotated[Path | None, arg(metavar="FILE")] = None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe, flatten
-from pipeline.recipe_file import read_recipe
+from pipeline.recipe_file import read_given, read_recipe
 
 FIELDS = ("epochs", "batch_size", "size", "seed")
 
@@ -29,9 +29,9 @@ def test_a_file_holds_over_those_that_it_extends_and_of_these_the_later_over_the
     folder = tmp_path_factory.mktemp("tree")
     merged: list[dict] = []
     for number, (extended, values) in enumerate(files):
-        path = folder / f"below-{number}" / "recipe.yaml"
+        path = folder / f"below-{number}" / "own.yaml"
         path.parent.mkdir()
-        names = [f"../below-{other}/recipe.yaml" for other in extended]
+        names = [f"../below-{other}/own.yaml" for other in extended]
         lines = [f"extends: {names[0] if len(names) == 1 else names}"] if names else []
         path.write_text("\n".join([*lines, *(f"{name}: {value}" for name, value in values.items())]))
         below: dict = {}
@@ -39,6 +39,7 @@ def test_a_file_holds_over_those_that_it_extends_and_of_these_the_later_over_the
             below |= merged[other]
         merged.append(below | values)
         assert flatten(read_recipe(path)) == flatten(Recipe()) | merged[-1]
+        assert {name: given.value for name, given in read_given(path).items()} == merged[-1]
 
 
 def test_what_a_file_overrides_of_those_that_it_extends_is_said(tmp_path, capsys):

@@ -39,7 +39,7 @@ def small_network():
 
     with (
         mock.patch.object(mobilenetv3, "_mobilenet_v3", build),
-        mock.patch.object(WorstPhotos, "draw", lambda *_: None),
+        mock.patch.object(WorstPhotos, "draw", return_value=None),
     ):
         yield
 

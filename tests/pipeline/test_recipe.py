@@ -8,9 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import yaml
 
-from augment import parse_augmenters
 from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.recipe import SECTION_OF, Recipe, changes, flatten, to_yaml
@@ -89,13 +87,6 @@ def test_of_several_files_the_later_hold_and_each_field_that_is_overridden_is_sa
         f"size         64 (--size) overrides 96 ({other})",
     ]
     assert parse_command(["--config", str(other), "--config", str(one)]).recipe.optimiser.epochs == 7
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_recipe_in_configs_is_valid(path):
-    recipe = read_recipe(path)
-    parse_augmenters(recipe.augmentation.augment)
-    assert changes(recipe).keys() == yaml.safe_load(path.read_text()).keys(), "a line repeats a default"
 
 
 # Nine lists, each nine times the one before: few bytes, and hundreds of millions of values.

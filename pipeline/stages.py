@@ -68,7 +68,7 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
             raise UserError(f"{where} is of the head simcc, not of {head}; give the one too, or another loss")
         if head == "linear" and needs_scale(stage.loss) != needs_scale(stages[0].loss):
             raise UserError(
-                f"{where}: a linear head that learns a scale for each point does not go on from one without, nor the "
+                f"{where}: a linear head that learns a scale for each point cannot start from one without, nor the "
                 "other way round; give all stages such a loss, or none, or take another head"
             )
 

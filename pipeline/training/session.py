@@ -187,7 +187,7 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
 
 
 def train_stages(recipe: Recipe, console: Console, earlier: Path | None):
-    """Trains the stages in turn, each from the best weights of the one before, or resumes them where they were stopped."""
+    """Trains the stages in turn, each from the best weights of the one before, or resumes them."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     find_contest(recipe.run.data)
     if not earlier:

@@ -59,7 +59,7 @@ def begun_run(folder: Path, number: int) -> Run | None:
 
 
 def recipe_of_stage(recipe: Recipe, folder: Path, number: int) -> Recipe:
-    """The recipe of the run of a stage. It has the split, the region of interest and the permutation of the run before,
+    """The recipe of the run of a stage. It has the split, the region of interest and the flip indices of the run before,
     which lie in that run, and starts from its weights. A run that was begun keeps its own, but for what may change.
     """
     if run := begun_run(folder, number):

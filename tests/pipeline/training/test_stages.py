@@ -84,12 +84,12 @@ def test_a_stage_begins_with_the_best_weights_of_the_one_before_at_the_size_of_i
         assert torch.equal(began[name], tensor), name
 
 
-def test_stages_have_one_split_one_region_and_one_permutation_and_what_differs_is_their_own(whole):
+def test_stages_have_one_split_one_region_and_one_mirroring_and_what_differs_is_their_own(whole):
     folder, _ = whole
     first, second = (Run(folder / name) for name in ("stage-0", "stage-1"))
     assert first.held_out_names() == second.held_out_names()
     assert first.about_data().roi == second.about_data().roi
-    assert first.permutation.read_text() == second.permutation.read_text()
+    assert first.flip_indices.read_text() == second.flip_indices.read_text()
     assert [run.recipe().photos.size for run in (first, second)] == [32, 40]
     assert [run.recipe().loss.loss for run in (first, second)] == ["smooth_l1", "l1"]
 

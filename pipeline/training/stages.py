@@ -59,8 +59,8 @@ def begun_run(folder: Path, number: int) -> Run | None:
 
 
 def recipe_of_stage(recipe: Recipe, folder: Path, number: int) -> Recipe:
-    """The recipe of the run of a stage. It has the split, the region of interest and the flip indices of the run before,
-    which lie in that run, and starts from its weights. A run that was begun keeps its own, but for what may change.
+    """The recipe of the run of a stage. It has the split, the region of interest and the flip indices of the run
+    before, and starts from its weights. A run that was begun keeps its recipe, but for what may change on resume.
     """
     if run := begun_run(folder, number):
         own = flatten(read_recipe(run.folder / "recipe.yaml"))

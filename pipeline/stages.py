@@ -7,6 +7,7 @@ Nothing here imports torch, since the command reads stages too.
 """
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def stage_folder(folder: Path, number: int) -> Path:
 
 def has_stages(folder: Path) -> bool:
     """Whether a folder is that of stages, and no run."""
-    return _progress_path(folder).exists()
+    return os.path.exists(_progress_path(folder))  # Path.exists raises for names that are too long
 
 
 def num_finished(folder: Path) -> int:

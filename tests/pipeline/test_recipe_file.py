@@ -16,8 +16,8 @@ FIELDS = ("epochs", "batch_size", "size", "seed")
 def trees(draw):
     """Files, each of which extends some of those before it by any of their fields' values."""
     files = []
-    for number in range(draw(st.integers(1, 6))):
-        extended = draw(st.lists(st.integers(0, number - 1), max_size=3)) if number else []
+    for number in range(draw(st.integers(1, 4))):
+        extended = draw(st.lists(st.integers(0, number - 1), max_size=2)) if number else []
         values = draw(st.dictionaries(st.sampled_from(FIELDS), st.integers(32, 99)))
         files.append((extended, values))
     return files

@@ -122,7 +122,7 @@ def test_stages_that_are_killed_in_the_second_and_resumed_end_with_the_same_weig
 
 def test_stages_that_are_finished_are_not_trained_again(whole, contest, tmp_path):
     folder, _ = whole
-    recipe = recipe_in(contest, tmp_path, "--runs", folder.parent)
+    recipe = recipe_in(contest, tmp_path, "--runs", str(folder.parent))
     with mock.patch.object(Trainer, "step", side_effect=Killed):
         train(recipe, folder)
 

@@ -120,6 +120,10 @@ def _check_together(command, flags):
         raise UserError(f"--loss {recipe.loss.loss} is of --head simcc, not of {recipe.network.head}; give the one too")
     if command.resume and recipe.run.stages and (fixed := sorted(flags.keys() & {"epochs", "minutes"})):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume of stages, of which each has its own length")
+    if recipe.photos.limit_photos and recipe.photos.split and not command.resume:
+        raise UserError(
+            f"--limit-photos leaves out photos that --split {recipe.photos.split} names; leave out one of them"
+        )
     if command.folds and recipe.run.stages:
         raise UserError("--folds and stages exclude each other; leave out --folds, or the stages of the recipe")
     if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:

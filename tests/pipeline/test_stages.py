@@ -87,6 +87,8 @@ def test_the_length_of_stages_does_not_change_on_resume_and_folds_have_none(tmp_
         parse_command(["--resume", str(tmp_path), "--minutes", "9"])
     with pytest.raises(UserError, match="--folds and stages exclude each other"):
         parse_command(["--folds", "2", "--stages", "[{}]"])
+    with pytest.raises(UserError, match="--limit-photos leaves out photos that --split x.txt names"):
+        parse_command(["--limit-photos", "9", "--split", "x.txt"])
 
 
 def test_a_folder_of_stages_stands_for_the_last_one_that_is_finished(tmp_path):

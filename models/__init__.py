@@ -3,7 +3,7 @@
 from models.backbones import check_name, network_names
 from models.landmarks import LandmarkNet, build_network
 from models.prediction import Distributions, Prediction
-from models.weights import Loaded, expected_colours, load_state, read_imagenet_weights, read_weights
+from models.weights import Loaded, expected_colours, load_state, read_imagenet_weights, read_weights, resized
 
 __all__ = [
     "Distributions",
@@ -17,4 +17,5 @@ __all__ = [
     "network_names",
     "read_imagenet_weights",
     "read_weights",
+    "resized",
 ]

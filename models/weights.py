@@ -33,6 +33,7 @@ DAMAGED = (
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's: the auxiliary classifiers of GoogLeNet are 6 % of its
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 POSITIONS = "encoder.pos_embedding"
+COMPONENTS = "decoder.points.components"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,19 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
         )
     num_loaded = sum(name in own and name.startswith(("backbone.", "decoder.")) for name in fitting)
     return Loaded(num_loaded, head <= fitting.keys(), sorted(missing), sorted(left_over))
+
+
+def resized(state: State, before: int, size: int) -> State:
+    """The state of a network for images of `before` pixels as that of one for images of `size` pixels.
+
+    What heads say is in units of the image's side; in pixels are the mean shape, whose pixel centres are at integers,
+    and the space of shapes of a low-rank head.
+    """
+    scale = size / before
+    scaled = {"mean_shape": (state["mean_shape"] + 0.5) * scale - 0.5}
+    if COMPONENTS in state:
+        scaled[COMPONENTS] = state[COMPONENTS] * scale
+    return _like(state, {**state, **scaled})
 
 
 def _as_of_network(state, model):

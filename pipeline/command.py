@@ -28,6 +28,7 @@ from pipeline.recipe import (
     needs_distributions,
 )
 from pipeline.recipe_file import read_given, read_recipe
+from pipeline.stages import check_stages, last_stage
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class Command:
     """What `hack_train.py` is told."""
 
     config: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")] = ()
-    """A recipe file, such as those in configs/. Give it again for a further file, which overrides those before; flags
-    override all."""
+    """A recipe file, such as those in configs/, which may extend others. Give it again for a further file, which
+    overrides those before; flags override all."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Resume this run or these folds from the last checkpoint; --epochs or --minutes may be raised."""
+    """Resume this run, or these folds or stages, from the last checkpoint; --epochs or --minutes of a run may be
+    raised."""
     folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
     """Train so many runs, each of which holds out another part; predict.py merges them."""
     find_lr: bool = False
@@ -66,7 +68,7 @@ def parse_command(arguments: list[str]) -> Command:
         given = override(given, read_given(path))
     values = {name: field.value for name, field in given.items()}
     init = files.init or values.get("init")
-    handed_on = read_handed_on(Path(init)) if init and not files.resume else None
+    handed_on = read_handed_on(last_stage(Path(init))) if init and not files.resume else None
     if handed_on:
         values = {"data": handed_on.data, **values, **handed_on.network}
     base = build_recipe(values, name_of=_flag)
@@ -79,7 +81,7 @@ def parse_command(arguments: list[str]) -> Command:
             config=(OmitArgPrefixes, FlagCreatePairsOff),
         )
     except RecursionError as error:  # json's parser calls itself for each bracket
-        raise UserError("--augment or --views is nested too deeply to be a list of augmenters") from error
+        raise UserError("--augment, --views or --stages is nested too deeply to be a list of mappings") from error
     recipe = build_recipe(flatten(command.recipe), name_of=_flag)
     flags = {name: Given(value, _flag(name)) for name, value in changes(recipe, base).items()}
     if handed_on:
@@ -91,7 +93,16 @@ def parse_command(arguments: list[str]) -> Command:
     command = dataclasses.replace(command, recipe=recipe)
     _check_together(command, flags)
     override(given, flags)
+    check_stages(recipe, name_of=_flag)
+    _print_stages(recipe.run.stages, flags)
     return command
+
+
+def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):
+    """Says which flags do not hold in a stage, which has a value of its own."""
+    for name, given in flags.items():
+        if own := [str(number) for number, stage in enumerate(stages) if name in stage]:
+            print(f"{name:12} {given} does not hold in stage {', '.join(own)}, which has its own")
 
 
 def _check_together(command, flags):
@@ -111,6 +122,14 @@ def _check_together(command, flags):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
     if needs_distributions(recipe.loss) and recipe.network.head != "simcc":
         raise UserError(f"--loss {recipe.loss.loss} is of --head simcc, not of {recipe.network.head}; give the one too")
+    if command.resume and recipe.run.stages and (fixed := sorted(flags.keys() & {"epochs", "minutes"})):
+        raise UserError(f"{_flag(fixed[0])} cannot change on --resume of stages, of which each has its own length")
+    if recipe.photos.limit_photos and recipe.photos.split and not command.resume:
+        raise UserError(
+            f"--limit-photos leaves out photos that --split {recipe.photos.split} names; leave out one of them"
+        )
+    if command.folds and recipe.run.stages:
+        raise UserError("--folds and stages exclude each other; leave out --folds, or the stages of the recipe")
     if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:
         raise UserError(f"--init and --weights {recipe.network.weights} both say where to start; leave out one of them")
 

@@ -5,11 +5,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import LandmarkNet, Loaded, build_network, check_name, load_state, read_imagenet_weights, read_weights
+from models import (
+    LandmarkNet,
+    Loaded,
+    build_network,
+    check_name,
+    load_state,
+    read_imagenet_weights,
+    read_weights,
+    resized,
+)
 from pipeline.checkpoint import check_tensor, fitting, load_checkpoint, load_network
 from pipeline.errors import UserError
 from pipeline.files import check_regular
 from pipeline.recipe import NetworkOptions, Recipe, needs_scale
+from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run, find_run
 
 NUM_LISTED = 6
@@ -115,7 +125,8 @@ def make_network(
 ) -> LandmarkNet:
     """The network with its start loaded, after a look at whether it takes images of these sizes.
 
-    Weights of a run bring their mean shape along, unless it was of images of another size or another ROI. components:
+    Weights of a run bring their mean shape along, at the size of the images here, unless it was of another ROI or
+    contest. components:
     (Q, K, 2) of the training shapes, in pixels, for a head that starts from them.
     """
     options, size = recipe.network, recipe.photos.size
@@ -127,6 +138,8 @@ def make_network(
     if components is not None:
         network.start_from(components)
     if start is not None:
+        if "mean_shape" in start and (before := _size_of_start(options)):
+            start = resized(start, before, size) if before != size else start
         own = network.mean_shape.clone()
         try:
             print(_describe(load_state(network, start)))
@@ -140,6 +153,14 @@ def make_network(
             print("  their mean shape lies elsewhere (another size, ROI or contest); that of these photos is taken")
             network.mean_shape.copy_(own)
     return network
+
+
+def _size_of_start(options):
+    """The size of the images that a run was trained on whose weights a network starts from; None where it is of none
+    that is known."""
+    path = _source(options)[1]
+    recipe = path.parent / "recipe.yaml" if path else None
+    return read_recipe(recipe).photos.size if recipe and recipe.exists() else None
 
 
 def _build(recipe, mean_shape):

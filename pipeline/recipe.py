@@ -89,6 +89,9 @@ class RunOptions:
     """Where decoded photos are kept between runs; may be deleted at any time."""
     skip_bad_photos: bool = False
     """Leave out photos that are missing or broken, and say how many."""
+    stages: Annotated[list[dict[str, Any]], arg(constructor=json.loads, metavar="JSON")] = field(default_factory=list)
+    """Train in stages, each from the best weights of the one before: a list of {field: value}, of what differs in each
+    from the rest of the recipe, such as [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": 1e-4, "size": 224}]."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class PhotoOptions:
     roi: Literal["auto", "whole"] | PartOfSquare = "auto"
     """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
     auto finds where the points are, whole takes all of it."""
+    limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
+    """Use only so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
     split: Annotated[Path | None, arg(metavar="FILE")] = None

@@ -1,6 +1,8 @@
 """Recipe files: YAML of `field: value` lines, which may come from anywhere and are read as plain data."""
 
 import difflib
+import os
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +12,61 @@ from pipeline.cli import check_text
 from pipeline.errors import UserError
 from pipeline.files import read_bytes
 from pipeline.old_names import AT_FIRST, rename_fields
-from pipeline.precedence import Given
+from pipeline.precedence import Given, override
 from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten
+from pipeline.stages import check_stages
 
 RUN_RECIPE = "recipe.yaml"  # in the folder of a run
 MAX_DEPTH, MAX_VALUES = 30, 100_000  # of a recipe file
+MAX_FILES = 100  # that one file extends, each as often as it is named
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe from a YAML file of `field: value` lines; what it does not name has its default."""
-    return build_recipe(_content(path), name_of=lambda name: f"{path}: {name}")
+    """A recipe from a YAML file of `field: value` lines; what neither it nor a file that it extends names has its
+    default.
+    """
+    values = {name: given.value for layer in _layers(path) for name, given in layer.items()}
+    recipe = build_recipe(values, name_of=lambda name: f"{path}: {name}")
+    check_stages(recipe, name_of=lambda name: f"{path}: {name}")
+    return recipe
 
 
 def read_given(path: Path) -> dict[str, Given]:
-    """The fields that a file names, each with the file that gives it."""
-    values = flatten(read_recipe(path))
-    return {name: Given(values[name], str(path)) for name in _content(path)}
+    """The fields that a file, or one that it extends, names, and which file gives each. Says what overrides what."""
+    read_recipe(path)
+    return reduce(override, _layers(path))
+
+
+def _layers(path: Path, extending: tuple[Path, ...] = ()) -> list[dict[str, Given]]:
+    """What each file gives, the later over the earlier: of the files that a file extends, in their order, those that
+    they extend and then their own, and at last its own.
+
+    extending: the files that lead to this one. Raises UserError for circles, and for files that are not there.
+    """
+    if os.path.realpath(path) in map(os.path.realpath, extending):
+        way = " extends ".join(map(str, (*extending, path)))
+        raise UserError(f"{way}: that goes round in a circle; take out one of these lines")
+    if len(extending) > MAX_FILES:
+        raise UserError(f"{extending[0]}: more than {MAX_FILES} files are extended; take out some")
+    content = _content(path)
+    layers: list[dict[str, Given]] = []
+    for name in _extended(path, content.pop("extends", [])):
+        other = path.parent / name
+        if not os.path.lexists(other):
+            raise UserError(f"{path}: it extends {name}, and {other} is not there; the path starts where the file lies")
+        layers += _layers(other, (*extending, path))
+        if len(layers) > MAX_FILES:
+            raise UserError(f"{path}: more than {MAX_FILES} files are extended; take out some")
+    values = flatten(build_recipe(content, name_of=lambda name: f"{path}: {name}"))
+    return [*layers, {name: Given(values[name], str(path)) for name in content}]
+
+
+def _extended(path, names) -> list[str]:
+    """The names of the files that a file extends."""
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{path}: extends takes the name of a recipe file, or a list of such, not {str(names)[:40]!r}")
+    return names
 
 
 def _content(path) -> dict[str, Any]:
@@ -43,8 +84,8 @@ def _content(path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: lines of `field: value` are expected")
     for name in content:
-        if name not in SECTION_OF:
-            near = difflib.get_close_matches(str(name), SECTION_OF, n=1)
+        if name not in SECTION_OF and name != "extends":
+            near = difflib.get_close_matches(str(name), [*SECTION_OF, "extends"], n=1)
             raise UserError(
                 f"{path}: {name!r} is no field of a recipe" + (f"; did you mean {near[0]}?" if near else "")
             )

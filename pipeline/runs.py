@@ -38,6 +38,7 @@ from pipeline.metrics import Scores
 from pipeline.precedence import WHOLE
 from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, to_yaml
 from pipeline.recipe_file import read_recipe
+from pipeline.stages import has_stages, last_stage
 
 KEPT_AS_FILES = {"split", "flip_indices"}  # what they led to lies in the run, with a digest; they may be moved
 
@@ -209,11 +210,13 @@ class Run:
 
 
 def find_run(folder: Path | None, runs: Path) -> Run:
-    """The run in `folder`, or the newest one below `runs` that has weights.
+    """The run in `folder`, or the newest one below `runs` that has weights. A folder of stages stands for the last one
+    that is finished.
 
     Raises UserError where there is none.
     """
     if folder:
+        folder = last_stage(folder)
         if folds := fold_runs(folder):
             raise UserError(f"{folder} has {len(folds)} folds; give one of them, such as {folds[0].folder}")
         if not (folder / "recipe.yaml").exists():
@@ -226,12 +229,13 @@ def find_run(folder: Path | None, runs: Path) -> Run:
 
 
 def find_runs(folders: tuple[Path, ...], runs: Path) -> list[Run]:
-    """The runs in `folders`, where a folder of folds stands for its runs, or the newest run or folds below `runs`.
+    """The runs in `folders`, where a folder of folds stands for its runs and one of stages for the last that is
+    finished, or the newest run, folds or stages below `runs`.
 
     Raises UserError where there are none, or folds are not all trained.
     """
     if not folders:
-        found = [*runs.glob("*/best.pt"), *runs.glob("*/fold-*/best.pt")]
+        found = [path for form in ("*", "*/fold-*", "*/stage-*") for path in runs.glob(f"{form}/best.pt")]
         if not found:
             return [find_run(None, runs)]
         folders = (folder_of(Run(max(found, key=lambda path: (path.stat().st_mtime, path)).parent)),)
@@ -272,5 +276,6 @@ def fold_runs(folder: Path) -> list[Run]:
 
 
 def folder_of(run: Run) -> Path:
-    """Where the results of a run go: for one of several folds, the folder of all of them."""
-    return run.folder.parent if run.folder.name.startswith("fold-") else run.folder
+    """Where the results of a run go: for one of several folds or stages, the folder of all of them."""
+    of_stages = run.folder.name.startswith("stage-") and has_stages(run.folder.parent)
+    return run.folder.parent if of_stages or run.folder.name.startswith("fold-") else run.folder

@@ -133,8 +133,10 @@ def open_pack(
     resize: str,
     faults: Faults,
     skip_bad_photos: bool = False,
+    limit: int | None = None,
 ) -> Pack | None:
-    """The pack of `table` and of the folder `images` beside it, built if the cache does not have it.
+    """The pack of `table` and of the folder `images` beside it, built if the cache does not have it. limit: how many of
+    its photos `read_table` gives at most, where that is not all.
 
     Faults of the table, and of the photos unless they are to be skipped, are added to `faults`; the pack is None then.
     Raises UserError where the cache folder cannot be written.
@@ -146,7 +148,8 @@ def open_pack(
         )
         return None
     size = roi.square
-    folder = cache / f"{table.parent.name}-{size}px-{resize}-{content_key(table, FORMAT, size, resize)}"
+    settings = (FORMAT, size, resize, *([limit] if limit else []))
+    folder = cache / f"{table.parent.name}-{size}px-{resize}-{content_key(table, *settings)}"
     with claimed(folder):
         if folder.exists() and (damage := _damage(folder, size)):
             print(f"{folder} is damaged ({damage}); it is made anew")

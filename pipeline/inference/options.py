@@ -16,7 +16,7 @@ class PredictOptions:
     """Flags of the command line."""
 
     run: Annotated[tuple[Path, ...], arg(metavar="RUN …")] = ()
-    """Folders of runs, or of the folds of one; several are merged. By default it is the newest one with weights."""
+    """Folders of runs, of stages or of folds; several are merged. By default it is the newest one with weights."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
     """The contest's folder; by default the one that the run was trained on."""
     photo: Annotated[Path | None, arg(metavar="PATH")] = None

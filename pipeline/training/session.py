@@ -24,6 +24,7 @@ from pipeline.networks import check_unseen, load_run_network, make_network, read
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime, compute_deterministically, print_busy
+from pipeline.stages import num_finished, stage_folder, stage_recipe, write_finished
 from pipeline.stopping import Stopped
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
@@ -33,6 +34,7 @@ from pipeline.training.new_run import create_run, new_folder
 from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
 from pipeline.training.session_time import plan_session
+from pipeline.training.stages import begun_run, check_recipes, folder_of_stages, recipe_of_stage
 from pipeline.training.trainer import Trainer
 from pipeline.training.user_callbacks import load_callbacks
 
@@ -47,9 +49,11 @@ def train_command(command: Command, console: Console):
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
     recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
     if command.find_lr:
-        find_learning_rate(recipe)
+        find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):
         train_folds(recipe, console, command.folds, command.resume)
+    elif recipe.run.stages:
+        train_stages(recipe, console, command.resume)
     else:
         train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
 
@@ -208,3 +212,21 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
         save_held_out(run, points)
         parts.append((samples, points))
     print_folds(folder, data, parts)
+
+
+def train_stages(recipe: Recipe, console: Console, earlier: Path | None):
+    """Trains the stages in turn, each from the best weights of the one before, or resumes them."""
+    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    find_contest(recipe.run.data)
+    if not earlier:
+        check_folder("--runs", recipe.run.runs)
+        check_recipes(recipe)
+    count = len(recipe.run.stages)
+    with folder_of_stages(recipe, earlier) as folder:
+        for number in range(min(num_finished(folder), count - 1), count):
+            runtime.print(f"\nstage {number}, {count - number - 1} more after it")
+            stage = recipe_of_stage(recipe, folder, number)
+            train_run(stage, console, begun_run(folder, number), stage_folder(folder, number))
+            write_finished(folder, number + 1)
+    runtime.print(f"\nstages       {folder}")
+    runtime.print(f"submission   python predict.py --run {folder}")

@@ -55,7 +55,7 @@ JSONS = [
     '[[{"AffineAugmenter": null}]]',
 ]
 FLAGS = sorted(f"--{name.replace('_', '-')}" for name in flatten(read_recipe(RECIPES[0])))
-OF_JSON = ("--augment", "--views")
+OF_JSON = ("--augment", "--stages", "--views")
 MAY_BE_INFINITE = ("clip", "checkpoint_minutes")  # never
 
 
@@ -112,7 +112,7 @@ def what_becomes_of(path):
     content = yaml.safe_load(path.read_bytes().decode()) or {}
     found = flatten(outcome.result)
     for name, value in content.items():
-        assert alike(found[name], value), f"{name}: {value!r} became {found[name]!r}"
+        assert name == "extends" or alike(found[name], value), f"{name}: {value!r} became {found[name]!r}"
     return "taken"
 
 

@@ -1,12 +1,14 @@
 """Heads on maps: the mean shape at the start, any backbone, any size of image, points outside, full precision."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 from kornia.geometry.subpix import spatial_expectation2d
 
-from models import build_network, load_state
+from models import build_network, load_state, resized
 from models.backbones import COARSEST, FINEST, build_pyramid
 from models.heads import EXTENT, HEADS, STRIDE, WIDTH, TopDown, cells
 from tests.models.test_landmarks import FAMILIES, SHAPE
@@ -46,6 +48,20 @@ def test_an_untrained_head_predicts_nearly_the_mean_shape(head):
     with torch.no_grad():
         points = network(images_of(SIZE))
     assert (points - network.mean_shape).square().mean().sqrt() < 0.05 * SIZE
+
+
+@pytest.mark.parametrize("head", ["linear", "low_rank", "integral"])
+def test_weights_of_images_of_another_size_predict_the_same_in_shares_of_the_image(head):
+    small, large = (network_of(head, size=size, with_scale=True).eval() for size in (48, SIZE))
+    with torch.no_grad():
+        for name, tensor in small.named_parameters():
+            if name in small.names_of_head():
+                tensor.add_(0.01 * torch.randn_like(tensor))
+    load_state(large, resized(small.state_dict(), 48, SIZE))
+    with torch.no_grad():
+        one, other = small.predict(images_of(SIZE)), large.predict(images_of(SIZE))
+    torch.testing.assert_close((one.points + 0.5) / 48, (other.points + 0.5) / SIZE)
+    torch.testing.assert_close(one.log_scale - math.log(48), other.log_scale - math.log(SIZE))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -57,6 +57,22 @@ def test_neither_the_split_nor_folds_part_a_photo_from_its_copy_or_its_group(cop
     assert leaks(data) == []
 
 
+def test_a_limit_takes_whole_groups_the_same_each_time_and_decodes_no_other_photo(copied, load, tmp_path):
+    data = load(copied, "--limit-photos", "30")
+    assert 27 <= len(data.pack) <= 30
+    numbers = dict(line.split("\t") for line in (copied / "train/groups.csv").read_text().split("\n")[1:-1])
+    names = data.pack.names.tolist()
+    chosen = {numbers[name] for name in names}
+    assert sorted(names) == sorted(name for name, number in numbers.items() if number in chosen)
+    values = dict(zip(load(copied).pack.names.tolist(), load(copied).pack.values, strict=True))
+    np.testing.assert_array_equal(data.pack.values, np.stack([values[name] for name in names]))
+    assert load(copied, "--limit-photos", "30", "--seed", "5").pack.names.tolist() == names
+    broken = shutil.copytree(copied, tmp_path / "broken")
+    next(path for path in (broken / "train/images").iterdir() if path.name not in names).write_bytes(b"")
+    assert load(broken, "--limit-photos", "30").pack.names.tolist() == names
+    assert len(load(copied, "--limit-photos", "120").pack) == 120
+
+
 def test_a_split_that_parts_photos_from_their_copies_or_groups_is_said(copied, load, tmp_path):
     data = load(copied)
     names = data.pack.names

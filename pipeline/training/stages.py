@@ -1,0 +1,76 @@
+"""What the stages of a training hand on to one another; `pipeline.stages` says how they lie in their folder."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.loader import parse_chain
+from pipeline.networks import make_network, read_start
+from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, flatten
+from pipeline.recipe_file import read_recipe
+from pipeline.runs import Run
+from pipeline.stages import has_stages, stage_folder, stage_recipe, write_finished
+from pipeline.training.new_run import new_folder
+from pipeline.training.optim import check_optimiser
+from pipeline.training.schedules import check_schedule
+
+OF_EACH = {"epochs", "minutes", "checkpoint_minutes"}  # may change on resume, but each stage may have its own
+
+
+def check_recipes(recipe: Recipe):
+    """Raises UserError, before the first stage is trained, for what a later one could not be trained with."""
+    stages = [stage_recipe(recipe, number) for number in range(len(recipe.run.stages))]
+    read_start(stages[0].network)
+    seen = set()
+    for stage in stages:
+        check_optimiser(stage.optimiser)
+        check_schedule(stage.optimiser)
+        parse_chain(stage)
+        if (shown := (stage.photos.size, stage.photos.progressive)) not in seen:
+            seen.add(shown)
+            make_network(stage, None, mean_shape=np.zeros((2, 2)))
+
+
+@contextmanager
+def folder_of_stages(recipe: Recipe, earlier: Path | None) -> Iterator[Path]:
+    """The folder of the stages, a new one unless they are resumed. A new one is removed again where the first stage
+    was refused before there was anything to resume.
+    """
+    folder = earlier or new_folder(replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_stages")))
+    if not has_stages(folder):
+        write_finished(folder, 0)
+    Run(folder).write_recipe(recipe)  # last: with it they can be resumed
+    try:
+        yield folder
+    except BaseException:
+        if not earlier and not (stage_folder(folder, 0) / "recipe.yaml").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def begun_run(folder: Path, number: int) -> Run | None:
+    """The run of a stage, where it has a checkpoint; without one it begins anew."""
+    run = Run(stage_folder(folder, number))
+    return run if run.last.exists() else None
+
+
+def recipe_of_stage(recipe: Recipe, folder: Path, number: int) -> Recipe:
+    """The recipe of the run of a stage. It has the split, the region of interest and the flip indices of the run
+    before, and starts from its weights. A run that was begun keeps its recipe, but for what may change on resume.
+    """
+    if run := begun_run(folder, number):
+        own = flatten(read_recipe(run.folder / "recipe.yaml"))
+        now = flatten(recipe)
+        changed = {name: now[name] for name in CHANGEABLE_ON_RESUME - OF_EACH} | {"runs": str(folder)}
+        return build_recipe(own | changed, name_of=str)
+    stage = stage_recipe(recipe, number)
+    stage = replace(stage, run=replace(stage.run, runs=folder))
+    if number == 0:
+        return stage
+    before = Run(stage_folder(folder, number - 1))
+    photos = replace(before.photo_options(), size=stage.photos.size, progressive=stage.photos.progressive)
+    return replace(stage, photos=photos, network=replace(stage.network, init=before.folder))

@@ -1,0 +1,103 @@
+"""Stages of a recipe: each differs in its own fields alone, and what makes no sense is refused at the start."""
+
+import json
+
+import pytest
+
+from pipeline.command import parse_command
+from pipeline.errors import UserError
+from pipeline.recipe import Recipe, changes, to_yaml
+from pipeline.recipe_file import read_recipe
+from pipeline.stages import last_stage, num_finished, stage_recipe, write_finished
+
+TWO = [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": "1e-4", "size": 160, "loss": "wing"}]
+
+
+def stages(content) -> Recipe:
+    return parse_command(["-n", "x", "--minutes", "3", "--seed", "5", "--stages", json.dumps(content)]).recipe
+
+
+def test_a_stage_differs_from_the_recipe_in_its_fields_its_name_and_its_seed_alone():
+    recipe = stages(TWO)
+    first, second = (stage_recipe(recipe, number) for number in (0, 1))
+    of_both = {"stages": []}
+    assert changes(first, recipe) == of_both | {
+        "name": "x-stage-0", "freeze_epochs": 1, "epochs": 1, "minutes": None
+    }  # fmt: skip
+    assert changes(second, recipe) == of_both | {
+        "name": "x-stage-1", "seed": 6, "learning_rate": 1e-4, "size": 160, "loss": "wing"
+    }  # fmt: skip
+
+
+def test_stages_are_a_flag_and_a_key_of_a_file_alike(tmp_path):
+    recipe = stages(TWO)
+    (tmp_path / "own.yaml").write_text(to_yaml(recipe))
+    assert read_recipe(tmp_path / "own.yaml") == recipe
+    assert parse_command(["--config", str(tmp_path / "own.yaml")]).recipe == recipe
+    assert parse_command(["--config", str(tmp_path / "own.yaml"), "--stages", "[]"]).recipe.run.stages == []
+
+
+def test_a_flag_that_does_not_hold_in_a_stage_is_said(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text(f"stages: {json.dumps(TWO)}\nbatch_size: 8\n")
+    parse_command(["--config", str(tmp_path / "own.yaml"), "--epochs", "9", "-b", "4"])
+    assert capsys.readouterr().out.splitlines() == [
+        f"batch_size   4 (--batch-size) overrides 8 ({tmp_path / 'own.yaml'})",
+        "epochs       9 (--epochs) does not hold in stage 0, which has its own",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ([{}, {"model": "resnet18"}], "stage 1: model is of the whole training"),
+        ([{"data": "/x"}], "stage 0: data is of the whole training"),
+        ([{"stages": []}], "stage 0: stages is of the whole training"),
+        ([{"views": [[]]}], "stage 0: views is of the whole training"),
+        ([{"window": "whole"}], "stage 0: roi is of the whole training"),
+        ([{"epoch": 3}], "stage 0: 'epoch' is no field of a stage; did you mean epochs"),
+        ([{"epochs": 0}], "stage 0: epochs 0"),
+        ([{"size": "large"}], "stage 0: size 'large'"),
+        ([{"loss": "simcc"}], "stage 0: loss simcc is of the head simcc, not of"),
+        (3, "stages 3: Input should be a valid list"),
+        ([3], "stages 3: Input should be a valid dictionary"),
+        ([{}] * 1001, "1,001 stages"),
+    ],
+)
+def test_a_stage_that_makes_no_sense_is_refused_by_its_number_from_a_flag_and_from_a_file(tmp_path, content, named):
+    with pytest.raises(UserError, match=f"^--stages.*{named.removeprefix('stages')}") as caught:
+        stages(content)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "own.yaml").write_text(json.dumps({"stages": content}))
+    with pytest.raises(UserError, match=f"own.yaml: stages.*{named.removeprefix('stages')}"):
+        read_recipe(tmp_path / "own.yaml")
+
+
+def test_a_linear_head_does_not_change_what_it_predicts_from_stage_to_stage():
+    content = json.dumps([{}, {"loss": "laplace_nll"}])
+    with pytest.raises(UserError, match="stage 1: loss laplace_nll: a linear head"):
+        parse_command(["--head", "linear", "--stages", content])
+    parse_command(["--head", "integral", "--stages", content])
+    parse_command(["--head", "linear", "--loss", "laplace_nll", "--stages", json.dumps([{}, {"beta": 2}])])
+
+
+def test_what_excludes_each_other_is_refused_on_resume_with_folds_and_with_a_split(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(to_yaml(stages(TWO)))
+    assert parse_command(["--resume", str(tmp_path)]).recipe == stages(TWO)
+    with pytest.raises(UserError, match="--minutes cannot change on --resume of stages"):
+        parse_command(["--resume", str(tmp_path), "--minutes", "9"])
+    with pytest.raises(UserError, match="--folds and stages exclude each other"):
+        parse_command(["--folds", "2", "--stages", "[{}]"])
+    with pytest.raises(UserError, match=r"--limit-photos leaves out photos that --split x\.txt names"):
+        parse_command(["--limit-photos", "9", "--split", "x.txt"])
+
+
+def test_a_folder_of_stages_stands_for_the_last_one_that_is_finished(tmp_path):
+    assert last_stage(tmp_path) == tmp_path
+    for finished, name in ((0, "stage-0"), (1, "stage-0"), (2, "stage-1")):
+        write_finished(tmp_path, finished)
+        assert num_finished(tmp_path) == finished
+        assert last_stage(tmp_path) == tmp_path / name
+    path = tmp_path / "stages.json"
+    path.write_text(path.read_text().replace("2", "1"))
+    with pytest.raises(UserError, match=r"stages\.json"):
+        last_stage(tmp_path)

@@ -1,0 +1,163 @@
+"""A training in stages: each begins where the one before ended, and one that was killed ends as one that was not."""
+
+import io
+import json
+from unittest import mock
+
+import pytest
+import torch
+from torchvision.models import mobilenetv3
+
+from models import resized
+from pipeline.checkpoint import load_checkpoint
+from pipeline.console import Console
+from pipeline.errors import UserError
+from pipeline.inference.submission import read_submission
+from pipeline.runs import Run, find_run, find_runs
+from pipeline.stages import num_finished, write_finished
+from pipeline.training import session
+from pipeline.training.callbacks import WorstPhotos
+from pipeline.training.trainer import Trainer
+from tests.pipeline.training.test_trainer import recipe_of
+from tests.scripts import call
+
+STAGES = [{"epochs": 1}, {"epochs": 2, "learning_rate": 1e-4, "size": 40, "loss": "l1"}]
+WHOLE_NETWORK = mobilenetv3._mobilenet_v3
+TRAIN, STEP = Trainer.train, Trainer.step
+
+
+class Killed(Exception):
+    """Stands for a process that ends between two instructions."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_network():
+    """Three of the network's eleven blocks, and no pictures."""
+
+    def build(blocks, _, *rest, **named):
+        return WHOLE_NETWORK(blocks[:3], 128, *rest, **named)
+
+    with (
+        mock.patch.object(mobilenetv3, "_mobilenet_v3", build),
+        mock.patch.object(WorstPhotos, "draw", return_value=None),
+    ):
+        yield
+
+
+def recipe_in(contest, folder, *flags, stages=STAGES):
+    return recipe_of(contest, folder, "--head", "linear", "--stages", json.dumps(stages), *flags)
+
+
+def train(recipe, earlier=None):
+    session.train_stages(recipe, Console(io.StringIO()), earlier)
+    (folder,) = recipe.run.runs.iterdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(contest, tmp_path_factory):
+    """A folder of two stages, and the networks that they began with."""
+    began = []
+
+    def train_and_note(trainer, chain):
+        began.append({name: tensor.clone() for name, tensor in trainer.network.state_dict().items()})
+        TRAIN(trainer, chain)
+
+    with mock.patch.object(Trainer, "train", train_and_note):
+        folder = train(recipe_in(contest, tmp_path_factory.mktemp("whole")))
+    return folder, began
+
+
+def networks(folder):
+    return {
+        (stage, name): load_checkpoint(folder / stage / name)["network"]
+        for stage in ("stage-0", "stage-1")
+        for name in ("best.pt", "last.pt")
+    }
+
+
+def test_a_stage_begins_with_the_best_weights_of_the_one_before_at_the_size_of_its_images(whole):
+    folder, (_, began) = whole
+    ended = resized(load_checkpoint(folder / "stage-0/best.pt")["network"], 32, 40)
+    assert began.keys() == ended.keys()
+    for name, tensor in ended.items():
+        assert torch.equal(began[name], tensor), name
+
+
+def test_stages_have_one_split_one_region_and_one_mirroring_and_what_differs_is_their_own(whole):
+    folder, _ = whole
+    first, second = (Run(folder / name) for name in ("stage-0", "stage-1"))
+    assert first.held_out_names() == second.held_out_names()
+    assert first.about_data().roi == second.about_data().roi
+    assert first.flip_indices.read_text() == second.flip_indices.read_text()
+    assert [run.recipe().photos.size for run in (first, second)] == [32, 40]
+    assert [run.recipe().loss.loss for run in (first, second)] == ["smooth_l1", "l1"]
+
+
+@pytest.mark.parametrize("step", [1, 6])
+def test_stages_that_are_killed_in_the_second_and_resumed_end_with_the_same_weights_to_the_bit(
+    whole, contest, tmp_path, step
+):
+    """Before its first checkpoint, when it begins anew, and after it."""
+    recipe, stepped = recipe_in(contest, tmp_path), []
+
+    def step_or_die(trainer, batch):
+        if trainer.recipe.photos.size == 40:
+            stepped.append(batch)
+        if len(stepped) == step:
+            raise Killed
+        STEP(trainer, batch)
+
+    with mock.patch.object(Trainer, "step", step_or_die), pytest.raises(Killed):
+        train(recipe)
+    (folder,) = recipe.run.runs.iterdir()
+    assert num_finished(folder) == 1
+    assert find_run(folder, folder).folder == folder / "stage-0"
+    train(recipe, folder)
+    assert num_finished(folder) == 2
+    for (key, one), other in zip(networks(folder).items(), networks(whole[0]).values(), strict=True):
+        for name, tensor in other.items():
+            assert torch.equal(one[name], tensor), (key, name)
+
+
+def test_stages_that_are_finished_are_not_trained_again(whole, contest, tmp_path):
+    folder, _ = whole
+    recipe = recipe_in(contest, tmp_path, "--runs", str(folder.parent))
+    with mock.patch.object(Trainer, "step", side_effect=Killed):
+        train(recipe, folder)
+
+
+def test_predict_takes_the_last_stage_that_is_finished_from_the_folder_and_as_the_newest(whole, tmp_path):
+    folder, _ = whole
+    assert [run.folder for run in find_runs((), folder.parent)] == [folder / "stage-1"]
+    (tmp_path / "views.json").write_text("[[]]")
+    flags = ["--weights", "equal", "--views", tmp_path / "views.json"]
+    points = {}
+    for name, flag in {"folder": folder, "stage": folder / "stage-1"}.items():
+        status, out, err = call("predict.py", tmp_path, "--run", flag, *flags)
+        assert status == 0, err
+        assert f"{folder / 'stage-1'}, best weights" in out
+        points[name] = read_submission(folder / "submission.csv")[1]
+    assert (points["folder"] == points["stage"]).all()
+    write_finished(folder, 1)
+    assert [run.folder for run in find_runs((folder,), folder.parent)] == [folder / "stage-0"]
+    write_finished(folder, 2)
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"),
+    [
+        ({"schedule": "exponential"}, "exponential never falls to 0"),
+        ({"augment": [{"NoAugmenter": {}}]}, "NoAugmenter"),
+    ],
+)
+def test_what_a_later_stage_cannot_be_trained_with_is_refused_before_the_first(contest, tmp_path, stage, named):
+    with pytest.raises(UserError, match=named):
+        train(recipe_in(contest, tmp_path, stages=[{}, stage]))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_first_stage_that_is_refused_leaves_no_folder(contest, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.txt"):
+        train(recipe_in(contest, tmp_path, "--split", str(tmp_path / "nowhere.txt")))
+    assert not list((tmp_path / "runs").iterdir())

@@ -1,0 +1,80 @@
+"""Each recipe in configs/ trains, as it stands there but for its length, its size and its network."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+import torchvision
+import yaml
+from torchvision.models import mobilenetv3
+
+from augment import parse_augmenters
+from pipeline.command import Command
+from pipeline.console import Console
+from pipeline.recipe import Recipe, build_recipe, changes, flatten
+from pipeline.recipe_file import read_recipe
+from pipeline.runs import find_runs
+from pipeline.training.callbacks import WorstPhotos
+from pipeline.training.session import train_command
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+FOR_ITSELF = {"organisers.yaml": {"head", "learning_rate"}}  # what it must be, whatever the defaults become
+WHOLE_NETWORK = mobilenetv3._mobilenet_v3
+SHORT = {"epochs": 1, "steps_per_epoch": 1, "minutes": None}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights of mobilenet_v3_small with three of its eleven blocks, which it has in this module."""
+
+    def build(blocks, _, *rest, **named):
+        return WHOLE_NETWORK(blocks[:3], 128, *rest, **named)
+
+    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
+    with (
+        mock.patch.object(mobilenetv3, "_mobilenet_v3", build),
+        mock.patch.object(WorstPhotos, "draw", return_value=None),
+    ):
+        torch.save(torchvision.models.mobilenet_v3_small().state_dict(), path)
+        yield path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_recipe_in_configs_is_valid_and_repeats_nothing(path):
+    own = yaml.safe_load(path.read_text())
+    below = read_recipe(path.parent / own.pop("extends")) if "extends" in own else Recipe()
+    recipe = read_recipe(path)
+    parse_augmenters(recipe.augmentation.augment)
+    repeated = own.keys() - changes(recipe, below).keys()
+    assert repeated <= FOR_ITSELF.get(path.name, set()), "a line repeats what would be so without it"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_recipe_in_configs_takes_a_step(path, contest, weights, tmp_path):
+    recipe = shortened(read_recipe(path), contest, weights, tmp_path)
+    train_command(Command(recipe=recipe), Console(io.StringIO()))
+    (run,) = find_runs((), recipe.run.runs)
+    assert run.best.exists()
+    assert run.recipe().loss == recipe.loss
+
+
+def shortened(recipe, contest, weights, folder):
+    """The recipe with a small network, on images in a quarter of its sizes, for one step of each stage."""
+    options = replace(recipe.run, data=contest, runs=folder / "runs", cache=contest.parent / "cache", gpu=False)
+    start = "none" if recipe.network.weights == "none" else str(weights)
+    flat = flatten(replace(recipe, run=options)) | {"model": "mobilenet_v3_small", "weights": start, "batch_size": 8}
+    stages = [quartered(stage) | SHORT for stage in recipe.run.stages]
+    return build_recipe(quartered(flat) | SHORT | {"stages": stages}, name_of=str)
+
+
+def quartered(fields):
+    """The fields with images of a quarter of their sides, but no less than 32 pixels."""
+    fields = dict(fields)
+    if "size" in fields:
+        fields["size"] = max(32, fields["size"] // 4)
+    if "progressive" in fields:
+        fields["progressive"] = [[share, 32] for share, _ in fields["progressive"]]
+    return fields

@@ -55,15 +55,18 @@ class Level:
     channels: int
 
 
-def build_pyramid(model: str, *, size: int) -> tuple[nn.Module, list[Level], set[str]]:
+def build_pyramid(model: str, *, size: int, deepest: int = COARSEST) -> tuple[nn.Module, list[Level], set[str]]:
     """An untrained backbone up to its last map, which gives a mapping of maps; these from finest to coarsest; and the
     names of the tensors that the classifier has besides.
 
-    Its parameters have the names that they have in the classifier, so that weights of the one fit the other.
+    deepest: the largest stride of a map; what the backbone computes behind it is left out. Parameters have the names
+    that they have in the classifier, so that weights of the one fit the other. Raises ValueError where no map is left.
     """
     classifier = build_classifier(model, num_outputs=1, size=size)
     probe = torch.zeros(1, 3, *[size if model.startswith(FIXED_SIZE) else PROBE_SIZE] * 2)
-    found = _find_levels(classifier, probe)
+    found = [level for level in _find_levels(classifier, probe) if level[0] <= deepest]
+    if not found:
+        raise ValueError(f"{model} has no map of a stride of {deepest} or less")
     backbone = create_feature_extractor(classifier, [name for _, name in found]).eval()
     with torch.no_grad():
         maps = as_maps(backbone(probe))

@@ -22,7 +22,6 @@ from models.backbones import Level, as_maps
 from models.prediction import Distributions, Prediction
 
 WIDTH = 128  # channels of the merged map
-STRIDE = 8  # pixels of the image for each of its cells
 EXTENT = 1.25  # of the image's side that cells and bins cover, so that points may lie outside
 SPREAD = 0.12  # of the image's side: standard deviation of the prior around the mean shape
 NUM_COMPONENTS = 48
@@ -60,7 +59,7 @@ class Flat(nn.Module):
     Of images of another size the map is resampled to that of images of `size` pixels.
     """
 
-    def __init__(self, levels: list[Level], num_points: int, size: int):
+    def __init__(self, levels: list[Level], num_points: int, *, size: int, stride: int):
         super().__init__()
         self.unit, self.side = size / 8, math.ceil(size / levels[-1].stride)
         self.linear = start_small(nn.Linear(levels[-1].channels * self.side**2, 2 * num_points))
@@ -78,7 +77,7 @@ class LowRank(nn.Module):
     prior on shapes, and for 971 points a twentieth of a linear head's weights.
     """
 
-    def __init__(self, levels: list[Level], num_points: int, size: int):
+    def __init__(self, levels: list[Level], num_points: int, *, size: int, stride: int):
         super().__init__()
         count = min(NUM_COMPONENTS, 2 * num_points)
         self.linear = start_small(nn.Linear(levels[-1].channels, count))
@@ -98,7 +97,7 @@ class LowRank(nn.Module):
 class Integral(nn.Module):
     """The expectation of each point under a distribution over the cells of a map (integral regression, soft-argmax).
 
-    The maps are merged top-down at `STRIDE`. A prior around the mean shape is added to the logits, with a strength that
+    The maps are merged top-down. A prior around the mean shape is added to the logits, with a strength that
     is learned: an untrained network predicts the mean shape, and points need not be found from nothing. Cells cover
     `EXTENT` of the image, so that points may lie outside by an eighth of it.
 
@@ -106,10 +105,10 @@ class Integral(nn.Module):
     (DSNT), 2018. The merging is that of Lin et al., "Feature pyramid networks", CVPR 2017.
     """
 
-    def __init__(self, levels: list[Level], num_points: int, size: int):
+    def __init__(self, levels: list[Level], num_points: int, *, size: int, stride: int):
         super().__init__()
         self.size = size
-        self.merge = TopDown(levels)
+        self.merge = TopDown(levels, stride)
         self.logits = start_small(nn.Conv2d(WIDTH, num_points, 1))
         self.strength = nn.Parameter(torch.tensor(1.0))
 
@@ -132,11 +131,11 @@ class SimCC(nn.Module):
     Source: Li et al., "SimCC: a simple coordinate classification perspective for human pose estimation", ECCV 2022.
     """
 
-    def __init__(self, levels: list[Level], num_points: int, size: int):
+    def __init__(self, levels: list[Level], num_points: int, *, size: int, stride: int):
         super().__init__()
-        self.size, self.side = size, math.ceil(size / STRIDE)
+        self.size, self.side = size, math.ceil(size / stride)
         self.num_bins = round(EXTENT * size)
-        self.merge = TopDown(levels)
+        self.merge = TopDown(levels, stride)
         self.maps = nn.Conv2d(WIDTH, num_points, 1)
         self.x = start_small(nn.Linear(self.side**2, self.num_bins))
         self.y = start_small(nn.Linear(self.side**2, self.num_bins))
@@ -155,13 +154,13 @@ class SimCC(nn.Module):
 
 
 class TopDown(nn.Module):
-    """Maps of several strides merged into one of (B, WIDTH, h, w) at `STRIDE`: each is added to the coarser ones."""
+    """Maps of several strides merged into one of (B, WIDTH, h, w) at `stride`: each is added to the coarser ones."""
 
-    def __init__(self, levels: list[Level]):
+    def __init__(self, levels: list[Level], stride: int):
         super().__init__()
-        self.first = next((i for i, level in enumerate(levels) if level.stride >= STRIDE), len(levels) - 1)
+        self.first = next((i for i, level in enumerate(levels) if level.stride >= stride), len(levels) - 1)
         used = levels[self.first :]
-        self.enlarge = max(1, used[0].stride // STRIDE)  # of transformers, which have one map
+        self.enlarge = max(1, used[0].stride // stride)  # of transformers, which have one map
         self.lateral = nn.ModuleList(nn.Conv2d(level.channels, WIDTH, 1) for level in used)
         self.smooth = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
@@ -202,7 +201,7 @@ def start_small(layer):
     return layer
 
 
-HEADS: dict[str, Callable[[list[Level], int, int], nn.Module]] = {
+HEADS: dict[str, Callable[..., nn.Module]] = {
     "flat": Flat,
     "low_rank": LowRank,
     "integral": Integral,

@@ -86,19 +86,29 @@ def colour(values: Sequence[float]) -> torch.Tensor:
 
 
 def build_network(
-    model: str, mean_shape: np.ndarray, size: int, *, head: str = "linear", with_scale: bool = False
+    model: str,
+    mean_shape: np.ndarray,
+    size: int,
+    *,
+    head: str = "linear",
+    map_stride: int = 8,
+    deepest_stride: int = 64,
+    with_scale: bool = False,
 ) -> LandmarkNet:
     """An untrained network for (K, 2) points in images of `size` pixels, of a backbone that torchvision knows.
 
-    with_scale: whether it predicts how far off each point may be. Raises ValueError for a name that torchvision does
-    not have, and for a head that does not suit the backbone.
+    map_stride: pixels of the image for each cell of the map that a head reads points from, where it does.
+    deepest_stride: of the maps that a head stands on; what the backbone computes behind them is left out.
+    with_scale: whether it predicts how far off each point may be.
+    Raises ValueError for a name that torchvision does not have, and for a backbone without a map of those strides.
     """
     num_points = len(mean_shape)
     if head == "linear":
         backbone = build_classifier(model, num_outputs=(3 if with_scale else 2) * num_points, size=size)
         replace_head(backbone)
         return LandmarkNet(backbone.to(memory_format=torch.channels_last), Offsets(size), mean_shape)
-    backbone, levels, left_out = build_pyramid(model, size=size)
-    decoder = MapHead(HEADS[head](levels, num_points, size), Scale(levels, num_points, size) if with_scale else None)
+    backbone, levels, left_out = build_pyramid(model, size=size, deepest=deepest_stride)
+    points = HEADS[head](levels, num_points, size=size, stride=map_stride)
+    decoder = MapHead(points, Scale(levels, num_points, size) if with_scale else None)
     network = LandmarkNet(backbone, decoder, mean_shape, left_out)
     return network.to(memory_format=torch.channels_last)

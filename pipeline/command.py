@@ -20,6 +20,7 @@ from pipeline.old_names import rename_flags
 from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
 from pipeline.recipe import (
     CHANGEABLE_ON_RESUME,
+    NetworkOptions,
     PartOfSquare,
     Recipe,
     build_recipe,
@@ -120,6 +121,11 @@ def _check_together(command, flags):
         raise UserError("--session-minutes is for one run; for folds give --minutes, which each of them is trained")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
+    if recipe.network.deepest_stride < NetworkOptions.deepest_stride and recipe.network.head == "linear":
+        raise UserError(
+            f"--deepest-stride {recipe.network.deepest_stride}: the linear head stands on the whole backbone; "
+            "give another --head"
+        )
     if needs_distributions(recipe.loss) and recipe.network.head != "simcc":
         raise UserError(f"--loss {recipe.loss.loss} is of --head simcc, not of {recipe.network.head}; give the one too")
     if command.resume and recipe.run.stages and (fixed := sorted(flags.keys() & {"epochs", "minutes"})):

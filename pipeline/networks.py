@@ -131,7 +131,10 @@ def make_network(
     """
     options, size = recipe.network, recipe.photos.size
     torch.manual_seed(recipe.run.seed)
-    network = _build(recipe, mean_shape)
+    try:
+        network = _build(recipe, mean_shape)
+    except ValueError as error:
+        raise UserError(f"--deepest-stride {options.deepest_stride}: {error}") from error
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
@@ -169,6 +172,8 @@ def _build(recipe, mean_shape):
         mean_shape,
         recipe.photos.size,
         head=recipe.network.head,
+        map_stride=recipe.network.map_stride,
+        deepest_stride=recipe.network.deepest_stride,
         with_scale=needs_scale(recipe.loss),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 MAX_SHOWN = 40  # characters of a value
-OF_NETWORK = ("model", "head", "size", "resize", "roi")
+OF_NETWORK = ("model", "head", "map_stride", "deepest_stride", "size", "resize", "roi")
 WHOLE = (0.0, 0.0, 1.0)
 
 

@@ -128,6 +128,12 @@ class NetworkOptions:
     head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "linear"
     """What makes points of the backbone's features: linear on pooled features, flat (linear on the whole map),
     low_rank (in a space of shapes), integral (soft-argmax, from the mean shape) or simcc (classes of coordinates)."""
+    map_stride: Literal[4, 8] = 8
+    """Pixels of the image for each cell of the map that the heads integral and simcc read points from: 4 is more exact,
+    and costs four times the memory, which counts where there are hundreds of points."""
+    deepest_stride: Literal[8, 16, 32, 64] = 64
+    """The coarsest of the backbone's maps that a head on maps uses, in pixels of the image for a cell; what is computed
+    behind it is left out. At 16 a ResNet18 has a quarter of its weights and takes about half the time."""
     weights: str = "imagenet"
     """The start of the backbone: imagenet, none, or a FILE (a torchvision state dict or a run's best.pt)."""
     init: Annotated[Path | None, arg(metavar="RUN")] = None

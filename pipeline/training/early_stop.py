@@ -10,4 +10,6 @@ def out_of_patience(history: list[dict[str, Any]], *, patience: int | None, size
     Only epochs with images of `size` pixels count: while images grow, the epochs that matter are still to come.
     """
     errors = [row["validation_mse"] for row in history if row.get("image_size", size) == size]
-    return bool(patience and errors) and len(errors) - 1 - errors.index(min(errors)) >= patience
+    if not patience or not errors:
+        return False
+    return len(errors) - 1 - errors.index(min(errors)) >= patience

@@ -91,9 +91,10 @@ def draw_point_errors(mean_shape: np.ndarray, errors: np.ndarray, *, title: str)
     known = np.isfinite(errors)
     size = min(LARGEST, AREA / len(errors))
     highest = np.percentile(errors[known], 99) if known.any() else 1.0
-    axes.scatter(*mean_shape[~known].T, s=size, facecolors="none", edgecolors=RAW)
+    x, y = mean_shape.T
+    axes.scatter(x[~known], y[~known], s=size, facecolors="none", edgecolors=RAW)
     colours: dict[str, Any] = {"c": errors[known], "cmap": "viridis", "vmin": 0, "vmax": highest}
-    dots = axes.scatter(*mean_shape[known].T, s=size, **colours, edgecolors="0.5", linewidths=0.3)
+    dots = axes.scatter(x[known], y[known], s=size, **colours, edgecolors="0.5", linewidths=0.3)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_axis_off()

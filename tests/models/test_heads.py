@@ -10,7 +10,7 @@ from kornia.geometry.subpix import spatial_expectation2d
 
 from models import build_network, load_state, resized
 from models.backbones import COARSEST, FINEST, build_pyramid
-from models.heads import EXTENT, HEADS, STRIDE, WIDTH, TopDown, cells
+from models.heads import EXTENT, HEADS, WIDTH, TopDown, cells
 from tests.models.test_landmarks import FAMILIES, SHAPE
 
 SIZE = 64
@@ -30,11 +30,11 @@ def test_every_family_has_maps_that_halve_from_one_to_the_next(model):
     size = max(FAMILIES[model], 64)
     with torch.no_grad():
         _backbone, levels, _ = build_pyramid(model, size=size)
-        merged = TopDown(levels)
+        merged = TopDown(levels, 8)
         assert levels[0].stride >= FINEST
         assert levels[-1].stride <= COARSEST
         assert [level.stride for level in levels] == sorted({level.stride for level in levels})
-        assert any(level.stride == STRIDE for level in levels) or len(levels) == 1  # one map: of a vision transformer
+        assert any(level.stride == 8 for level in levels) or len(levels) == 1  # one map: of a vision transformer
         network = build_network(model, SHAPE * size / 64, size, head="integral")  # in train mode: Inception's values
         points = network(images_of(size))
     assert merged.smooth[0].out_channels == WIDTH
@@ -160,6 +160,15 @@ def test_a_low_rank_head_predicts_in_the_space_that_it_was_started_from():
     projected = offsets @ np.linalg.pinv(basis) @ basis
     np.testing.assert_allclose(projected, offsets, atol=1e-3)
     assert np.abs(offsets).max() > 0.1
+
+
+def test_a_backbone_may_end_at_a_finer_map_and_then_has_the_layers_before_it_alone():
+    whole, cut = network_of("integral"), network_of("integral", deepest_stride=16)
+    left_out = {name for name in whole.backbone.state_dict() if name.startswith("layer4")}
+    assert whole.backbone.state_dict().keys() - cut.backbone.state_dict().keys() == left_out != set()
+    assert {f"backbone.{name}" for name in left_out} <= cut.left_out
+    with pytest.raises(ValueError, match="vit_b_32 has no map of a stride of 16"):
+        build_network("vit_b_32", SHAPE, 64, head="integral", deepest_stride=16)
 
 
 @pytest.mark.parametrize("model", ["resnet18", "vgg11", "squeezenet1_1", "densenet121", "swin_t"])

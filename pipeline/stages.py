@@ -22,7 +22,7 @@ from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten, needs_dis
 
 MAX_SEED = 2**63
 MAX_STAGES = 1000
-OF_STAGE = {"size", "progressive", "freeze_epochs", "precision"} | {
+OF_STAGE = {"size", "progressive", "freeze_epochs", "precision", "patience", "session_minutes"} | {
     name for name, section in SECTION_OF.items() if section in ("augmentation", "loss", "optimiser")
 }
 
@@ -64,6 +64,11 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
     stages = [stage_recipe(recipe, number, name_of=name_of) for number in range(len(recipe.run.stages))]
     head = recipe.network.head
     for number, stage in enumerate(stages):
+        if stage.running.session_minutes and number + 1 < len(stages):
+            raise UserError(
+                f"{name_of('stages')}: stage {number}: session_minutes is for the last stage, which takes what the "
+                "others leave of the session; give this one minutes or epochs"
+            )
         where = f"{name_of('stages')}: stage {number}: loss {stage.loss.loss}"
         if needs_distributions(stage.loss) and head != "simcc":
             raise UserError(f"{where} is of the head simcc, not of {head}; give the one too, or another loss")

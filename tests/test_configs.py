@@ -23,7 +23,7 @@ from pipeline.training.session import train_command
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 FOR_ITSELF = {"organisers.yaml": {"head", "learning_rate"}}  # what it must be, whatever the defaults become
 WHOLE_NETWORK = mobilenetv3._mobilenet_v3
-SHORT = {"epochs": 1, "steps_per_epoch": 1, "minutes": None}
+SHORT = {"epochs": 1, "steps_per_epoch": 1, "minutes": None, "session_minutes": None}
 
 
 @pytest.fixture(scope="module")

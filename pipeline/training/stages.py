@@ -18,7 +18,9 @@ from pipeline.training.new_run import new_folder
 from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
 
-OF_EACH = {"epochs", "minutes", "checkpoint_minutes"}  # may change on resume, but each stage may have its own
+OF_EACH = {  # which may change on resume, but each stage may have its own
+    "epochs", "minutes", "session_minutes", "patience", "checkpoint_minutes", "keep_best"
+}  # fmt: skip
 
 
 def check_recipes(recipe: Recipe):

@@ -137,7 +137,7 @@ def test_predict_takes_the_last_stage_that_is_finished_from_the_folder_and_as_th
         status, out, err = call("predict.py", tmp_path, "--run", flag, *flags)
         assert status == 0, err
         assert f"{folder / 'stage-1'}, best weights" in out
-        points[name] = read_submission(folder / "submission.csv")[1]
+        points[name] = read_submission(folder / "stage-1/submission.csv")[1]
     assert (points["folder"] == points["stage"]).all()
     write_finished(folder, 1)
     assert [run.folder for run in find_runs((folder,), folder.parent)] == [folder / "stage-0"]

@@ -118,6 +118,8 @@ def _check_together(command, flags):
         command.folds or (command.resume and (command.resume / "folds.json").exists())
     ):
         raise UserError("--session-minutes is for one run; for folds give --minutes, which each of them is trained")
+    if {"minutes", "session_minutes"} <= flags.keys():
+        raise UserError("--minutes and --session-minutes both say when the training ends; leave out one of them")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
     if needs_distributions(recipe.loss) and recipe.network.head != "simcc":

@@ -48,6 +48,7 @@ def test_two_flags_for_the_same_are_refused():
         parse_command(["--minutes", "20", "--session-minutes", "60"])
 
 
-def test_folds_have_no_session_of_their_own():
+@pytest.mark.parametrize("several", [["--folds", "2"], ["--stages", '[{"epochs": 1}, {"epochs": 2}]']])
+def test_folds_and_stages_have_no_session_of_their_own(several):
     with pytest.raises(UserError, match="--session-minutes is for one run"):
-        parse_command(["--folds", "2", "--session-minutes", "60"])
+        parse_command([*several, "--session-minutes", "60"])

@@ -115,10 +115,13 @@ def _check_together(command, flags):
         raise UserError("--folds makes splits of its own, and is resumed by --resume alone; leave out the other flag")
     if command.find_lr and (command.folds or command.resume):
         raise UserError("--find-lr is for a run that is to be started; leave out --folds and --resume")
-    if recipe.running.session_minutes and (
-        command.folds or (command.resume and (command.resume / "folds.json").exists())
-    ):
-        raise UserError("--session-minutes is for one run; for folds give --minutes, which each of them is trained")
+    several = command.folds or recipe.run.stages or (command.resume and (command.resume / "folds.json").exists())
+    if recipe.running.session_minutes and several:
+        raise UserError(
+            "--session-minutes is for one run; for folds or stages give --minutes, the time of each of them"
+        )
+    if {"minutes", "session_minutes"} <= flags.keys():
+        raise UserError("--minutes and --session-minutes both say when the training ends; leave out one of them")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
     if recipe.network.deepest_stride < NetworkOptions.deepest_stride and recipe.network.head == "linear":

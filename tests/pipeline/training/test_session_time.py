@@ -43,6 +43,12 @@ def test_the_speed_is_that_of_the_final_size(contest, tmp_path, monkeypatch):
     assert shown == [(2, 32), (16, 32)]
 
 
-def test_folds_have_no_session_of_their_own():
+def test_two_flags_for_the_same_are_refused():
+    with pytest.raises(UserError, match="leave out one of them"):
+        parse_command(["--minutes", "20", "--session-minutes", "60"])
+
+
+@pytest.mark.parametrize("several", [["--folds", "2"], ["--stages", '[{"epochs": 1}, {"epochs": 2}]']])
+def test_folds_and_stages_have_no_session_of_their_own(several):
     with pytest.raises(UserError, match="--session-minutes is for one run"):
-        parse_command(["--folds", "2", "--session-minutes", "60"])
+        parse_command([*several, "--session-minutes", "60"])

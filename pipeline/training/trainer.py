@@ -1,6 +1,5 @@
 """The trainer: draw, warp, predict, measure, select, step, log, save. See `Trainer.train`."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -21,11 +20,9 @@ from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.data.mixup import mix
 from pipeline.data.source import HostSource
 from pipeline.errors import UserError
-from pipeline.files import digest
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
-from pipeline.old_names import AT_FIRST
-from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, changes, flatten
+from pipeline.recipe import Recipe
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
 from pipeline.training.averaging import build_average
@@ -33,6 +30,7 @@ from pipeline.training.criterion import Criterion
 from pipeline.training.early_stop import out_of_patience
 from pipeline.training.finite import mark_not_finite, step_if_finite
 from pipeline.training.gradient import Gradient
+from pipeline.training.identity import identity_of
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
 from pipeline.training.phases import Phases
 from pipeline.training.schedules import build_schedule
@@ -42,12 +40,6 @@ FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the de
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
 NUM_NAMED = 3  # photos, in an error
-MOVABLE = {"name", "roi", "split", "flip_indices", "weights", "init"}
-ALWAYS_IDENTIFY = {  # what recipes had when checkpoints were first bound to one; later fields count where they are set
-    "seed", "size", "resize", "train_share", "model", "freeze_epochs", "precision", "augment", "beta", "loss_unit",
-    "outside_weight", "top_perc_train", "without_top_perc_train", "trim_at_random", "batch_size", "learning_rate",
-    "weight_decay", "schedule", "warmup", "plateau_factor", "plateau_patience", "clip", "ema_decay",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -221,7 +213,8 @@ class Trainer:
         step_if_finite(self.optimiser, self.scaler, norm)
         self.scaler.update()
         self.average.update()
-        self.pending.append((batch.samples, torch.cat((measured, norm[None]))))
+        rate = torch.full_like(norm[None], self.rate)
+        self.pending.append((batch.samples, torch.cat((measured, norm[None], rate))))
         state.step += 1
         state.batch += 1
         state.seen += len(batch.samples)
@@ -229,30 +222,30 @@ class Trainer:
     def flush(self):
         """Reads what the steps since the last time measured. Raises UserError as `_read` does."""
         state, measured = self.state, []
-        for step, samples, loss, norm, errors in self._read():
+        for step, samples, loss, norm, rate, errors in self._read():
             self.sample_errors[samples] = torch.tensor(errors)
             known = np.isfinite(state.smoothed_loss)
             state.smoothed_loss = SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * loss if known else loss
             self.schedule.after_step(self.progress, state.smoothed_loss)
-            measured.append(StepResult(step, loss, state.smoothed_loss, self.rate, norm))
+            measured.append(StepResult(step, loss, state.smoothed_loss, rate, norm))
         self.pending.clear()
         for callback in self.callbacks:
             callback.after_flush(self, measured)
 
-    def _read(self) -> list[tuple[int, np.ndarray, float, float, list[float]]]:
-        """What each pending step measured: its number, its samples, the loss, the norm of the gradient and the errors
-        of the photos.
+    def _read(self) -> list[tuple[int, np.ndarray, float, float, float, list[float]]]:
+        """What each pending step measured: its number, its samples, the loss, the gradient's norm, the learning rate
+        and the errors of the photos.
 
         Raises UserError, with the photos' names, for one that is not finite. The weights have not moved by it.
         """
         measured = []
         for step, (samples, values) in enumerate(self.pending, start=self.num_flushed + 1):
-            loss, *errors, norm = values.tolist()
+            loss, *errors, norm, rate = values.tolist()
             if not np.isfinite([loss, *errors]).all():
                 raise UserError(self._not_finite(f"loss is {loss}", step, samples[~np.isfinite(errors)]))
             if not (np.isfinite(norm) or self.scaler.is_enabled()):  # in fp16 such a step is one of many that overflow
                 raise UserError(self._not_finite(f"gradient's norm is {norm}", step, samples[:0]))
-            measured.append((step, samples, loss, norm, errors))
+            measured.append((step, samples, loss, norm, rate, errors))
         return measured
 
     def finish_epoch(self):
@@ -435,24 +428,14 @@ class Trainer:
         self.sample_errors = state["sample_errors"]
         self.pending = []
         for samples, measured in state.get("pending", []):
-            if len(measured) == 1 + len(samples):  # earlier versions did not measure the gradient
-                measured = torch.cat((measured, torch.zeros(1)))
-            check_tensor(measured, torch.zeros(2 + len(self.sample_errors[samples])), "pending", gaps=True)
+            if len(measured) == 1 + len(samples):  # earlier versions kept neither the gradient's norm nor the rate
+                measured = torch.cat((measured, torch.zeros(2)))
+            check_tensor(measured, torch.zeros(3 + len(self.sample_errors[samples])), "pending", gaps=True)
             self.pending.append((samples.numpy(), measured))
         torch.set_rng_state(state["random"][0])
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:
             torch.cuda.set_rng_state(state["random"][1])
         self._begin_sitting()
-
-
-def identity_of(recipe: Recipe, data: TrainingData) -> str:
-    """What tells a run's checkpoint from those of others: the data, the split, and what no resume may change. Where
-    files of the recipe lie is left out: they may be moved. So are fields that earlier versions did not have, while they
-    do what these versions did, so that their checkpoints can be resumed."""
-    earliest = build_recipe(AT_FIRST, name_of=str)
-    told = ALWAYS_IDENTIFY | changes(recipe, earliest).keys()
-    fixed = {name: value for name, value in flatten(recipe).items() if name in told - CHANGEABLE_ON_RESUME - MOVABLE}
-    return digest(json.dumps([fixed, data.pack.fingerprint, data.train.tolist()]).encode())
 
 
 def sample_like_validation(data: TrainingData, *, seed: int) -> np.ndarray:

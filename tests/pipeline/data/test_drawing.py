@@ -23,7 +23,7 @@ from pipeline.data.drawing import (
 )
 from pipeline.inference import ensemble
 from pipeline.inference.ensemble import Ensemble
-from pipeline.training import callbacks
+from pipeline.training import pictures
 
 GREY = np.full((200, 200, 3), 90, np.uint8)
 # Machado, Oliveira and Fernandes (2009), severity 1, of linear RGB.
@@ -182,13 +182,13 @@ def test_the_doubtful_photos_are_in_the_order_of_their_captions(monkeypatch, tmp
 
 
 def test_the_worst_photos_are_in_the_order_of_their_captions(monkeypatch):
-    drawn = captured(monkeypatch, callbacks)
-    monkeypatch.setattr(callbacks, "photo_errors", lambda *_: errors)
+    drawn = captured(monkeypatch, pictures)
+    monkeypatch.setattr(pictures, "photo_errors", lambda *_: errors)
     errors = np.random.default_rng(0).uniform(0, 99, 20)
-    board = SimpleNamespace(splits={"train": SimpleNamespace(add_image=lambda *_, **__: None)})
+    board = SimpleNamespace(add_picture=lambda *_, **__: None)
     data = SimpleNamespace(pack=Photos(np.zeros((40, 4, 2))))
     trainer = SimpleNamespace(data=data, state=SimpleNamespace(step=0))
-    worst = callbacks.WorstPhotos(SimpleNamespace(picture=lambda name: name), board)
+    worst = pictures.WorstPhotos(SimpleNamespace(picture=lambda name: name), board)
     worst.draw(trainer, "train", np.arange(20, 40), np.zeros((20, 4, 2)))
     ((samples, captions),) = drawn
     said = np.array([re.fullmatch(r"MSE (.+) px², RMS (.+) px", line).groups() for line in captions], float)

@@ -35,9 +35,10 @@ from pipeline.stopping import SIGNALS, Stopped
 from pipeline.training import callbacks, pictures
 from pipeline.training import trainer as module
 from pipeline.training.callbacks import default_callbacks
+from pipeline.training.identity import identity_of
 from pipeline.training.new_run import create_run
 from pipeline.training.pictures import Curves, WorstPhotos
-from pipeline.training.trainer import Callback, Trainer, identity_of, sample_like_validation
+from pipeline.training.trainer import Callback, Trainer, sample_like_validation
 
 SMALL = [
     "--model",

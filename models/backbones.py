@@ -11,6 +11,8 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from models.timm_backbones import build_timm_classifier, check_timm_name, end_at_maps, is_of_timm
+
 LIST_OF_MODELS = "https://docs.pytorch.org/vision/stable/models.html#classification"
 
 # What some builders need besides the number of outputs: no auxiliary classifiers, or the size of the image.
@@ -33,8 +35,10 @@ def network_names() -> list[str]:
 
 
 def check_name(model: str):
-    """Raises ValueError, with the names that are nearest, for one that torchvision does not have."""
-    if model not in network_names():
+    """Raises ValueError, with the names that are nearest, for one that torchvision, or timm, does not have."""
+    if is_of_timm(model):
+        check_timm_name(model)
+    elif model not in network_names():
         near = difflib.get_close_matches(model.lower(), network_names())
         hint = f"did you mean {' or '.join(near)}?" if near else f"they are listed at {LIST_OF_MODELS}"
         raise ValueError(f"{model!r} is none of torchvision's classification models; {hint}")
@@ -43,6 +47,8 @@ def check_name(model: str):
 def build_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
     """An untrained classifier of images of `size` pixels. Raises ValueError for a name that torchvision has not."""
     check_name(model)
+    if is_of_timm(model):
+        return build_timm_classifier(model, num_outputs=num_outputs, size=size)
     arguments = BUILDER_ARGUMENTS.get(model, lambda size: {})(size)
     return torchvision.models.get_model(model, num_classes=num_outputs, **arguments)
 
@@ -63,15 +69,20 @@ def build_pyramid(model: str, *, size: int, deepest: int = COARSEST) -> tuple[nn
     that they have in the classifier, so that weights of the one fit the other. Raises ValueError where no map is left.
     """
     classifier = build_classifier(model, num_outputs=1, size=size)
-    probe = torch.zeros(1, 3, *[size if model.startswith(FIXED_SIZE) else PROBE_SIZE] * 2)
-    found = [level for level in _find_levels(classifier, probe) if level[0] <= deepest]
-    if not found:
+    names = set(classifier.state_dict())
+    probe = torch.zeros(1, 3, *[size if model.startswith((*FIXED_SIZE, "timm")) else PROBE_SIZE] * 2)
+    if is_of_timm(model):
+        backbone, strides = classifier, end_at_maps(classifier, deepest=deepest)
+    else:
+        found = {stride: name for stride, name in _find_levels(classifier, probe) if stride <= deepest}
+        backbone = create_feature_extractor(classifier, list(found.values())) if found else classifier
+        strides = list(found)
+    if not strides:
         raise ValueError(f"{model} has no map of a stride of {deepest} or less")
-    backbone = create_feature_extractor(classifier, [name for _, name in found]).eval()
     with torch.no_grad():
-        maps = as_maps(backbone(probe))
-    levels = [Level(stride, level.shape[1]) for (stride, _), level in zip(found, maps, strict=True)]
-    return backbone.train(), levels, classifier.state_dict().keys() - backbone.state_dict().keys()
+        maps = as_maps(backbone.eval()(probe))
+    levels = [Level(stride, level.shape[1]) for stride, level in zip(strides, maps, strict=True)]
+    return backbone.train(), levels, names - backbone.state_dict().keys()
 
 
 def as_maps(outputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -17,6 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from models.backbones import check_name
 from models.landmarks import LandmarkNet, colour
+from models.timm_backbones import is_of_timm, read_timm_weights, timm_colours
 
 State = dict[str, torch.Tensor]
 
@@ -50,10 +51,12 @@ class Loaded:
 
 
 def read_imagenet_weights(model: str) -> State:
-    """Torchvision's own default weights of `model`, downloaded to its cache if they are not there.
+    """Torchvision's own default weights of `model`, or those of timm, downloaded to its cache if they are not there.
 
     Raises OSError (URLError among them) when they cannot be had, RuntimeError when they arrive damaged.
     """
+    if is_of_timm(model):
+        return _as_of_network(read_timm_weights(model), model)
     weights = torchvision.models.get_model_weights(model).DEFAULT
     return _as_of_network(weights.get_state_dict(progress=True, check_hash=True), model)
 
@@ -84,6 +87,8 @@ def expected_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Raises ValueError for a name that torchvision does not have.
     """
     check_name(model)
+    if is_of_timm(model):
+        return timm_colours(model)
     if model in FROM_MINUS_ONE_TO_ONE:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     preset = torchvision.models.get_model_weights(model).DEFAULT.transforms()

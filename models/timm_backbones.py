@@ -1,0 +1,70 @@
+"""Backbones of timm, which is not required: `--model timm/NAME` where it is installed."""
+
+import difflib
+from types import MethodType
+
+import torch
+from torch import nn
+
+PREFIX = "timm/"
+
+
+def is_of_timm(model: str) -> bool:
+    return model.startswith(PREFIX)
+
+
+def check_timm_name(model: str):
+    """Raises ValueError where timm is not installed, or has no such model; a tag of weights may follow a dot."""
+    name = model.removeprefix(PREFIX)
+    timm = _timm()
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models())
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
+        raise ValueError(f"{model!r} is none of timm's models; {hint}")
+
+
+def build_timm_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
+    """An untrained classifier, of images of `size` pixels where it takes one size alone."""
+    name = model.removeprefix(PREFIX)
+    timm = _timm()
+    fixed = timm.get_pretrained_cfg(name).fixed_input_size
+    return timm.create_model(name, num_classes=num_outputs, **({"img_size": size} if fixed else {}))
+
+
+def end_at_maps(classifier: nn.Module, *, deepest: int) -> list[int]:
+    """Makes a classifier one that gives a mapping of its maps, finest first, and returns their strides.
+
+    What it computes behind the last of them is removed.
+    """
+    last = {info["reduction"]: index for index, info in enumerate(classifier.feature_info)}  # type: ignore[arg-type]
+    strides = sorted(stride for stride in last if 4 <= stride <= deepest)
+    indices = [last[stride] for stride in strides]
+    if indices:
+        classifier.prune_intermediate_layers(indices, prune_norm=False, prune_head=True)  # type: ignore[operator]
+    classifier.indices_of_maps = indices  # type: ignore[assignment]
+    classifier.forward = MethodType(_maps, classifier)  # type: ignore[method-assign]
+    return strides
+
+
+def _maps(classifier, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    maps = classifier.forward_intermediates(images, indices=classifier.indices_of_maps, intermediates_only=True)
+    return {str(index): level for index, level in enumerate(maps)}
+
+
+def read_timm_weights(model: str) -> dict[str, torch.Tensor]:
+    """The pretrained weights of a model, downloaded. Raises OSError or RuntimeError where there are none."""
+    return _timm().create_model(model.removeprefix(PREFIX), pretrained=True).state_dict()
+
+
+def timm_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, in 0..1, by which its pretrained weights expect colours to be normalised."""
+    found = _timm().get_pretrained_cfg(model.removeprefix(PREFIX))
+    return tuple(found.mean), tuple(found.std)
+
+
+def _timm():
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError("timm is not installed; pip install timm") from error
+    return timm

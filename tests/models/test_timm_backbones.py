@@ -1,0 +1,50 @@
+"""Backbones of timm: maps by their own names, weights that fit, one clear line where it is not installed."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from models import build_network, load_state
+from models.backbones import build_pyramid, check_name
+from models.weights import expected_colours, read_weights
+
+SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
+
+
+def test_without_timm_a_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match="pip install timm"):
+        check_name("timm/resnet18")
+
+
+@pytest.mark.parametrize("model", ["resnet18", "convnext_atto", "efficientnet_lite0", "vit_tiny_patch16_224"])
+def test_heads_stand_on_the_maps_of_timm_and_its_weights_fit_them(model, tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    size = {"img_size": 64} if model.startswith("vit") else {}
+    source = timm.create_model(model, num_classes=10, **size)
+    torch.save(source.state_dict(), tmp_path / "weights.pt")
+    state = read_weights(tmp_path / "weights.pt", f"timm/{model}")
+    for head in ("linear", "integral"):
+        network = build_network(f"timm/{model}", SHAPE, 64, head=head)
+        loaded = load_state(network, state)
+        assert not loaded.missing
+        assert not loaded.left_over
+        points = network(images)
+        assert points.shape == (2, 7, 2)
+        assert (points - network.mean_shape).square().mean().sqrt() < 5
+        points.sum().backward()
+        assert all(parameter.grad is not None for parameter in network.head.parameters())
+    _, levels, _ = build_pyramid(f"timm/{model}", size=64)
+    assert [level.stride for level in levels] == ([16] if model.startswith("vit") else [4, 8, 16, 32])
+    mean, _ = expected_colours(f"timm/{model}")
+    assert mean == tuple(timm.get_pretrained_cfg(model).mean)
+
+
+def test_a_name_that_timm_does_not_have_is_refused_with_one_that_is_near():
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match="did you mean resnet18"):
+        check_name("timm/resnet18x")

@@ -38,34 +38,53 @@ PARTS = 5
 WORST = 0.01  # of the photos
 ROUNDS, STEPS = 5, 4  # of the measurement of costs
 
+# configs/from_scratch.yaml, with a smaller size at the end and fewer epochs.
 BASE = (
-    "--model", "resnet18", "--weights", "none", "--head", "integral", "--size", "96", "--progressive", "[[0.7, 64]]",
-    "--epochs", "8",
+    "--model", "resnet18", "--weights", "none", "--head", "integral", "--map-stride", "4", "--deepest-stride", "16",
+    "--batch-size", "8", "--size", "96", "--progressive", "[[0.7, 64]]", "--epochs", "8",
 )  # fmt: skip
 
 # A row: what it changes of the default row.
 ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
-    "head linear": ("--head", "linear"),
+    "head linear": ("--head", "linear", "--deepest-stride", "64"),
     "head flat": ("--head", "flat"),
     "head low_rank": ("--head", "low_rank"),
-    "head simcc": ("--head", "simcc"),
+    "head simcc, its loss": ("--head", "simcc", "--loss", "simcc"),
+    "map stride 8": ("--map-stride", "8"),
+    "all stages of the backbone": ("--deepest-stride", "64"),
+    "batches of 32": ("--batch-size", "32"),
+    "batches of 16": ("--batch-size", "16"),
     "96 px throughout": ("--progressive", "[]"),
     "64 px for nine tenths": ("--progressive", "[[0.9, 64]]"),
-    "batches of 16": ("--batch-size", "16"),
-    "batches of 64": ("--batch-size", "64"),
     "rate 3e-3": ("--learning-rate", "3e-3"),
     "rate 5e-4": ("--learning-rate", "5e-4"),
-    "no average": ("--ema-decay", "0"),
+    "no EMA": ("--ema-decay", "0"),
     "weight decay 0.2": ("--weight-decay", "0.2"),
-    "no augmentation": ("--augment", "[]"),
+    "muon": ("--optimiser", "muon"),
+    "lion": ("--optimiser", "lion", "--learning-rate", "1e-4"),
+    "sgd": ("--optimiser", "sgd", "--learning-rate", "1e-2"),
+    "schedule-free": ("--optimiser", "schedule_free", "--schedule", "constant"),
+    "one cycle": ("--schedule", "one_cycle"),
+    "linear decay": ("--schedule", "linear"),
+    "cosine with restarts": ("--schedule", "cosine_restarts"),
+    "mse": ("--loss", "mse"),
+    "l1": ("--loss", "l1"),
+    "wing": ("--loss", "wing"),
+    "soft wing": ("--loss", "soft_wing"),
+    "enme": ("--loss", "enme"),
+    "gaussian nll": ("--loss", "gaussian_nll"),
+    "laplace nll": ("--loss", "laplace_nll"),
+    "rle": ("--loss", "rle"),
+    "edge term": ("--edge-weight", "0.5"),
     "unit of the image": ("--loss-unit", "image"),
-    "l1": ("--beta", "0"),
-    "trimmed 1 % to 30 %": ("--without-top-perc-train", "1", "--top-perc-train", "30"),
-    "trimmed, random control": ("--without-top-perc-train", "1", "--top-perc-train", "30", "--trim-at-random"),
+    "mixup": ("--mixup", "0.2"),
+    "mirroring alone": ("--augment", '[{"MirrorAugmenter": {"probability": 0.5}}]'),
     "without the highest 1 %": ("--without-top-perc-train", "1"),
     "without the highest 5 %": ("--without-top-perc-train", "5"),
-}  # fmt: skip
+    "trimmed, 1 % to 30 %": ("--without-top-perc-train", "1", "--top-perc-train", "30"),
+    "trimmed, random control": ("--without-top-perc-train", "1", "--top-perc-train", "30", "--trim-at-random"),
+}
 
 
 def main():

@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torchvision.models import mobilenetv3
 
-from augment import Key, parse_augmenters, transform_points
+from augment import Key, Transform, parse_augmenters, transform_points
 from models import LandmarkNet, Prediction
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.command import parse_command
@@ -176,6 +177,7 @@ class Cut(Exception):
         ["--top-perc-train", "50", "--trim-by", "sample", "--trim-from", "0.5", "--loss", "enme", "--edge-weight", "1"],
         ["--steps-per-epoch", "5", "--optimiser", "muon", "--layer-decay", "0.5"],
         ["--optimiser", "schedule_free", "--schedule", "constant"],
+        ["--progressive", "[[0.4, 40], [0.2, 48]]", "--size", "64", "--head", "integral"],
         ["--mixup", "0.4", "--accumulate", "3", "--top-perc-train", "50", "--optimiser", "lion"],
     ],
 )
@@ -625,6 +627,35 @@ def test_a_batch_holds_the_photos_points_and_scales_that_its_view_gives(more, co
         origin, right, below = transform_points(through[None], corners)[0]
         area = abs(np.linalg.det(np.stack((right - origin, below - origin)) / 1e-4))
         assert batch.scale[i].item() == pytest.approx(area**-0.5, rel=1e-4)
+
+
+def test_a_smaller_image_shows_the_same_and_leaves_the_points_where_they_were(contest, tmp_path):
+    """Against OpenCV, which averages over areas; with a view that keeps what it shows."""
+    recipe = recipe_of(contest, tmp_path)
+    data, samples = data_of(recipe), np.array([5, 3, 70])
+    source = HostSource(data.pack.squares, torch.device("cpu"))
+    view = Transform.identity(3, (32, 32))
+    whole, half = (make_batch(data.pack, source, samples, view, None, image_size=size) for size in (None, 16))
+    assert half.images.shape == (3, 3, 16, 16)
+    for name in ("points", "inside", "scale"):
+        assert torch.equal(getattr(whole, name), getattr(half, name))
+    for image, smaller in zip(whole.images, half.images, strict=True):
+        expected = cv2.resize(image.permute(1, 2, 0).numpy(), (16, 16), interpolation=cv2.INTER_AREA)
+        assert np.abs(smaller.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+
+
+def test_images_grow_with_the_progress_and_an_epoch_is_validated_at_its_size(contest, tmp_path):
+    flags = ["-e", "4", "--size", "64", "--progressive", "[[0.5, 32], [0.25, 48]]", "--head", "integral"]
+    training = start(recipe_of(contest, tmp_path, *flags))
+    seen = []
+    step = training.step
+    training.step = lambda batch: (seen.append(batch.images.shape[-1]), step(batch))
+    run_to_end(training)
+    assert [row["image_size"] for row in training.state.history] == [32, 32, 48, 64]
+    assert seen == [32] * 8 + [48] * 4 + [64] * 4
+    best = load_checkpoint(training.run.best)
+    assert best["epoch"] == 3  # of the largest size, whatever the others had
+    assert best["mse"] == training.state.best_mse == training.state.history[-1]["validation_mse"]
 
 
 def test_a_batch_for_a_gpu_is_made_without_waiting_for_it(contest, tmp_path, request):

@@ -109,7 +109,7 @@ def main():
 
 def train_rows(options):
     """Trains what is not there, `jobs` at a time, the first split of every row before the second of any."""
-    pending = [(row, k) for row in options.rows for k in SPLITS if str(k) not in read(row)["splits"]]
+    pending = [(row, k) for k in SPLITS for row in options.rows if str(k) not in read(row)["splits"]]
     with ThreadPoolExecutor(options.jobs) as pool:
         for (row, split), found in zip(pending, pool.map(lambda job: train_one(options, *job), pending), strict=True):
             write(row, split, found)

@@ -35,6 +35,7 @@ from pipeline.recipe import Recipe
 FOLDER = Path(__file__).parent / "results/ablations"
 SPLITS = (0, 1, 2)
 PARTS = 5
+MEASURES = ("mse", "mse without the worst 1 %", "nme")
 WORST = 0.01  # of the photos
 ROUNDS, STEPS = 5, 4  # of the measurement of costs
 
@@ -264,9 +265,6 @@ def table() -> str:
         cost = "1" if row == "default" else f"{splits['0'].get('cost', float('nan')):.2f}" if "0" in splits else ""
         lines.append(f"| {row} | {len(both)} | {' | '.join(cells)} | {cost} |")
     return "\n".join(lines)
-
-
-MEASURES = ("mse", "mse without the worst 1 %", "nme")
 
 
 def change(splits, default, both, name) -> str:

@@ -25,7 +25,6 @@ WIDTH = 128  # channels of the merged map
 EXTENT = 1.25  # of the image's side that cells and bins cover, so that points may lie outside
 SPREAD = 0.12  # of the image's side: standard deviation of the prior around the mean shape
 NUM_COMPONENTS = 48
-CELLS_PER_BIN = 0.125  # one bin for each pixel
 
 
 class MapHead(nn.Module):

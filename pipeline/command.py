@@ -107,9 +107,8 @@ def _print_idle(recipe: Recipe, flags: dict[str, Given]):
     for name in flags.keys() & HOLDS_WITH.keys():
         other, values = HOLDS_WITH[name]
         if not any(stage.get(other, fields[other]) in values for stage in [{}, *recipe.run.stages]):
-            print(
-                f"{name:12} {flags[name]} does nothing with {_flag(other)} {fields[other]}; it is for {', '.join(values)}"
-            )
+            why = f"{_flag(other)} {fields[other]}; it is for {', '.join(values)}"
+            print(f"{name:12} {flags[name]} does nothing with {why}")
 
 
 def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):

@@ -126,7 +126,7 @@ class NetworkOptions:
     model: str = "resnet50"
     """A torchvision classification backbone: resnet18, inception_v3, densenet121, resnext50_32x4d, convnext_tiny …; or,
     where timm is installed, timm/NAME."""
-    head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "linear"
+    head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "integral"
     """What makes points of the backbone's features: linear on pooled features, flat (linear on the whole map),
     low_rank (in a space of shapes), integral (soft-argmax, from the mean shape) or simcc (classes of coordinates)."""
     map_stride: Literal[4, 8] = 8

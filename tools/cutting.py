@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from augment.fit import pixels_within, square_around
 from pipeline.data.photos import BrokenPhoto, read_photo
 from tools.formats.instance import Box, Instance
 
@@ -28,10 +29,7 @@ class Cut:
             box = (*places.min(axis=0).tolist(), *places.max(axis=0).tolist())
         if box is None:
             return None
-        left, top, right, bottom = box
-        half = (0.5 + self.margin) * max(right - left, bottom - top, 1)
-        x, y = (left + right) / 2, (top + bottom) / 2
-        return x - half, y - half, x + half, y + half
+        return square_around(box, self.margin)
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,12 @@ def write_piece(piece: Piece, images: Path) -> tuple[int, int] | BrokenPhoto:
     except BrokenPhoto as error:
         return error
     height, width = pixels.shape[:2]
-    left, top, right, bottom = (0, 0, width, height) if piece.box is None else _within(piece.box, width, height)
-    if left >= right or top >= bottom:
-        return BrokenPhoto(f"{piece.instance.photo}: its box {piece.box} lies outside the photo")
+    try:
+        left, top, right, bottom = pixels_within(piece.box or (0, 0, width, height), height, width)
+    except ValueError as error:
+        return BrokenPhoto(f"{piece.instance.photo} cannot be cut: {error}")
     _write(path, pixels[top:bottom, left:right])
     return left, top
-
-
-def _within(box, width, height):
-    """The whole pixels of a box that are in the photo."""
-    left, top = np.floor(np.maximum(box[:2], 0)).astype(int).tolist()
-    right, bottom = np.ceil(np.minimum(box[2:], (width, height))).astype(int).tolist()
-    return left, top, right, bottom
 
 
 def _write(path, pixels):

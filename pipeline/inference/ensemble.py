@@ -13,6 +13,7 @@ import torch
 
 from augment.geometry import scale_of
 from pipeline.blocks import blocks
+from pipeline.data.boxes import Boxes
 from pipeline.data.dataset import load_test_data
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.data.pack import Pack, Squares
@@ -66,9 +67,9 @@ class Ensemble:
     power: float
     folder: Path
 
-    def predict_test(self, *, batch_size: int) -> Prediction:
+    def predict_test(self, *, batch_size: int, boxes: Boxes | None = None) -> Prediction:
         """Predicts the points that the test asks for. Raises UserError with every fault of the data."""
-        opened = [load_test_data(member.recipe, len(member.network.mean_shape)) for member in self.members]
+        opened = [load_test_data(member.recipe, len(member.network.mean_shape), boxes=boxes) for member in self.members]
         table = opened[0][0]
         for other, _ in opened[1:]:
             if other.names != table.names or not np.array_equal(other.values, table.values):

@@ -47,7 +47,9 @@ def train_command(command: Command, console: Console):
     check_optimiser(command.recipe.optimiser)
     check_schedule(command.recipe.optimiser)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
-    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
+    photos = command.recipe.photos
+    photos = replace(photos, boxes=photos.boxes and Path(os.path.realpath(photos.boxes)))
+    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
         find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):

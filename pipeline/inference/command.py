@@ -72,7 +72,7 @@ def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions):
         print(f"earlier     the submission that was there is of other runs, views or weights; it is now {kept}")
     write_submission(output, test.names, test.points, decimals=options.decimals)
     verify_submission(output, test.names, test.points, decimals=options.decimals)
-    write_record(output, record)
+    write_record(output, record, expected=ensemble.expected())
     if options.uncertainty:
         calibration = ensemble.calibration
         write_uncertainty(options.uncertainty, test.names, test.deviations, calibrated=calibration is not None)

@@ -9,6 +9,7 @@ from pipeline.inference.member import print_not_fitted, weigh_views, why_not_cal
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.photos import predict_photos
 from pipeline.inference.record import keep_earlier, write_record
+from pipeline.inference.report import write_report
 from pipeline.inference.submission import verify_submission, write_submission, write_uncertainty
 from pipeline.inference.uncertainty import print_calibration
 from pipeline.memory import out_of_memory_named, smaller_batch
@@ -37,6 +38,7 @@ def predict_and_submit(options: PredictOptions):
     else:
         test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
         submit(test, ensemble, options)
+        report(ensemble)
 
 
 def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
@@ -48,6 +50,13 @@ def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
         flag = "--box or --boxes FILE" if options.photo else "--boxes FILE"
         raise UserError(f"{trained[0].folder} was trained on boxes of its photos; {flag} gives those of these photos")
     return boxes
+
+
+def report(ensemble: Ensemble):
+    """Writes the reports of the runs anew, with what their views brought and what was submitted."""
+    for member in ensemble.members:
+        if may_write(member.run.folder):
+            print(f"report      {write_report(member.run)}")
 
 
 def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions):

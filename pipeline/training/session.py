@@ -16,7 +16,9 @@ from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_
 from pipeline.data.loader import parse_chain
 from pipeline.data.roi import describe_roi
 from pipeline.files import check_folder, check_usable, write_text
+from pipeline.inference.measured import measure, save_measured
 from pipeline.inference.predict import predict_points
+from pipeline.inference.report import write_report
 from pipeline.inference.tta import parse_views
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
@@ -122,6 +124,16 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
             raise
     print_result(run, trainer, floor=floor)
     print_account(trainer, run.folder)
+    if trainer.state.history and runtime.is_main:
+        report(run, trainer)
+
+
+def report(run: Run, trainer: Trainer):
+    """Writes the run's report, for which its best weights predict once more what was held out."""
+    runtime = trainer.runtime
+    network = load_run_network(run, "best").to(runtime.device)
+    save_measured(run.folder, measure(network, trainer.data, runtime))
+    runtime.print(f"report       {write_report(run)}")
 
 
 def in_session(recipe: Recipe, *, minutes: float) -> Recipe:

@@ -49,7 +49,9 @@ class Options:
     runs: Path = Path("runs")
     """Where run folders are."""
     sort: Annotated[str, arg(metavar="COLUMN")] = "mse"
-    """The column by which the table is sorted; with a minus before it the other way round."""
+    """The column by which the table is sorted."""
+    reverse: bool = False
+    """Sort the other way round."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """The page to write; by default index.html in --runs."""
 
@@ -132,14 +134,13 @@ def differences(rows: Sequence[Row], measured: dict[str, Measured]) -> list[Diff
     return [one for one in found if one]
 
 
-def sorted_rows(rows: list[Row], column: str) -> list[Row]:
+def sorted_rows(rows: list[Row], column: str, *, reverse: bool) -> list[Row]:
     """Rows by a column; those in which it is not known come last. Raises UserError for a column that is none."""
-    name = column.removeprefix("-")
-    if name not in (known := [field.name for field in fields(Row)]):
+    if column not in (known := [field.name for field in fields(Row)]):
         raise UserError(f"--sort {column}: the columns are {', '.join(known)}")
-    there = [row for row in rows if getattr(row, name) is not None]
-    there.sort(key=lambda row: getattr(row, name), reverse=column.startswith("-"))
-    return there + [row for row in rows if getattr(row, name) is None]
+    there = [row for row in rows if getattr(row, column) is not None]
+    there.sort(key=lambda row: getattr(row, column), reverse=reverse)
+    return there + [row for row in rows if getattr(row, column) is None]
 
 
 def print_rows(rows: list[Row]):
@@ -195,7 +196,11 @@ def main():
     if not runs:
         raise UserError(f"no run with a metrics.csv lies in {options.runs}/; train one, or give --runs")
     found = {_name(run, options.runs): (run, load_measured(run.folder)) for run in runs}
-    rows = sorted_rows([row_of(run, measured, below=options.runs) for run, measured in found.values()], options.sort)
+    rows = sorted_rows(
+        [row_of(run, measured, below=options.runs) for run, measured in found.values()],
+        options.sort,
+        reverse=options.reverse,
+    )
     print_rows(rows)
     measured = {name: one for name, (_, one) in found.items() if one is not None}
     compared = differences(rows, measured)

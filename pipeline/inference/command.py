@@ -53,10 +53,14 @@ def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
 
 
 def report(ensemble: Ensemble):
-    """Writes the reports of the runs anew, with what their views brought and what was submitted."""
+    """Writes the reports of the runs anew, with what their views brought and what was submitted. The submission is done,
+    so that a run whose files make no report is said and no fault."""
     for member in ensemble.members:
         if may_write(member.run.folder):
-            print(f"report      {write_report(member.run)}")
+            try:
+                print(f"report      {write_report(member.run)}")
+            except UserError as reason:
+                print(f"report      left out: {reason}")
 
 
 def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions):

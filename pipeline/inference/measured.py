@@ -106,10 +106,11 @@ def _predict(network, data, samples, runtime, batch_size):
     blocks = predict_views(
         network, pack, samples, views, data.flip_indices, runtime=runtime, batch_size=batch_size, description="report"
     )
-    for block, found, _ in blocks:
-        points[block] = found[0]
+    for found in blocks:
+        block, seen = found.block, found.points
+        points[block] = seen[0]
         if len(views) > 1:
-            squares = ((found[0] - found[1]) ** 2).mean(axis=(1, 2))
+            squares = ((seen[0] - seen[1]) ** 2).mean(axis=(1, 2))
             doubts[block] = np.sqrt(squares) * scale_of(pack.photo_to_image[samples[block]]) / pack.roi.size
     return points, doubts
 

@@ -29,12 +29,12 @@ def new_figure(width: float, height: float) -> "Figure":
 def prepare(axes: "Axes", *, x: str = "", y: str = "", logarithmic: bool = False):
     """Labels, a grid, and with `logarithmic` values on a logarithmic axis with plain numbers."""
     if logarithmic:
-        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+        from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())  # whose ticks take a third of the time
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(colors=INK)

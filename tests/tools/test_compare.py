@@ -71,13 +71,12 @@ def run(*arguments):
 
 
 def test_all_runs_are_in_the_table_sorted_and_linked(runs, capsys):
-    run("--runs", runs, "--sort", "-run")
+    run("--runs", runs, "--sort", "run", "--reverse")
     out = capsys.readouterr().out
     names = [line.split()[0] for line in out.splitlines()[1:4]]
     assert names == ["c", "b", "a"]
     assert "8.410" in out.splitlines()[2]
-    assert "b and a" not in out
-    assert "a is better than b: +1.000 px² (+1.000 … +1.000)" in out.replace("b is", "x")
+    assert "a is better than b: +1.000 px² (+1.000 … +1.000)" in out
     assert "not compared photo by photo: c;" in out
     page = Page((runs / "index.html").read_text())
     assert page.stack == []

@@ -53,8 +53,10 @@ def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
 
 
 def report(ensemble: Ensemble):
-    """Writes the reports of the runs anew, with what their views brought and what was submitted. The submission is done,
-    so that a run whose files make no report is said and no fault."""
+    """Writes the reports of the runs anew, with what their views brought and what was submitted.
+
+    The submission is written already, so a run whose files make no report is said, and is no fault.
+    """
     for member in ensemble.members:
         if may_write(member.run.folder):
             try:

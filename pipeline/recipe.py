@@ -108,6 +108,9 @@ class PhotoOptions:
     roi: Literal["auto", "whole"] | PartOfSquare = "auto"
     """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
     auto finds where the points are, whole takes all of it."""
+    boxes: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Show the network of each photo of train the square about a box, with a margin: a table of file_name, left, top,
+    right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
     limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
     """Use only so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
@@ -321,7 +324,7 @@ SECTION_OF = {
 }
 CHANGEABLE_ON_RESUME = {
     "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views",
-    "session_minutes", "patience", "callbacks",
+    "session_minutes", "patience", "callbacks", "boxes",
 }  # fmt: skip
 
 HOLDS_WITH = {  # what a field depends on, and the values with which it does anything

@@ -106,7 +106,7 @@ def _open_contest(recipe):
 
 def _open_train(recipe, table, groups, faults):
     """The ROI and the pack of the photos of train, for which the table is read at most once."""
-    landmarks, options = ReadOnce(contest.read_landmarks), recipe.photos
+    landmarks, options = ReadOnce(partial(contest.read_landmarks, scratch=recipe.run.cache)), recipe.photos
     take, limit = landmarks.take, options.limit_photos
     if limit:
         take = partial(read_few, landmarks.take, groups=groups, limit=limit)

@@ -1,7 +1,7 @@
 """Reading the table of points, beside one thread that only parses: python -m benchmarks.reading [ROWS]
 
-A table of 971 points is written, whose rows are a few drawn ones with other names, and read as a training reads it: in a
-stream, by all cores, into a file. The reference does nothing but `numpy.fromstring` on the numbers of the same lines,
+A table of 971 points is written, whose rows are a few drawn ones with other names, and read as a training reads it: in
+a stream, by all cores, into a file. The reference does nothing but `numpy.fromstring` on the numbers of the same lines,
 which lie in memory. Both take turns, so that they share what else the machine does; their processor time is told too.
 """
 
@@ -60,7 +60,9 @@ def ratios(table: Path, num_rows: int) -> dict[str, list[float]]:
 
 def peak_megabytes(table: Path) -> float:
     """The most memory that a process which only reads the table has, the interpreter and mapped files included."""
-    script = "import sys; from pathlib import Path; from benchmarks.reading import print_peak; print_peak(Path(sys.argv[1]))"
+    script = (
+        "import sys; from pathlib import Path; from benchmarks.reading import print_peak; print_peak(Path(sys.argv[1]))"
+    )
     found = subprocess.run([sys.executable, "-c", script, table], check=True, capture_output=True, text=True, cwd=ROOT)
     return float(found.stdout)
 

@@ -89,6 +89,9 @@ class RunOptions:
     """Where decoded photos are kept between runs; may be deleted at any time."""
     skip_bad_photos: bool = False
     """Leave out photos that are missing or broken, and say how many."""
+    check_photos: bool = False
+    """Look at each photo's size and time, and at all numbers in the cache, before relying on them. By default a start
+    looks at folders and at few files, which does not notice a photo that was edited in place."""
     stages: Annotated[list[dict[str, Any]], arg(constructor=json.loads, metavar="JSON")] = field(default_factory=list)
     """Train in stages, each from the best weights of the one before: a list of {field: value}, of what differs in each
     from the rest of the recipe, such as [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": 1e-4, "size": 224}]."""
@@ -320,8 +323,8 @@ SECTION_OF = {
     for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
 }
 CHANGEABLE_ON_RESUME = {
-    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views",
-    "session_minutes", "patience", "callbacks",
+    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos",
+    "check_photos", "views", "session_minutes", "patience", "callbacks",
 }  # fmt: skip
 
 

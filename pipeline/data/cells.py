@@ -3,7 +3,6 @@
 import numpy as np
 
 from pipeline.data.rows import FARTHEST
-from pipeline.errors import Faults
 
 MAX_SHOWN = 60  # characters of what is wrong
 DIGITS_AND_TABS = b"0123456789\t"

@@ -12,6 +12,7 @@ whoever needs it while it is built waits for it.
 """
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -27,15 +28,17 @@ import numpy as np
 from pydantic import BaseModel
 
 from augment import RegionOfInterest, fit_photo
-from pipeline.data.cache import claimed, content_key, remove
+from pipeline.data.cache import claimed, known_key, remove
 from pipeline.data.contest import Table
 from pipeline.data.photos import BrokenPhoto, difference_hash, read_photo
 from pipeline.errors import Faults
-from pipeline.files import sync
+from pipeline.files import may_write, sync, write_text
 from pipeline.progress import progress
 
 FORMAT = 1  # of the files above; part of the key
 ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
+FILES = {"images.u8", "pack.json", *(f"{name}.npy" for name in ARRAYS)}
+CHECKED = "checked.json"  # the size and time of each of these, when all was found to be sound
 HEADER = re.compile(  # as np.save writes it
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']+)', 'fortran_order': False, 'shape': \((\d+),([\d, ]*)\), \} *\n", re.DOTALL
 )
@@ -134,9 +137,11 @@ def open_pack(
     faults: Faults,
     skip_bad_photos: bool = False,
     limit: int | None = None,
+    check_photos: bool = False,
 ) -> Pack | None:
     """The pack of `table` and of the folder `images` beside it, built if the cache does not have it. limit: how many of
-    its photos `read_table` gives at most, where that is not all.
+    its photos `read_table` gives at most, where that is not all. check_photos: look at each photo and at all numbers of
+    the pack, and not only at the times of folders and files.
 
     Faults of the table, and of the photos unless they are to be skipped, are added to `faults`; the pack is None then.
     Raises UserError where the cache folder cannot be written.
@@ -149,11 +154,11 @@ def open_pack(
         return None
     size = roi.square
     settings = (FORMAT, size, resize, *([limit] if limit else []))
-    folder = cache / f"{table.parent.name}-{size}px-{resize}-{content_key(table, *settings)}"
+    key = known_key(table, *settings, cache=cache, check_photos=check_photos)
+    folder = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     with claimed(folder):
-        if folder.exists() and (damage := _damage(folder, size)):
-            print(f"{folder} is damaged ({damage}); it is made anew")
-            remove(folder)
+        if folder.exists() and (check_photos or not _is_as_checked(folder)):
+            _check(folder, size)
         if not folder.exists():
             _build(folder, partial(read_table, table), photos, size, resize, faults, skip_bad_photos)
     if not folder.exists():
@@ -163,6 +168,28 @@ def open_pack(
         _add_broken(faults, pack.left_out)
         return None
     return pack
+
+
+def _check(folder, size):
+    """Removes a damaged pack, and says so; what is sound need not be read again until one of its files changes."""
+    if damage := _damage(folder, size):
+        print(f"{folder} is damaged ({damage}); it is made anew")
+        remove(folder)
+    elif may_write(folder):
+        write_text(folder / CHECKED, json.dumps(_stamps(folder)))
+
+
+def _is_as_checked(folder):
+    try:
+        return json.loads((folder / CHECKED).read_bytes()) == _stamps(folder)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _stamps(folder):
+    """Size and time of each file of a pack."""
+    stats = {path.name: path.stat() for path in sorted(folder.iterdir()) if path.name in FILES}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def _build(folder, read_table, photos, size, resize, faults, skip_bad_photos):
@@ -190,6 +217,7 @@ def _build(folder, read_table, photos, size, resize, faults, skip_bad_photos):
             np.save(building / f"{name}.npy", array)
         about = About(fingerprint=_fingerprint(arrays), left_out=left_out)
         (building / "pack.json").write_text(about.model_dump_json())
+        (building / CHECKED).write_text(json.dumps(_stamps(building)))
         for file in building.iterdir():
             sync(file)
         building.rename(folder)

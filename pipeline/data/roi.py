@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import TypeAdapter
 
-from pipeline.data.cache import claimed, content_key
+from pipeline.data.cache import claimed, known_key
 from pipeline.data.contest import Table
 from pipeline.data.pack import map_with_all_cores
 from pipeline.data.photos import BrokenPhoto, read_photo
@@ -37,13 +37,16 @@ def shares_of(roi: Literal["auto", "whole"] | Shares) -> Shares:
     return WHOLE if roi == "whole" else roi
 
 
-def find_roi(table: Path, read_table: Callable[[Path, Faults], Table], *, resize: str, cache: Path) -> Shares:
+def find_roi(
+    table: Path, read_table: Callable[[Path, Faults], Table], *, resize: str, cache: Path, check_photos: bool = False
+) -> Shares:
     """The smallest ROI that holds the points of nearly all photos of the train table, with a margin; where that is
     not worth it, the whole square.
 
     It is found once for the same table and photos, and kept in the cache. Faults are left to the pack to name.
     """
-    known = cache / f"roi-{content_key(table, resize, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST)}.json"
+    settings = (resize, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST)
+    known = cache / f"roi-{known_key(table, *settings, cache=cache, check_photos=check_photos)}.json"
     with claimed(known):
         if known.exists() and (roi := _read_roi(known)):
             return roi

@@ -124,9 +124,7 @@ def test_what_is_parsed_in_whole_arrays_is_what_is_parsed_cell_by_cell(table):
         assert not pointed or (np.signbit(found.numbers[index]) == np.signbit(expected))[~np.isnan(expected)].all()
 
 
-@given(
-    rows_given=st.lists(st.lists(cells, min_size=4, max_size=4), min_size=1, max_size=30), size=st.integers(1, 90)
-)
+@given(rows_given=st.lists(st.lists(cells, min_size=4, max_size=4), min_size=1, max_size=30), size=st.integers(1, 90))
 def test_blocks_of_any_size_are_read_alike(rows_given, size, tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "landmarks.csv"
     table(path, [f"{i}.jpg\t" + "\t".join(row) for i, row in enumerate(rows_given)])

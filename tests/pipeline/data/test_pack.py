@@ -76,10 +76,10 @@ def test_another_size_fit_table_or_photo_is_another_pack(copy, tmp_path):
     table = copy / LANDMARKS
     header, first, *rest = table.read_text().split("\n")
     table.write_text("\n".join([header, first.replace("\t", "\t1", 1), *rest]))
-    packs.append(open_train(copy, cache)[0])
+    packs.append(open_train(copy, cache, check_photos=True)[0])
     photo = copy / "train/images" / packs[0].names[0]
     cv2.imwrite(str(photo), np.zeros((50, 60, 3), np.uint8))
-    packs.append(open_train(copy, cache)[0])
+    packs.append(open_train(copy, cache, check_photos=True)[0])
     assert len({pack.folder for pack in packs}) == 5
     assert len({packs[0].fingerprint, packs[3].fingerprint, packs[4].fingerprint}) == 3
 

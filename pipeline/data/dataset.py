@@ -185,6 +185,7 @@ def _open(recipe, path, read_table, faults, roi, *, limit=None):
         skip_bad_photos=recipe.run.skip_bad_photos,
         check_photos=recipe.run.check_photos,
         limit=limit,
+        kind=recipe.photos.pack,
     )
 
 

@@ -16,11 +16,12 @@ from pydantic import TypeAdapter
 
 from pipeline.data.cache import claimed, known_key
 from pipeline.data.contest import Table
-from pipeline.data.pack import map_with_all_cores
+from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import Faults
 from pipeline.files import write_text
 from pipeline.precedence import WHOLE
+from pipeline.progress import progress
 
 Shares = tuple[float, float, float]
 NUM_PHOTOS = 2000  # that are looked at
@@ -99,11 +100,14 @@ def points_in_square(photos: Path, names: list[str], points: np.ndarray, resize:
     Photos that cannot be read are left out.
     """
     rows = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
-    sizes = map_with_all_cores(_size, [photos / names[row] for row in rows], "where the points lie")
+    sizes = map_with_all_cores(_size, [photos / names[row] for row in rows], ahead=16 * num_cores())
     found = []
-    for row, size in zip(rows, sizes, strict=True):
-        if size is not None:
-            found.append((points[row] + 0.5 - size / 2) / (size.max() if resize == "letterbox" else size.min()) + 0.5)
+    with progress(len(rows), "where the points lie", unit="photo") as bar:
+        for row, size in zip(rows, sizes, strict=True):
+            bar.update()
+            if size is not None:
+                side = size.max() if resize == "letterbox" else size.min()
+                found.append((points[row] + 0.5 - size / 2) / side + 0.5)
     return np.array(found).reshape(-1, *points.shape[1:])
 
 

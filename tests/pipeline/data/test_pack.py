@@ -59,7 +59,7 @@ def test_a_test_pack_has_the_asked_indices(contest, tmp_path):
 
 def test_opening_again_reads_no_photo_and_no_table(copy, tmp_path, monkeypatch):
     first, _ = open_train(copy, tmp_path / "cache")
-    monkeypatch.setattr("pipeline.data.pack.read_photo", lambda path: pytest.fail("a photo was read again"))
+    monkeypatch.setattr("pipeline.data.packing.read_photo", lambda path: pytest.fail("a photo was read again"))
     unread = {"roi": WHOLE, "resize": "letterbox", "cache": tmp_path / "cache", "faults": Faults()}
     again = open_pack(copy / LANDMARKS, lambda *_: pytest.fail("the table was read again"), **unread)
     assert again.folder == first.folder

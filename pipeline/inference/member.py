@@ -25,7 +25,7 @@ from pipeline.inference.fitted_weights import (
     save_weights,
 )
 from pipeline.inference.held_out import held_out
-from pipeline.inference.merge import merge, spread
+from pipeline.inference.merge import merge, total_variance
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
 from pipeline.inference.tta import FixedView, parse_views, read_views
@@ -76,7 +76,8 @@ class Member:
         batch_size: int,
         description: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(N, L, 2) float32 merged points in pixels of the photos, and (N, L) float32 variances over the views.
+        """(N, L, 2) float32 merged points in pixels of the photos, and (N, L) float32 variances of their coordinates
+        over the views, with those that the network tells.
 
         asked: (N, L) indices of the points that are wanted of each photo, in that order; without it all. No more than
         these is held.
@@ -89,15 +90,15 @@ class Member:
         blocks = self.predict_views(
             pack, samples, views, self.flip_indices, batch_size=batch_size, description=description
         )
-        for block, found, counts in blocks:
+        for block, found, counts, told in blocks:
             shares = weights
             if asked is not None:
                 wanted = asked[None, block]
                 found = np.take_along_axis(found, wanted[..., None], axis=2)
-                counts = np.take_along_axis(counts, wanted, axis=2)
+                counts, told = (np.take_along_axis(array, wanted, axis=2) for array in (counts, told))
                 shares = weights[:, asked[block]] if weights.ndim == 2 else weights
             points[block] = merge(found, shares, counts)
-            variances[block] = spread(found, shares, counts) ** 2
+            variances[block] = total_variance(found, told, shares, counts)
         return points, variances
 
 
@@ -179,9 +180,11 @@ def _saved(member):
 
 def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_size: int) -> FittedWeights:
     """Weights fitted on the held-out `samples`; they are saved, and what they bring is printed."""
-    parts = _find(member, data, samples, batch_size=batch_size)
+    parts, told = _find(member, data, samples, batch_size=batch_size)
     fitted, scores = fit_and_judge(
-        parts, prune=True, spread_of=lambda weights: spread(parts.points, weights, parts.counts)
+        parts,
+        prune=True,
+        spread_of=lambda weights: np.sqrt(total_variance(parts.points, told, weights, parts.counts)),
     )
     views = equivariance(parts.names, parts.points, data.pack.photo_to_image[samples], member.flip_indices)
     save_weights(member.run.views, fitted, of=_of(member), about={"scores": scores, "equivariance": views})
@@ -192,16 +195,16 @@ def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_si
 
 
 def _find(member, data, samples, *, batch_size):
-    """What each view finds of the photos at `samples`."""
+    """What each view finds of the photos at `samples`, and the (V, N, K) variances that the network tells."""
     shape = len(member.views), len(samples), data.num_points
-    points, counts = np.empty((*shape, 2), np.float32), np.empty(shape, bool)
+    points, counts, told = np.empty((*shape, 2), np.float32), np.empty(shape, bool), np.empty(shape, np.float32)
     begun = time.perf_counter()
-    for block, found, seen in member.predict_views(
+    for found in member.predict_views(
         data.pack, samples, member.views, member.flip_indices, batch_size=batch_size, description="held-out photos"
     ):
-        points[:, block], counts[:, block] = found, seen
+        points[:, found.block], counts[:, found.block], told[:, found.block] = found[1:]
     seconds = (time.perf_counter() - begun) / len(samples) / len(member.views)
-    return Parts(
+    parts = Parts(
         names=[view.name for view in member.views],
         points=points,
         counts=counts,
@@ -209,6 +212,7 @@ def _find(member, data, samples, *, batch_size):
         truth=data.pack.values[samples].astype(np.float64),
         groups=data.groups[samples],
     )
+    return parts, told
 
 
 def why_not_calibrated(members: list[Member]) -> str:

@@ -23,9 +23,10 @@ from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
-from pipeline.runtime import Runtime, compute_deterministically, print_busy
+from pipeline.runtime import Runtime, compute_deterministically
 from pipeline.stages import num_finished, stage_folder, stage_recipe, write_finished
 from pipeline.stopping import Stopped
+from pipeline.threads import choose_threads
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
@@ -97,8 +98,8 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     console.keep_in(run.folder / "console.txt")
 
     resume = f"python hack_train.py --resume {shlex.quote(str(folder.parent if folder else run.folder))}"
+    choose_threads(runtime)
     print_start(run, recipe, data, floor=floor, runtime=runtime, resume=resume)
-    print_busy(runtime)
     with run.claimed(), out_of_memory_named(what_fits(recipe)):
         run.write_recipe(recipe)
         run.add_environment(str(runtime))

@@ -73,9 +73,15 @@ def main():
                 found[f"{what} {count:,} photos, MB"] = round(run("predict.py", *flags, *paths))
             trained = folder / f"trained{count}"
             write_train(trained, count)
+            where = [
+                "--runs",
+                folder / "others",
+                "--cache",
+                folder / "cache",
+            ]  # predict.py takes the newest of its runs
             flags = ["--data", trained, "--steps-per-epoch", 20, "--train-share", 1 - NUM_VALIDATED / count]
             for what in ("packing and training", "training"):
-                found[f"{what} on {count:,} photos, MB"] = round(run("hack_train.py", *flags, *paths, *TRAINING))
+                found[f"{what} on {count:,} photos, MB"] = round(run("hack_train.py", *flags, *where, *TRAINING))
     for what, memory in found.items():
         print(f"{what:48}{memory:8}")
     write_result("memory", {"largest memory of the process": found})

@@ -50,6 +50,7 @@ def decode_and_resize(paths: list[Path], size: int):
 
     def one(path):
         photo = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        assert photo is not None
         height, width = (max(1, round(side * size / max(photo.shape[:2]))) for side in photo.shape[:2])
         cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
 
@@ -64,8 +65,8 @@ def packing(photos: Path, names: list[str], size: int) -> dict[str, dict[str, fl
         bare = clocked(lambda: decode_and_resize([photos / name for name in names], size))
         for kind, rounds in found.items():
             with tempfile.TemporaryDirectory() as folder:
-                how = {"size": size, "resize": "letterbox", "kind": kind}
-                rounds.append(bare / clocked(partial(pack_photos, Path(folder), names, photos, **how)))
+                pack = partial(pack_photos, Path(folder), names, photos, size=size, resize="letterbox", kind=kind)
+                rounds.append(bare / clocked(pack))
     return {
         kind: dict(zip(("clock", "processor"), np.median(rounds, axis=0).round(3).tolist(), strict=True))
         for kind, rounds in found.items()

@@ -55,8 +55,8 @@ def write_contest(folder: Path, count: int):
     with (folder / "test/test_points.csv").open("w") as table:
         table.write("file_name\tpoint_index_list\n")
         table.writelines(f"{row}.jpg\t[0, 1, 2]\n" for row in range(count // 100))
-    for path in ("train/landmarks.csv", "test/test_points.csv"):
-        os.utime(folder / path, (OLD, OLD))
+    for name in ("train/landmarks.csv", "test/test_points.csv"):
+        os.utime(folder / name, (OLD, OLD))
 
 
 def start(folder: Path, *flags: str) -> dict[str, float]:

@@ -112,7 +112,7 @@ class PhotoOptions:
     """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
     auto finds where the points are, whole takes all of it."""
     pack: Literal["auto", "raw", "jpeg"] = "auto"
-    """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a sixth of the disk and are
+    """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a seventh of the disk and are
     decoded each time; auto takes raw ones where they fit on the disk."""
     limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
     """Use only so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""

@@ -14,6 +14,7 @@ import codecs
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,7 @@ class _Parsed:
     """What became of lines: the name of each, None of an empty one, and the faults of its numbers where it has any."""
 
     lines: Lines
-    names: list[bytes | None]
+    names: Sequence[bytes | None]
     faults: dict[int, Faults]
 
 
@@ -114,9 +115,10 @@ def _parse_lines(lines, num_cells, path, numbers):
     """Parses lines and writes the numbers into the file, each row where that of its line belongs."""
     rows = parse_rows(lines, num_cells)
     if rows is not None and rows.plain.all():
-        write_at(numbers, 4 * num_cells * lines.first, rows.numbers)
+        write_at(numbers, 4 * num_cells * lines.first, rows.numbers.data)
         return _Parsed(lines, rows.names, {})
-    names, faults = [], {}
+    names: list[bytes | None] = []
+    faults: dict[int, Faults] = {}
     for index, line in enumerate(lines.text.split(b"\n")[:-1]):
         name, _, cells = _clean(line).partition(b"\t")
         names.append(name if _clean(line) else None)
@@ -125,7 +127,7 @@ def _parse_lines(lines, num_cells, path, numbers):
             row = parse_row(cells, num_cells, path, lines.first + index + 2, faults.setdefault(index, Faults()))
         if row is not None:
             faults.pop(index, None)
-            write_at(numbers, 4 * num_cells * (lines.first + index), np.asarray(row, np.float32))
+            write_at(numbers, 4 * num_cells * (lines.first + index), np.array(row, np.float32).data)
     return _Parsed(lines, names, faults)
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from pipeline.data.cache import claimed
 from pipeline.errors import UserError
 from pipeline.files import replacing, sealed, unsealed, write_text
 
-Found = TypeVar("Found")  # a dataclass
+Found = TypeVar("Found", bound=Any)  # a dataclass
 SEAL = 16  # bytes of the hash that an array begins with
 
 
@@ -20,7 +20,7 @@ def key_of(*parts: str | bytes | np.ndarray) -> str:
     """A hash of texts and arrays, in this order."""
     digest = hashlib.blake2b(digest_size=12)
     for part in parts:
-        content = part.encode() if isinstance(part, str) else memoryview(np.ascontiguousarray(part)).cast("B")
+        content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
         digest.update(f"{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()

@@ -94,7 +94,7 @@ def pack_photos(
 
 def _read_block(names, photos, size, resize, kind):
     """Of each photo the image as bytes, its matrix and its hash, or why there is none."""
-    found = []
+    found: list[BrokenPhoto | tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for name in names:
         try:
             photo = read_photo(photos / name)

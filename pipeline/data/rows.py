@@ -50,13 +50,13 @@ def read_lines(file: BinaryIO) -> Iterator[Lines]:
             text += file.readline()
         if text[-1] != NEWLINE:
             text += b"\n"
-        count = np.count_nonzero(np.frombuffer(text, np.uint8) == NEWLINE)  # three times as fast as bytes.count
+        count = int(np.count_nonzero(np.frombuffer(text, np.uint8) == NEWLINE))  # three times as fast as bytes.count
         yield Lines(text, first, count)
         first += count
 
 
-def write_at(file: BinaryIO, offset: int, content: np.ndarray | bytes):
-    """Writes a contiguous array or bytes into a file from an offset on, from any thread."""
+def write_at(file: BinaryIO, offset: int, content: memoryview | bytes):
+    """Writes bytes, or those of a contiguous array, into a file from an offset on, from any thread."""
     rest = memoryview(content).cast("B")
     while rest:
         written = os.pwrite(file.fileno(), rest, offset)
@@ -78,10 +78,10 @@ def parse_rows(lines: Lines, num_cells: int) -> Rows | None:
     """
     text = lines.text
     characters = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero((characters == TAB) | (characters == NEWLINE))
-    if len(ends) != (num_cells + 1) * lines.count:
+    separators = np.flatnonzero((characters == TAB) | (characters == NEWLINE))
+    if len(separators) != (num_cells + 1) * lines.count:
         return None
-    ends = ends.reshape(-1, num_cells + 1)
+    ends = separators.reshape(-1, num_cells + 1)
     if (characters[ends[:, -1]] != NEWLINE).any():
         return None
     begins = [0, *(ends[:-1, -1] + 1).tolist()]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from augment.warp import on_device
+from pipeline.data.squares import JpegSquares
 
 
 class Source(Protocol):
@@ -22,9 +23,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class HostSource:
-    """Squares that lie on the host, memory-mapped or in memory: (N, S, S, 3) uint8."""
+    """Squares that lie on the host, memory-mapped, in memory, or as JPEGs that are decoded here: (N, S, S, 3) uint8."""
 
-    squares: np.ndarray
+    squares: np.ndarray | JpegSquares
     device: torch.device
 
     def take(self, samples: np.ndarray) -> torch.Tensor:

@@ -89,6 +89,9 @@ class RunOptions:
     """Where decoded photos are kept between runs; may be deleted at any time."""
     skip_bad_photos: bool = False
     """Leave out photos that are missing or broken, and say how many."""
+    check_photos: bool = False
+    """Look at each photo's size and time, and at all numbers in the cache, before relying on them. By default a start
+    looks at folders and at few files, which does not notice a photo that was edited in place."""
     stages: Annotated[list[dict[str, Any]], arg(constructor=json.loads, metavar="JSON")] = field(default_factory=list)
     """Train in stages, each from the best weights of the one before: a list of {field: value}, of what differs in each
     from the rest of the recipe, such as [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": 1e-4, "size": 224}]."""
@@ -111,6 +114,9 @@ class PhotoOptions:
     boxes: Annotated[Path | None, arg(metavar="FILE")] = None
     """Show the network of each photo of train the square about a box, with a margin: a table of file_name, left, top,
     right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
+    pack: Literal["auto", "raw", "jpeg"] = "auto"
+    """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a seventh of the disk and are
+    decoded each time; auto takes raw ones where they fit on the disk."""
     limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
     """Use only so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
@@ -323,8 +329,8 @@ SECTION_OF = {
     for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
 }
 CHANGEABLE_ON_RESUME = {
-    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views",
-    "session_minutes", "patience", "callbacks", "boxes",
+    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos",
+    "check_photos", "views", "session_minutes", "patience", "callbacks", "boxes",
 }  # fmt: skip
 
 HOLDS_WITH = {  # what a field depends on, and the values with which it does anything

@@ -21,11 +21,12 @@ from tyro.conf import Positional, arg
 
 from pipeline.cli import parse_flags
 from pipeline.data.contest import GROUPS, LANDMARKS, TEST_POINTS
-from pipeline.data.pack import map_with_all_cores
+from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.photos import BrokenPhoto
 from pipeline.data.split import split_by_groups
 from pipeline.errors import Faults, UserError, run_script
 from pipeline.files import check_folder, write_text
+from pipeline.progress import progress
 from tools.cutting import Cut, Piece, write_piece
 from tools.formats.instance import Instance, Source
 from tools.formats.known import FORMATS
@@ -138,13 +139,15 @@ def write_part(instances: list[Instance], folder: Path, options: Options) -> Con
     faults, kept, corners = Faults(), [], []
     images = folder / "images"
     images.mkdir(parents=True)
-    written = map_with_all_cores(lambda piece: write_piece(piece, images), pieces, f"writing {folder.name}")
-    for piece, result in zip(pieces, written, strict=True):
-        if isinstance(result, BrokenPhoto):
-            faults.add(str(result), where=piece.instance.name, kind=str(result).replace(piece.instance.name, ""))
-        else:
-            kept.append(piece)
-            corners.append(result)
+    written = map_with_all_cores(lambda piece: write_piece(piece, images), pieces, ahead=16 * num_cores())
+    with progress(len(pieces), f"writing {folder.name}", unit="photo") as bar:
+        for piece, result in zip(pieces, written, strict=True):
+            bar.update()
+            if isinstance(result, BrokenPhoto):
+                faults.add(str(result), where=piece.instance.name, kind=str(result).replace(piece.instance.name, ""))
+            else:
+                kept.append(piece)
+                corners.append(result)
     if faults.lines and options.skip_bad_photos and kept:
         print(f"left out    {len(faults.lines):,} photos of {folder.name} that are missing or broken")
     else:

@@ -17,13 +17,14 @@ from pydantic import TypeAdapter
 
 from augment.fit import pixels_within
 from pipeline.data.boxes import Boxes
-from pipeline.data.cache import claimed, content_key
+from pipeline.data.cache import claimed, known_key
 from pipeline.data.contest import Table
-from pipeline.data.pack import map_with_all_cores
+from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import Faults
 from pipeline.files import write_text
 from pipeline.precedence import WHOLE
+from pipeline.progress import progress
 
 Shares = tuple[float, float, float]
 NUM_PHOTOS = 2000  # that are looked at
@@ -46,6 +47,7 @@ def find_roi(
     *,
     resize: str,
     cache: Path,
+    check_photos: bool = False,
     boxes: Boxes | None = None,
 ) -> Shares:
     """The smallest ROI that holds the points of nearly all photos of the train table, with a margin; where that is
@@ -54,7 +56,7 @@ def find_roi(
     It is found once for the same table and photos, and kept in the cache. Faults are left to the pack to name.
     """
     settings = (resize, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST, *([f"boxes {boxes.key}"] if boxes else []))
-    known = cache / f"roi-{content_key(table, *settings)}.json"
+    known = cache / f"roi-{known_key(table, *settings, cache=cache, check_photos=check_photos)}.json"
     with claimed(known):
         if known.exists() and (roi := _read_roi(known)):
             return roi
@@ -109,13 +111,15 @@ def points_in_square(
     Photos that cannot be read are left out.
     """
     rows = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
-    frames = map_with_all_cores(partial(_frame, photos, boxes), [names[row] for row in rows], "where the points lie")
+    frames = map_with_all_cores(partial(_frame, photos, boxes), [names[row] for row in rows], ahead=16 * num_cores())
     found = []
-    for row, frame in zip(rows, frames, strict=True):
-        if frame is not None:
-            corner, size = frame
-            side = size.max() if resize == "letterbox" else size.min()
-            found.append((points[row] - corner + 0.5 - size / 2) / side + 0.5)
+    with progress(len(rows), "where the points lie", unit="photo") as bar:
+        for row, frame in zip(rows, frames, strict=True):
+            bar.update()
+            if frame is not None:
+                corner, size = frame
+                side = size.max() if resize == "letterbox" else size.min()
+                found.append((points[row] - corner + 0.5 - size / 2) / side + 0.5)
     return np.array(found).reshape(-1, *points.shape[1:])
 
 

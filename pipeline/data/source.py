@@ -34,7 +34,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class HostSource:
-    """Squares that lie on the host, memory-mapped or in memory. A GPU is sent those of each batch, ahead of time."""
+    """Squares that lie on the host: memory-mapped, in memory, or as JPEGs that are decoded here. A GPU is sent those of
+    each batch, ahead of time."""
 
     squares: Squares
     device: torch.device

@@ -116,6 +116,7 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
         data=options.data or own.run.data,
         cache=options.cache or own.run.cache,
         skip_bad_photos=options.skip_bad_photos,
+        check_photos=options.check_photos,
     )
     recipe, checkpoint, views = replace(own, run=where), options.checkpoint, options.views
     digest = _digest(run.best if checkpoint == "best" else run.last)

@@ -53,6 +53,9 @@ class PredictOptions:
     """Where decoded photos are kept; by default where the run keeps them."""
     skip_bad_photos: bool = False
     """Give photos that are missing or broken the mean shape, and say how many."""
+    check_photos: bool = False
+    """Look at each photo's size and time, and at all numbers in the cache, before relying on them. By default a start
+    looks at folders and at few files, which does not notice a photo that was edited in place."""
 
     def check(self):
         """Raises UserError, before anything is computed, for what could not be written or makes no sense."""

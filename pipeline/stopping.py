@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from pipeline.launch import read_launch
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -49,7 +51,8 @@ class StopRequest:
         self.number = number
         if self._at_once:
             raise Stopped(number)
-        say(f"{signal.Signals(number).name}: ends this step and saves; once more stops at once")
+        if read_launch().is_main:
+            say(f"{signal.Signals(number).name}: ends this step and saves; once more stops at once")
 
 
 @contextmanager

@@ -23,6 +23,8 @@ def predict_command(options: PredictOptions):
 
 def predict_and_submit(options: PredictOptions):
     runtime = Runtime.choose(gpu=options.gpu)
+    if options.photo and runtime.ranks.count > 1:
+        raise UserError("--photo is for one process; leave out torchrun")
     runs = find_runs(options.run, options.runs)
     members = load_members(runs, options, runtime.device)
     members = [weigh_views(member, options.weights, batch_size=options.batch_size) for member in members]
@@ -34,7 +36,8 @@ def predict_and_submit(options: PredictOptions):
         predict_photos(ensemble, options.photo, out, decimals=options.decimals)
     else:
         test = ensemble.predict_test(batch_size=options.batch_size)
-        submit(test, ensemble, options)
+        if runtime.is_main:
+            submit(test, ensemble, options)
 
 
 def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions):

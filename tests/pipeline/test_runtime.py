@@ -7,6 +7,7 @@ import psutil
 import pytest
 import torch
 
+from pipeline.ranks import Ranks
 from pipeline.runtime import Runtime, compute_deterministically, print_busy
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -23,7 +24,7 @@ def test_busy_cores_are_said_where_this_program_would_wait_for_them(busy, thread
 
 def test_only_the_main_rank_prints(capsys):
     for rank in range(3):
-        replace(CPU, rank=rank, num_ranks=3).print(f"of rank {rank}")
+        replace(CPU, ranks=Ranks(rank, 3)).print(f"of rank {rank}")
     assert capsys.readouterr().out == "of rank 0\n"
 
 

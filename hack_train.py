@@ -4,8 +4,8 @@ import sys
 
 from pipeline.console import recorded_console
 from pipeline.errors import run_script
-from pipeline.launch import started_together
 from pipeline.stopping import Stopped, terminated_as_interrupted
+from pipeline.together import started_together
 
 
 def main():

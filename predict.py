@@ -1,7 +1,7 @@
 """Writes the submission: `python predict.py` takes the newest run, its best weights, its views and its data."""
 
 from pipeline.errors import run_script
-from pipeline.launch import started_together
+from pipeline.together import started_together
 
 
 def main():

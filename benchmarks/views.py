@@ -67,10 +67,10 @@ def main():
                     network(batch).cpu()
 
     def ours(views):
-        for _, points, counts in predict_views(
+        for found in predict_views(
             network, pack, np.arange(num_photos), views, partners, runtime=runtime, batch_size=BATCH
         ):
-            merge(points, np.ones(len(views)), counts)
+            merge(found.points, np.ones(len(views)), found.counts)
 
     class Flat(torch.nn.Module):
         """The network as ttach wants it: (B, 2 K) keypoints as shares of the image."""

@@ -20,6 +20,7 @@ from pipeline.old_names import rename_flags
 from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
 from pipeline.recipe import (
     CHANGEABLE_ON_RESUME,
+    HOLDS_WITH,
     NetworkOptions,
     PartOfSquare,
     Recipe,
@@ -95,8 +96,19 @@ def parse_command(arguments: list[str]) -> Command:
     _check_together(command, flags)
     override(given, flags)
     check_stages(recipe, name_of=_flag)
+    _print_idle(recipe, flags)
     _print_stages(recipe.run.stages, flags)
     return command
+
+
+def _print_idle(recipe: Recipe, flags: dict[str, Given]):
+    """Says which flags do nothing, because of what another field is."""
+    fields = flatten(recipe)
+    for name in flags.keys() & HOLDS_WITH.keys():
+        other, values = HOLDS_WITH[name]
+        if not any(stage.get(other, fields[other]) in values for stage in [{}, *recipe.run.stages]):
+            why = f"{_flag(other)} {fields[other]}; it is for {', '.join(values)}"
+            print(f"{name:12} {flags[name]} does nothing with {why}")
 
 
 def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):

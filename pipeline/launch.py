@@ -1,12 +1,8 @@
-"""How this process was started: alone, or by torchrun as one of several that train or predict together.
-
-torchrun says it in the environment, and several processes share one voice: all but the main one are silent. Nothing
-here imports torch unless there are several.
-"""
+"""How this process was started: alone, or by torchrun, which says so in the environment, as one of several that train
+or predict together."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -51,27 +47,6 @@ def read_launch(environment: Mapping[str, str] | None = None) -> Launch:
             f"RANK {rank} of WORLD_SIZE {count} in the environment makes no sense; use torchrun, or unset both"
         )
     return Launch(rank, count, local, num_local, _job(found))
-
-
-@contextmanager
-def started_together() -> Iterator[None]:
-    """Within it the processes that torchrun has started are connected, all but the main one print nothing, and a
-    failure of any of them is said by one. A process that was started alone is left as it is.
-    """
-    launch = read_launch()
-    if launch.num_ranks == 1:
-        yield
-        return
-    from pipeline.ranks import connected
-
-    with connected(launch), nullcontext() if launch.is_main else _silent():
-        yield
-
-
-@contextmanager
-def _silent():
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
 
 
 def _job(found):

@@ -326,6 +326,18 @@ CHANGEABLE_ON_RESUME = {
     "session_minutes", "patience", "callbacks",
 }  # fmt: skip
 
+HOLDS_WITH = {  # what a field depends on, and the values with which it does anything
+    "map_stride": ("head", ("integral", "simcc")),
+    "beta": ("loss", ("smooth_l1",)),
+    "simcc_sigma": ("loss", ("simcc",)),
+    "focal": ("loss", ("simcc",)),
+    "adamw_factor": ("optimiser", ("muon",)),
+    "beta2": ("optimiser", ("adamw", "muon", "lion", "schedule_free")),
+    "cycles": ("schedule", ("cosine_restarts", "triangular")),
+    "plateau_factor": ("schedule", ("plateau", "plateau_validation")),
+    "plateau_patience": ("schedule", ("plateau", "plateau_validation")),
+}
+
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """The recipe as one mapping of plain values, in order."""

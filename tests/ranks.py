@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import run_script
-from pipeline.launch import started_together
+from pipeline.together import started_together
 from tests.scripts import SLOW_TO_IMPORT
 
 

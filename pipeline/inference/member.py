@@ -25,7 +25,7 @@ from pipeline.inference.fitted_weights import (
     save_weights,
 )
 from pipeline.inference.held_out import held_out
-from pipeline.inference.merge import merge, spread
+from pipeline.inference.merge import merge, total_variance
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
 from pipeline.inference.tta import FixedView, parse_views, read_views
@@ -77,7 +77,8 @@ class Member:
         batch_size: int,
         description: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(N, L, 2) float32 merged points in pixels of the photos, and (N, L) float32 variances over the views.
+        """(N, L, 2) float32 merged points in pixels of the photos, and (N, L) float32 variances of their coordinates
+        over the views, with those that the network tells.
 
         asked: (N, L) indices of the points that are wanted of each photo, in that order; without it all. No more than
         these is held.
@@ -90,15 +91,15 @@ class Member:
         blocks = self.predict_views(
             pack, samples, views, self.flip_indices, batch_size=batch_size, description=description
         )
-        for block, found, counts in blocks:
+        for block, found, counts, told in blocks:
             shares = weights
             if asked is not None:
                 wanted = asked[None, block]
                 found = np.take_along_axis(found, wanted[..., None], axis=2)
-                counts = np.take_along_axis(counts, wanted, axis=2)
+                counts, told = (np.take_along_axis(array, wanted, axis=2) for array in (counts, told))
                 shares = weights[:, asked[block]] if weights.ndim == 2 else weights
             points[block] = merge(found, shares, counts)
-            variances[block] = spread(found, shares, counts) ** 2
+            variances[block] = total_variance(found, told, shares, counts)
         return points, variances
 
     def predict_together(
@@ -196,9 +197,11 @@ def _saved(member):
 
 def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_size: int) -> FittedWeights:
     """Weights fitted on the held-out `samples`; they are saved, and what they bring is printed."""
-    parts = _find(member, data, samples, batch_size=batch_size)
+    parts, told = _find(member, data, samples, batch_size=batch_size)
     fitted, scores = fit_and_judge(
-        parts, prune=True, spread_of=lambda weights: spread(parts.points, weights, parts.counts)
+        parts,
+        prune=True,
+        spread_of=lambda weights: np.sqrt(total_variance(parts.points, told, weights, parts.counts)),
     )
     views = equivariance(parts.names, parts.points, data.pack.photo_to_image[samples], member.flip_indices)
     if member.runtime.is_main:
@@ -210,27 +213,24 @@ def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_si
 
 
 def _find(member, data, samples, *, batch_size):
-    """What each view finds of the photos at `samples`."""
+    """What each view finds of the photos at `samples`, and the (V, N, K) variances that the network tells; each rank
+    looks at a part of them."""
     ranks = member.runtime.ranks
     part = ranks.part(len(samples), unit=batch_size)
-    shape = len(member.views), len(samples[part]), data.num_points
-    points, counts = np.empty((*shape, 2), np.float32), np.empty(shape, bool)
+    own = samples[part]
+    shape = len(member.views), len(own), data.num_points
+    points, counts, told = np.empty((*shape, 2), np.float32), np.empty(shape, bool), np.empty(shape, np.float32)
     begun = time.perf_counter()
-    for block, found, seen in member.predict_views(
-        data.pack,
-        samples[part],
-        member.views,
-        member.flip_indices,
-        batch_size=batch_size,
-        description="held-out photos",
+    for found in member.predict_views(
+        data.pack, own, member.views, member.flip_indices, batch_size=batch_size, description="held-out photos"
     ):
-        points[:, block], counts[:, block] = found, seen
-    seconds = (time.perf_counter() - begun) / max(len(samples[part]), 1) / len(member.views)
-    points, counts = (
-        np.ascontiguousarray(ranks.arrays_of_all(own.swapaxes(0, 1), part, len(samples)).swapaxes(0, 1))
-        for own in (points, counts)
+        points[:, found.block], counts[:, found.block], told[:, found.block] = found[1:]
+    seconds = (time.perf_counter() - begun) / max(len(own), 1) / len(member.views)
+    points, counts, told = (
+        np.ascontiguousarray(ranks.arrays_of_all(array.swapaxes(0, 1), part, len(samples)).swapaxes(0, 1))
+        for array in (points, counts, told)
     )
-    return Parts(
+    parts = Parts(
         names=[view.name for view in member.views],
         points=points,
         counts=counts,
@@ -238,6 +238,7 @@ def _find(member, data, samples, *, batch_size):
         truth=data.pack.values[samples].astype(np.float64),
         groups=data.groups[samples],
     )
+    return parts, told
 
 
 def why_not_calibrated(members: list[Member]) -> str:

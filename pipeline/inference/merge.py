@@ -25,6 +25,15 @@ def spread(points: np.ndarray, weights: np.ndarray, counts: np.ndarray | None = 
     return np.sqrt(variance.mean(axis=-1))
 
 
+def total_variance(
+    points: np.ndarray, variances: np.ndarray, weights: np.ndarray, counts: np.ndarray | None = None
+) -> np.ndarray:
+    """(B, K) variance of a coordinate under a mixture of the views: the mean of their own (V, B, K) variances, and the
+    variance of their (V, B, K, 2) points (the law of total variance)."""
+    own = (_shares(points, weights, counts) * variances).sum(axis=0)
+    return own + spread(points, weights, counts) ** 2
+
+
 def error_covariance(errors: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """(K, V, V) second moments of (V, B, K, 2) errors over photos and axes; missing points (NaN) are left out.
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from augment import Transform, transform_points
-from models import LandmarkNet
+from augment.geometry import scale_of
+from models import LandmarkNet, Prediction
 from pipeline.blocks import blocks
 from pipeline.data.loader import prefetch, show
 from pipeline.data.pack import Pack, Squares
@@ -16,6 +18,20 @@ from pipeline.inference.tta import FixedView
 from pipeline.metrics import check_finite, to_photo_coordinates
 from pipeline.progress import progress
 from pipeline.runtime import Runtime
+
+
+class Found(NamedTuple):
+    """What V views find of a block of samples, which is a slice of them.
+
+    points: (V, B, K, 2) float64 in pixels of the photos. counts: (V, B, K) bool, False for a point that the view has
+    cropped out, of which it can say nothing. variances: (V, B, K) of each coordinate, in squared pixels of the photos,
+    as the network tells them by the scale that it has learned; 0 where it has learned none.
+    """
+
+    block: slice
+    points: np.ndarray
+    counts: np.ndarray
+    variances: np.ndarray
 
 
 @torch.no_grad()
@@ -36,7 +52,7 @@ def predict_points(
     """
     points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
     identity = [FixedView.identity()]
-    for block, found, _ in predict_views(
+    for found in predict_views(
         network,
         pack,
         samples,
@@ -48,7 +64,7 @@ def predict_points(
         image_size=image_size,
         description=description,
     ):
-        points[block] = found[0]
+        points[found.block] = found.points[0]
     return points
 
 
@@ -65,11 +81,8 @@ def predict_views(
     batch_size: int = 128,
     image_size: int | None = None,
     description: str | None = None,
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """For each block of `samples`, which is a slice of them: what each view finds.
-
-    Yields the slice, (V, B, K, 2) float64 points in pixels of the photos, and (V, B, K) bool: False for a point that
-    the view has cropped out, of which it can say nothing. The next warp is done while the network computes. With a
+) -> Iterator[Found]:
+    """For each block of `samples`: what each view finds. The next warp is done while the network computes. With a
     `description` the progress is shown.
 
     source: of the photos' squares; by default they are read from the pack.
@@ -94,24 +107,38 @@ def predict_views(
             for _ in views:
                 view, images = next(warped)
                 with runtime.autocast():
-                    found.append((view, network(images)))
-            home = [_bring_back(view, points.cpu().numpy(), flip_indices) for view, points in found]
+                    found.append((view, network.predict(images)))
             photo_to_image = pack.photo_to_image[samples[block]]
-            points = np.stack([to_photo_coordinates(photo_to_image, points) for points, _ in home])
+            home = [_bring_back(view, said, photo_to_image, flip_indices) for view, said in found]
+            points, counts, variances = (np.stack(arrays) for arrays in zip(*home, strict=True))
             check_finite(points, pack.names[samples[block]])
-            yield block, points, np.stack([seen for _, seen in home])
+            yield Found(block, points, counts, variances)
             if bar:
                 bar.update(len(photo_to_image))
 
 
-def _bring_back(view: Transform, found: np.ndarray, flip_indices: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(B, K, 2) points of the view's images as points of the ROI, and whether the view has not cropped them out.
+def _bring_back(
+    view: Transform, said: Prediction, photo_to_image: np.ndarray, flip_indices: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(B, K, 2) points of the view's images as points of the photos, whether the view has not cropped them out, and
+    the variances that the network tells of them.
 
     A point outside the ROI has been cropped by all views alike, and counts in each.
     """
-    home = view.placement.inverse().move(found, flip_indices)
+    home = view.placement.inverse().move(said.points.cpu().numpy(), flip_indices)
     whole = Transform.identity(len(home), view.source)
-    return home, view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)
+    seen = view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)
+    return to_photo_coordinates(photo_to_image, home), seen, _variances(view, said, photo_to_image, flip_indices)
+
+
+def _variances(view, said, photo_to_image, flip_indices):
+    """(B, K) of a coordinate, in squared pixels of the photos. A perspective counts by its scale in the middle."""
+    if said.log_scale is None:
+        return np.zeros(said.points.shape[:2])
+    scales = said.log_scale.double().exp().cpu().numpy()
+    if flip_indices is not None:
+        scales = np.where(view.mirrored[:, None], scales[:, flip_indices], scales)
+    return (scales / (scale_of(view.geometry, view.source) * scale_of(photo_to_image))[:, None]) ** 2
 
 
 def mean_shape_points(network: LandmarkNet, pack: Pack, asked: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""How far a prediction may be off: from the spread of views and runs, calibrated on held-out photos.
+"""How far a prediction may be off: from the spread of views and runs, and the scale that a network has learned,
+calibrated on held-out photos.
 
 The model is a normal error with variance floor + factor * spread^2 for each coordinate; both numbers are those of the
 greatest likelihood on photos whose truth is known.

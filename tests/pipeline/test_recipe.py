@@ -122,6 +122,23 @@ def test_a_file_that_makes_no_sense_is_refused_with_its_field(tmp_path, text, na
         read_recipe(tmp_path / "recipe.yaml")
 
 
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        (("--focal", "2"), "focal"),
+        (("--focal", "2", "--head", "simcc", "--loss", "simcc"), None),
+        (("--cycles", "3"), "cycles"),
+        (("--cycles", "3", "--stages", '[{}, {"schedule": "triangular"}]'), None),
+        (("--map-stride", "4", "--head", "low_rank"), "map_stride"),
+        (("--map-stride", "4", "--head", "integral"), None),
+    ],
+)
+def test_a_flag_that_does_nothing_because_of_another_field_is_said(flags, idle, capsys):
+    parse_command([*flags])
+    said = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "does nothing" in line]
+    assert said == ([idle] if idle else [])
+
+
 def test_a_window_is_a_word_or_three_shares_by_flag_and_by_file(tmp_path):
     for flags, roi in (
         ([], "auto"),

@@ -17,6 +17,7 @@ from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.inference import held_out
 from pipeline.inference.member import Member
+from pipeline.inference.predict import Found
 from pipeline.inference.submission import read_submission
 from pipeline.precedence import WHOLE
 from pipeline.recipe import VIEWS
@@ -115,16 +116,17 @@ def test_weights_are_fitted_on_a_runs_own_data_where_another_folder_has_a_test_a
 @given(seed=st.integers(0, 999), length=st.integers(1, 9), each_point=st.booleans())
 def test_the_points_that_are_asked_are_those_of_all_points_in_that_order(seed, length, each_point):
     rng = np.random.default_rng(seed)
-    found, counts = rng.uniform(0, 99, (3, 5, 7, 2)), rng.random((3, 5, 7)) < 0.8
-    used = np.array([True, False, True])
+    points, counts = rng.uniform(0, 99, (3, 5, 7, 2)), rng.random((3, 5, 7)) < 0.8
+    variances = rng.uniform(0, 9, (3, 5, 7))
+    arrays = [array[[0, 2]] for array in (points, counts, variances)]
 
     def predict_views(*_, **__):
-        return ((rows, found[used][:, rows], counts[used][:, rows]) for rows in (slice(0, 2), slice(2, 5)))
+        return (Found(rows, *(array[:, rows] for array in arrays)) for rows in (slice(0, 2), slice(2, 5)))
 
     member = SimpleNamespace(
         network=SimpleNamespace(mean_shape=np.zeros((7, 2))),
         views=["a", "b", "c"],
-        used=used,
+        used=np.array([True, False, True]),
         weights=rng.uniform(0.1, 1, (3, 7) if each_point else 3),
         flip_indices=None,
         predict_views=predict_views,

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from augment import RegionOfInterest, transform_points
+from models import Prediction
 from pipeline.data.pack import Squares
 from pipeline.errors import UserError
-from pipeline.inference.merge import merge
+from pipeline.inference.merge import merge, total_variance
 from pipeline.inference.predict import predict_points, predict_views
 from pipeline.inference.tta import parse_views, read_views
 from pipeline.recipe import VIEWS
@@ -47,6 +48,13 @@ class Follower(torch.nn.Module):
         found = torch.stack(((weights.sum(2) * x).sum(2) / total, (weights.sum(3) * y).sum(2) / total), dim=2)
         return (found[:, [1, 0, 2]] if self.mirrored else found).float()
 
+    def predict(self, images):
+        """Each point may be off by its share of the distance between the left and the right one."""
+        points = self(images)
+        between = (points[:, 0] - points[:, 1]).norm(dim=1, keepdim=True)
+        shares = torch.tensor([0.2, 0.1, 0.05])
+        return Prediction(points, (between * (shares[[1, 0, 2]] if self.mirrored else shares)).log())
+
 
 def spots(points, side):
     """(N, side, side, 3) images with a red, a green and a blue spot at (N, 3, 2) points."""
@@ -71,7 +79,8 @@ def pack(request):
 
 
 def predicted(pack, views, *, batch_size=3):
-    """(V, N, K, 2) points and (V, N, K) counts of the follower, which is told when it looks into a mirror."""
+    """(V, N, K, 2) points, (V, N, K) counts and (V, N, K) variances of the follower, which is told when it looks into
+    a mirror."""
     network = Follower().eval()
     found = []
     for view in views:
@@ -79,19 +88,41 @@ def predicted(pack, views, *, batch_size=3):
         blocks = predict_views(
             network, pack, np.arange(len(pack.squares)), [view], PARTNERS, batch_size=batch_size, **CPU
         )
-        found.append([(points[0], counts[0]) for _, points, counts in blocks])
-    return tuple(np.stack([np.concatenate([block[i] for block in one]) for one in found]) for i in (0, 1))
+        found.append([(block.points[0], block.counts[0], block.variances[0]) for block in blocks])
+    return tuple(np.stack([np.concatenate([block[i] for block in one]) for one in found]) for i in range(3))
 
 
 def test_views_of_an_equivariant_network_have_no_bias(pack):
     squares, truth = pack
     views = views_of([], [MIRROR], [TURN], [MIRROR, TURN], [{"AffineAugmenter": {"scale": 1.2, "shift_x": 0.1}}])
-    points, counts = predicted(squares, views)
+    points, counts, _ = predicted(squares, views)
     assert counts.all()
     # In pixels of photos three times as large: a flip that is wrong by a pixel would be wrong by three.
     assert np.abs(points - truth).max() < 0.3
     assert np.abs((points - truth).mean(axis=(1, 2))).max() < 0.06
     assert np.abs((points - points[0]).mean(axis=(1, 2))).max() < 0.06
+
+
+def test_the_scale_that_a_network_tells_comes_home_through_every_view_as_points_do(pack):
+    squares, truth = pack
+    views = views_of([], [MIRROR], [TURN], [MIRROR, TURN], [{"AffineAugmenter": {"scale": 1.2, "shift_x": 0.1}}])
+    variances = predicted(squares, views)[2]
+    between = np.linalg.norm(truth[:, 0] - truth[:, 1], axis=1)  # in pixels of the photos
+    expected = (between[:, None] * (0.2, 0.1, 0.05)) ** 2
+    np.testing.assert_allclose(variances, np.broadcast_to(expected, variances.shape), rtol=0.03)
+
+
+def test_the_variance_of_views_is_that_of_their_mixture():
+    rng = np.random.default_rng(0)
+    points, variances, weights = (
+        rng.uniform(0, 9, (3, 2, 4, 2)),
+        rng.uniform(0, 9, (3, 2, 4)),
+        np.array([0.2, 0.3, 0.5]),
+    )
+    drawn = rng.choice(3, 200_000, p=weights)
+    samples = points[drawn] + rng.normal(size=(len(drawn), 2, 4, 2)) * np.sqrt(variances[drawn])[..., None]
+    found = total_variance(points, variances, weights)
+    np.testing.assert_allclose(found, samples.var(axis=0).mean(axis=-1), rtol=0.02)
 
 
 def test_equal_views_give_the_single_prediction_to_the_bit(pack):
@@ -100,7 +131,7 @@ def test_equal_views_give_the_single_prediction_to_the_bit(pack):
     samples = np.arange(7)
     single = predict_points(network, squares, samples, batch_size=3, **CPU)
     blocks = predict_views(network, squares, samples, views_of([], [], []), None, batch_size=3, **CPU)
-    merged = np.concatenate([merge(points, np.ones(3), counts) for _, points, counts in blocks])
+    merged = np.concatenate([merge(block.points, np.ones(3), block.counts) for block in blocks])
     np.testing.assert_array_equal(merged.astype(np.float32), single)
 
 
@@ -121,7 +152,7 @@ def test_the_order_of_views_changes_nothing():
 def test_a_point_that_a_view_has_cropped_out_does_not_count_in_it(pack):
     squares, truth = pack
     zoom = {"CropAugmenter": {"share": 0.5, "x": 1, "y": 0.5}}  # the left spot is outside
-    points, counts = predicted(squares, views_of([], [zoom]))
+    points, counts, _ = predicted(squares, views_of([], [zoom]))
     assert counts[0].all()
     # What the follower finds in the zoomed view says which points it would claim to see; the truth says which it can.
     inside = truth[..., 0] / 3 > SIDE / 2 - 0.5
@@ -135,8 +166,8 @@ def test_what_lies_outside_the_photo_itself_counts_everywhere(pack):
     network = Follower().eval()
     network.forward = lambda images: torch.full((len(images), 3, 2), -5.0)
     views = views_of([], [{"AffineAugmenter": {"scale": 1.1}}])
-    for _, _, counts in predict_views(network, squares, np.arange(7), views, None, **CPU):
-        assert counts.all()
+    for block in predict_views(network, squares, np.arange(7), views, None, **CPU):
+        assert block.counts.all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e38])  # the last is none any more in pixels of the photo

@@ -1,0 +1,120 @@
+"""The rows of the ablations: two studies, each with a default and what each row changes of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from models import LandmarkNet
+from models.heads import Integral, LowRank, MapHead
+
+
+@dataclass(frozen=True)
+class Study:
+    """base: the flags of the default row. rows: the flags that each changes. changes: what some rows do to the
+    untrained network, where no flag does it. folder: of the results."""
+
+    base: tuple[str, ...]
+    rows: dict[str, tuple[str, ...]]
+    folder: str
+    changes: dict[str, Callable[[LandmarkNet], None]] = field(default_factory=dict)
+
+
+# configs/from_scratch.yaml, with a smaller size at the end and fewer epochs.
+BASE = (
+    "--model", "resnet18", "--weights", "none", "--head", "integral", "--map-stride", "4", "--deepest-stride", "16",
+    "--batch-size", "8", "--size", "96", "--progressive", "[[0.7, 64]]", "--epochs", "8",
+)  # fmt: skip
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "head linear": ("--head", "linear", "--deepest-stride", "64"),
+    "head flat": ("--head", "flat"),
+    "head low_rank": ("--head", "low_rank"),
+    "head simcc, its loss": ("--head", "simcc", "--loss", "simcc"),
+    "map stride 8": ("--map-stride", "8"),
+    "all stages of the backbone": ("--deepest-stride", "64"),
+    "batches of 32": ("--batch-size", "32"),
+    "batches of 16": ("--batch-size", "16"),
+    "96 px throughout": ("--progressive", "[]"),
+    "64 px for nine tenths": ("--progressive", "[[0.9, 64]]"),
+    "64, 80 and 96 px": ("--progressive", "[[0.5, 64], [0.25, 80]]"),
+    "rate 3e-3": ("--learning-rate", "3e-3"),
+    "rate 5e-4": ("--learning-rate", "5e-4"),
+    "no EMA": ("--ema-decay", "0"),
+    "weight decay 0.2": ("--weight-decay", "0.2"),
+    "muon": ("--optimiser", "muon"),
+    "lion": ("--optimiser", "lion", "--learning-rate", "1e-4"),
+    "sgd": ("--optimiser", "sgd", "--learning-rate", "1e-2"),
+    "schedule-free": ("--optimiser", "schedule_free", "--schedule", "constant"),
+    "one cycle": ("--schedule", "one_cycle"),
+    "linear decay": ("--schedule", "linear"),
+    "cosine with restarts": ("--schedule", "cosine_restarts"),
+    "mse": ("--loss", "mse"),
+    "l1": ("--loss", "l1"),
+    "wing": ("--loss", "wing"),
+    "soft wing": ("--loss", "soft_wing"),
+    "enme": ("--loss", "enme"),
+    "gaussian nll": ("--loss", "gaussian_nll"),
+    "laplace nll": ("--loss", "laplace_nll"),
+    "rle": ("--loss", "rle"),
+    "edge term": ("--edge-weight", "0.5"),
+    "unit of the image": ("--loss-unit", "image"),
+    "mixup": ("--mixup", "0.2"),
+    "mirroring alone": ("--augment", '[{"MirrorAugmenter": {"probability": 0.5}}]'),
+    "without the highest 1 %": ("--without-top-perc-train", "1"),
+    "without the highest 5 %": ("--without-top-perc-train", "5"),
+    "trimmed, 1 % to 30 %": ("--without-top-perc-train", "1", "--top-perc-train", "30"),
+    "trimmed, random control": ("--without-top-perc-train", "1", "--top-perc-train", "30", "--trim-at-random"),
+}
+
+
+# The demo's drawn faces, whose 971 points make the size of a head count.
+DENSE_BASE = (
+    "--model", "resnet18", "--weights", "none", "--head", "integral", "--deepest-stride", "16",
+    "--batch-size", "8", "--size", "96", "--progressive", "[[0.6, 64]]", "--epochs", "10",
+)  # fmt: skip
+
+DENSE_ROWS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "map stride 4": ("--map-stride", "4"),
+    "no prior": (),
+    "head linear": ("--head", "linear", "--deepest-stride", "64"),
+    "head flat": ("--head", "flat"),
+    "head low_rank": ("--head", "low_rank"),
+    "head low_rank, random components": ("--head", "low_rank"),
+    "head simcc, its loss": ("--head", "simcc", "--loss", "simcc"),
+    "edge term 0.5": ("--edge-weight", "0.5"),
+    "edge term 2": ("--edge-weight", "2"),
+}
+
+
+def without_prior(network: LandmarkNet):
+    """An integral head without its prior around the mean shape."""
+    head = head_of(network)
+    assert isinstance(head, Integral)
+    head.strength.requires_grad_(False).zero_()
+
+
+def with_random_components(network: LandmarkNet):
+    """A low-rank head whose space of shapes does not start from the training shapes."""
+    head = head_of(network)
+    assert isinstance(head, LowRank)
+    with torch.no_grad():
+        head.components.copy_(torch.randn_like(head.components) * head.components.std())
+
+
+def head_of(network: LandmarkNet):
+    assert isinstance(network.decoder, MapHead)
+    return network.decoder.points
+
+
+STUDIES = {
+    "faces": Study(BASE, ROWS, "ablations"),
+    "dense": Study(
+        DENSE_BASE,
+        DENSE_ROWS,
+        "ablations_dense",
+        changes={"no prior": without_prior, "head low_rank, random components": with_random_components},
+    ),
+}

@@ -1,0 +1,115 @@
+"""One training of an ablation: a row on a split, its scores with one view, and what a photo costs."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.ablation_rows import Study
+from pipeline.command import parse_command
+from pipeline.data.contest import GROUPS, LANDMARKS
+from pipeline.data.dataset import load_training_data, shape_components
+from pipeline.data.loader import parse_chain, training_batches
+from pipeline.files import write_text
+from pipeline.metrics import normalised_mean_error, photo_errors
+from pipeline.networks import make_network
+from pipeline.recipe import Recipe
+from pipeline.runtime import Runtime
+from pipeline.training.trainer import Trainer
+
+PARTS = 5
+WORST = 0.01  # of the photos
+ROUNDS, STEPS = 5, 4  # of the measurement of costs
+
+
+def measure(study: Study, row: str, split: int, *, data: Path, cache: Path) -> dict[str, Any]:
+    """Trains one row on one split, and scores it with one view on what was held out."""
+    trainer = trainer_of(study, row, split, data=data, cache=cache)
+    begun = time.process_time()
+    trainer.train(parse_chain(trainer.recipe))
+    seconds = time.process_time() - begun
+    held_out = trainer.data.validation
+    truth, names = trainer.data.pack.values[held_out], trainer.data.pack.names[held_out]
+    points = trainer.validate()
+    errors = np.sort(photo_errors(points, truth, names))
+    found = {
+        "mse": round(float(errors.mean()), 3),
+        "mse without the worst 1 %": round(float(errors[: len(errors) - round(WORST * len(errors))].mean()), 3),
+        "nme": round(float(normalised_mean_error(points, truth)), 4),
+        "photos": int(trainer.state.seen),
+        "processor seconds": round(seconds, 1),
+        "precision": trainer.runtime.precision,
+        "epochs": trainer.recipe.optimiser.epochs,
+    }
+    if split == 0 and row != "default":
+        found["cost"] = cost(study, row, data=data, cache=cache)
+    return found
+
+
+def cost(study: Study, row: str, *, data: Path, cache: Path) -> float:
+    """The processor time of a photo against the default's, over the mixture of sizes that the recipes train; steps of
+    both are measured in turn."""
+    trainers = [trainer_of(study, each, 0, data=data, cache=cache) for each in ("default", row)]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(ROUNDS):
+        for trainer, spent in zip(trainers, seconds, strict=True):
+            spent.append(sum(share * seconds_a_photo(trainer, size) for share, size in mixture(trainer.recipe)))
+    default, changed = (statistics.median(spent) for spent in seconds)
+    return round(changed / default, 3)
+
+
+def mixture(recipe: Recipe) -> list[tuple[float, int]]:
+    """The sizes that a recipe trains, each with its share of the photos."""
+    smaller = list(recipe.photos.progressive)
+    return [*smaller, (1 - sum(share for share, _ in smaller), recipe.photos.size)]
+
+
+def seconds_a_photo(trainer: Trainer, size: int) -> float:
+    """Processor time of some steps at one size."""
+    batches = list(
+        training_batches(
+            trainer.data.pack,
+            trainer.source,
+            trainer.pass_order(0)[:STEPS],
+            parse_chain(trainer.recipe),
+            trainer.data.flip_indices,
+            seed=0,
+            epoch=0,
+            size_of_batch=lambda _: size,
+        )
+    )
+    begun = time.process_time()
+    for batch in batches:
+        trainer.step(batch)
+    return (time.process_time() - begun) / sum(len(batch.samples) for batch in batches)
+
+
+def trainer_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Trainer:
+    recipe = recipe_of(study, row, split, data=data, cache=cache)
+    contest = load_training_data(recipe)
+    components = shape_components(contest) if recipe.network.head == "low_rank" else None
+    network = make_network(recipe, None, mean_shape=contest.mean_shape, components=components)
+    if row in study.changes:
+        study.changes[row](network)
+    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    return Trainer(network, recipe, contest, runtime)
+
+
+def recipe_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Recipe:
+    cache.mkdir(exist_ok=True)
+    held_out = cache / f"{study.folder}_split_{split}.txt"
+    write_text(held_out, "".join(f"{name}\n" for name in names_held_out(data, split)))
+    flags = ("--data", str(data), "--cache", str(cache), "--split", str(held_out))
+    return parse_command([*flags, *study.base, *study.rows[row]]).recipe
+
+
+def names_held_out(data: Path, split: int) -> list[str]:
+    """The photos whose group, or without groups whose row, has the number of the split as its remainder by five."""
+    if (data / GROUPS).exists():
+        groups = pd.read_csv(data / GROUPS, sep="\t", index_col=0).iloc[:, 0]
+        return list(groups.index[groups % PARTS == split])
+    names = pd.read_csv(data / LANDMARKS, sep="\t", usecols=[0]).iloc[:, 0]
+    return list(names[np.arange(len(names)) % PARTS == split])

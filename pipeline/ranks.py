@@ -69,6 +69,15 @@ class Ranks:
             for tensor, found in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.detach().copy_(found.view_as(tensor))
 
+    def take_of_main(self, tensors: Sequence[torch.Tensor]):
+        """Replaces each by that of the main rank."""
+        if self.count > 1:
+            with _lost_named():
+                for tensor in tensors:
+                    own = tensor.detach().contiguous()
+                    dist.broadcast(own, 0)
+                    tensor.detach().copy_(own)
+
     def rows_of_all(self, own: torch.Tensor, rows: slice, total: int) -> torch.Tensor:
         """(total, …) of all ranks, of which this one has `own`, (B, …), at `rows`."""
         if self.count == 1:
@@ -110,9 +119,11 @@ class Ranks:
         if self.count == 1:
             return made.decode()
         (length,) = self.of_main(len(made))
-        text = torch.zeros(int(length), dtype=torch.uint8)
-        if self.is_main:
-            text[:] = torch.frombuffer(bytearray(made), dtype=torch.uint8)
+        if not length:
+            return ""
+        text = (
+            torch.tensor(list(made), dtype=torch.uint8) if self.is_main else torch.zeros(int(length), dtype=torch.uint8)
+        )
         with _lost_named():
             dist.broadcast(text, 0)
         return bytes(text.tolist()).decode()
@@ -175,7 +186,7 @@ def _connect(launch):
     try:
         store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
-        dist.barrier()  # one that had nothing to do would be gone before the others have found it
+        dist.all_reduce(torch.zeros(1))  # one that had nothing to do would be gone before the others have found it
     except RuntimeError as error:  # that of the store and of the network among them
         raise RankLost(
             f"the {launch.num_ranks} processes do not find one another: {_first_line(error)}; see that torchrun's "

@@ -135,7 +135,7 @@ class Trainer:
         SIGTERM or Ctrl-C ends the step; when the callbacks have saved all that was trained, Stopped is raised.
         """
         self._begin_sitting()
-        self._check_same()
+        self._begin_together()
         with ExitStack() as begun:
             for callback in self.callbacks:
                 callback.begin(self)
@@ -390,7 +390,8 @@ class Trainer:
         one, and learn here of a signal that has come to any of them."""
         ranks, now = self.runtime.ranks, self.minutes_now
         self.state.minutes, number = ranks.most(now if ranks.is_main else 0.0, self.stop.number or 0)
-        self.stop.number = self.stop.number or int(number) or None
+        if number and not self.stop:
+            self.stop.learn(int(number))
         return self.state.minutes
 
     @property
@@ -404,15 +405,19 @@ class Trainer:
         minutes, seen = self._epoch_begun
         return (self.state.seen - seen) / max(60 * (self.state.minutes - minutes), 1e-9)
 
-    def _check_same(self):
-        """Raises UserError unless all ranks train the same on the same photos. Their random numbers differ, so that no
-        two drop out the same; those of the main rank lie in the checkpoint, and are as if it trained alone."""
+    def _begin_together(self):
+        """Raises UserError unless all ranks train the same on the same photos. They begin with the weights of the main
+        one, since processors differ in how they draw them. Their random numbers differ, so that no two drop out the
+        same; those of the main one lie in the checkpoint."""
         ranks, seed = self.runtime.ranks, self.recipe.run.seed
         if ranks.text_of_main(lambda: self.identity) != self.identity:
             raise UserError(
                 "it has other photos, another split or another recipe than process 0; give all machines the same data, "
                 "command and version"
             )
+        networks = (self.network, self.average.network)
+        states = [tensor for network in networks for tensor in network.state_dict().values()]
+        ranks.take_of_main([*states, *self.criterion.parameters()])
         if not ranks.is_main:
             torch.manual_seed(int(np.random.SeedSequence([seed, self.state.step, ranks.rank]).generate_state(1)[0]))
 

@@ -49,13 +49,16 @@ def exchange(folder):
     rows = ranks.part(TOTAL)
     own = torch.arange(TOTAL * 2.0).view(TOTAL, 2)[rows]
     own[own == 4] = torch.nan
+    taken = torch.full((2, 3, 1, 1), float(ranks.rank)).to(memory_format=torch.channels_last)
+    ranks.take_of_main([taken])
     found = {
+        "taken": taken.tolist(),
         "sums": [tensor.tolist() for tensor in tensors],
         "rows": ranks.rows_of_all(own, rows, TOTAL).tolist(),
         "flags": ranks.arrays_of_all(np.arange(TOTAL)[rows] % 2 == 0, rows, TOTAL),
         "most": ranks.most(ranks.rank, -ranks.rank),
         "of_main": ranks.of_main(ranks.rank + 0.1),
-        "text": ranks.text_of_main(lambda: "ä" * 3),
+        "text": ranks.text_of_main(lambda: "ä" * 3) + ranks.text_of_main(str),
         "ranks": str(ranks),
     }
 
@@ -73,6 +76,7 @@ SIZES = [(3, torch.float32), (8, torch.float32), (2, torch.float64), (25, torch.
 def test_what_is_exchanged_is_exact_and_the_same_on_all_ranks(tmp_path):
     first, *others = results_of(3, tmp_path, exchange, tmp_path)
     assert first["sums"] == [[111.0] * size for size, _ in SIZES]
+    assert not np.any(first["taken"])
     assert np.nan_to_num(first["rows"], nan=4).tolist() == torch.arange(14.0).view(7, 2).tolist()
     assert np.isnan(first["rows"]).sum() == 1
     assert first["flags"].tolist() == [True, False] * 3 + [True]

@@ -86,6 +86,9 @@ def train_all(contest, folder, cases):
     found = {}
     for name, flags in cases.items():
         trainer = trainer_of(contest, flags, frozen=name != "norms")
+        if name == "plain" and not current_ranks().is_main:
+            for parameter in trainer.network.parameters():
+                parameter.data += 1  # all begin with the weights of the main one
         if name == "resumed":
             trainer.load(folder / "half.pt")
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))

@@ -20,7 +20,7 @@ class Study:
     changes: dict[str, Callable[[LandmarkNet], None]] = field(default_factory=dict)
 
 
-# configs/from_scratch.yaml, with a smaller size at the end and fewer epochs.
+# As configs/from_scratch.yaml, with one step of sizes and fewer epochs.
 BASE = (
     "--model", "resnet18", "--weights", "none", "--head", "integral", "--map-stride", "4", "--deepest-stride", "16",
     "--batch-size", "8", "--size", "96", "--progressive", "[[0.7, 64]]", "--epochs", "8",

@@ -1,5 +1,6 @@
 """What a run computes with: which processor, how precisely, and as which of several processes."""
 
+import ctypes
 import os
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from pipeline.progress import print_line
 from pipeline.ranks import ALONE, Ranks, current_ranks
 
 MAX_BUSY = 0.5  # cores
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # as malloc.h has them
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def choose_device(*, gpu: bool, ranks: Ranks = ALONE) -> torch.device:
     """
     cv2.setNumThreads(1)
     if not gpu:
+        keep_freed_memory()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         found = f"torch {torch.__version__} for CUDA {torch.version.cuda} finds {torch.cuda.device_count()} GPUs"
@@ -85,6 +88,18 @@ def choose_device(*, gpu: bool, ranks: Ranks = ALONE) -> torch.device:
         )
     torch.cuda.set_device(ranks.local_rank)
     return torch.device("cuda", ranks.local_rank)
+
+
+def keep_freed_memory():
+    """Lets glibc's allocator keep what is freed for the next step. Otherwise it gives large tensors back to the system
+    and fetches them again at each step, page by page, which takes 6 % of a small step. Other allocators are left alone.
+
+    Source: mallopt(3); up to 32 MB, more than which it may not be told to keep.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt:
+        for parameter, value in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
+            mallopt(parameter, value)
 
 
 def compute_deterministically(device: torch.device):

@@ -1,6 +1,9 @@
 """Which processor computes, and what a user is told of it."""
 
 import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import psutil
@@ -40,3 +43,20 @@ def test_deterministic_algorithms_are_asked_for_on_a_gpu_alone(device, monkeypat
     finally:
         torch.use_deterministic_algorithms(False)
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_tensors_of_a_step_do_not_fetch_their_memory_from_the_system_again():
+    program = """
+import resource, torch
+from pipeline.runtime import choose_device
+choose_device(gpu=False)
+for step in range(20):
+    if step == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = [torch.ones(2**21) for _ in range(16)]  # 8 MB each
+    del kept
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000, "10 steps of 128 MB are 330,000 pages"

@@ -108,7 +108,7 @@ def alone(contest, tmp_path_factory):
 def assert_equal(found, expected):
     """Within rounding."""
     for name, weights in expected["network"].items():
-        np.testing.assert_allclose(found["network"][name], weights, rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found["network"][name], weights, rtol=1e-3, atol=1e-6, err_msg=name)
     for name in ("errors", "recent", "running"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, err_msg=name)
     assert found["seen"] == expected["seen"]

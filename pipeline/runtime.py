@@ -5,14 +5,12 @@ import os
 from dataclasses import dataclass
 
 import cv2
-import psutil
 import torch
 
 from pipeline.errors import UserError
 from pipeline.progress import print_line
 from pipeline.ranks import ALONE, Ranks, current_ranks
 
-MAX_BUSY = 0.5  # cores
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # as malloc.h has them
 
 
@@ -111,20 +109,6 @@ def compute_deterministically(device: torch.device):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first product
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-
-
-def print_busy(runtime: Runtime):
-    """Says it when other programs compute on the cores that are about to be used.
-
-    Two programs that both compute with all cores wait for each other at every step, and each can be ten times slower.
-    Of several ranks the others would be taken for such programs.
-    """
-    if runtime.device.type != "cpu" or torch.get_num_threads() == 1 or runtime.ranks.count > 1:
-        return
-    busy = psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
-    if busy > MAX_BUSY:
-        runtime.print(f"busy         other programs keep {busy:.1f} cores busy, which can slow this one many times;")
-        runtime.print("             to share the cores: OMP_NUM_THREADS=1 python hack_train.py …")
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

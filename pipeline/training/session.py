@@ -27,9 +27,10 @@ from pipeline.networks import check_unseen, load_run_network, make_network, read
 from pipeline.ranks import current_ranks
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
-from pipeline.runtime import Runtime, compute_deterministically, print_busy
+from pipeline.runtime import Runtime, compute_deterministically
 from pipeline.stages import num_finished, stage_folder, stage_recipe, write_finished
 from pipeline.stopping import Stopped
+from pipeline.threads import choose_threads
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
@@ -119,8 +120,8 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     if is_main:
         job.begin(run.folder)
         console.keep_in(run.folder / "console.txt")
+        choose_threads(runtime)
         print_start(run, recipe, data, floor=floor, trainer=trainer, resume=resume)
-        print_busy(runtime)
     with run.claimed() if is_main else nullcontext(), out_of_memory_named(what_fits(recipe)):
         if is_main:
             run.write_recipe(recipe)

@@ -18,7 +18,7 @@ from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoi
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.data.mixup import mix
-from pipeline.data.source import HostSource
+from pipeline.data.source import source_of
 from pipeline.errors import UserError
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
@@ -102,7 +102,7 @@ class Trainer:
                 "photos, and each needs one of a step; give a larger batch or fewer processes"
             )
         self.network = build_norms(network.to(device), runtime, synchronised=recipe.network.sync_norms)
-        self.source = HostSource(data.pack.squares, device)
+        self.source = source_of(data.pack.squares, device)
         self.criterion = Criterion(
             recipe.loss,
             typical_scale=float(np.median(1 / scale_of(data.pack.photo_to_image[data.train]))),

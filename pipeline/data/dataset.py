@@ -10,6 +10,7 @@ import numpy as np
 
 from augment import RegionOfInterest, transform_points
 from pipeline.data import contest
+from pipeline.data.boxes import Boxes, read_boxes
 from pipeline.data.pack import Pack, open_pack
 from pipeline.data.roi import Shares, find_roi, shares_of
 from pipeline.data.shape_model import fit_shapes
@@ -92,7 +93,7 @@ def _open_contest(recipe):
     root = contest.find_contest(recipe.run.data)
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
     faults = Faults()
-    roi, pack = _open_train(recipe, table, groups, faults)
+    roi, pack = _open_train(recipe, table, groups, faults, read_boxes(recipe.photos.boxes))
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():
@@ -104,17 +105,17 @@ def _open_contest(recipe):
     return table, roi, pack, test, given
 
 
-def _open_train(recipe, table, groups, faults):
+def _open_train(recipe, table, groups, faults, boxes):
     """The ROI and the pack of the photos of train, for which the table is read at most once."""
     landmarks, options = ReadOnce(contest.read_landmarks), recipe.photos
     take, limit = landmarks.take, options.limit_photos
     if limit:
         take = partial(read_few, landmarks.take, groups=groups, limit=limit)
     if options.roi == "auto":
-        roi = find_roi(table, landmarks.look, resize=options.resize, cache=recipe.run.cache)
+        roi = find_roi(table, landmarks.look, resize=options.resize, cache=recipe.run.cache, boxes=boxes)
     else:
         roi = shares_of(options.roi)
-    return roi, _open(recipe, table, take, faults, roi, limit=limit)
+    return roi, _open(recipe, table, take, faults, roi, limit=limit, boxes=boxes)
 
 
 def read_few(
@@ -178,15 +179,17 @@ def _first(names):
     return ", ".join(names[:NUM_NAMED].tolist()) + (" …" if len(names) > NUM_NAMED else "")
 
 
-def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack]:
+def load_test_data(recipe: Recipe, num_points: int, *, boxes: Boxes | None = None) -> tuple[contest.Table, Pack]:
     """The table of the test photos and their pack, which has the same rows but for broken photos that are skipped.
+
+    boxes: of the test's photos. The recipe's are of other photos, which may have the same names.
 
     Raises UserError with every fault of the data.
     """
     path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
     read_asked = partial(contest.read_test_points, num_points=num_points)
     faults = Faults()
-    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi))
+    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi), boxes=boxes)
     faults.refuse()
     assert pack is not None
     table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
@@ -194,7 +197,7 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     return table, pack
 
 
-def _open(recipe, path, read_table, faults, roi, *, limit=None):
+def _open(recipe, path, read_table, faults, roi, *, limit=None, boxes=None):
     return open_pack(
         path,
         read_table,
@@ -204,6 +207,7 @@ def _open(recipe, path, read_table, faults, roi, *, limit=None):
         faults=faults,
         skip_bad_photos=recipe.run.skip_bad_photos,
         limit=limit,
+        boxes=boxes,
     )
 
 

@@ -26,7 +26,9 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from augment import RegionOfInterest, fit_photo
+from augment import RegionOfInterest, fit_box
+from augment.fit import Box
+from pipeline.data.boxes import Boxes
 from pipeline.data.cache import claimed, content_key, remove
 from pipeline.data.contest import Table
 from pipeline.data.photos import BrokenPhoto, difference_hash, read_photo
@@ -118,9 +120,13 @@ class Squares:
     names: np.ndarray
 
     @classmethod
-    def of(cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str) -> "Squares":
-        """Photos by name."""
-        images, photo_to_image = zip(*(fit_photo(photo, roi.square, resize) for photo in photos.values()), strict=True)
+    def of(
+        cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str, boxes: dict[str, Box] | None = None
+    ) -> "Squares":
+        """Photos by name, and boxes of those of which only a part is shown."""
+        shown = boxes or {}
+        fitted = [fit_box(photo, shown.get(name), roi.square, resize) for name, photo in photos.items()]
+        images, photo_to_image = zip(*fitted, strict=True)
         return cls(np.stack(images), roi.matrix @ np.stack(photo_to_image), roi, np.array(list(photos)))
 
 
@@ -134,9 +140,10 @@ def open_pack(
     faults: Faults,
     skip_bad_photos: bool = False,
     limit: int | None = None,
+    boxes: Boxes | None = None,
 ) -> Pack | None:
     """The pack of `table` and of the folder `images` beside it, built if the cache does not have it. limit: how many of
-    its photos `read_table` gives at most, where that is not all.
+    its photos `read_table` gives at most, where that is not all. boxes: of what of each photo is shown, if not all.
 
     Faults of the table, and of the photos unless they are to be skipped, are added to `faults`; the pack is None then.
     Raises UserError where the cache folder cannot be written.
@@ -148,14 +155,15 @@ def open_pack(
         )
         return None
     size = roi.square
-    settings = (FORMAT, size, resize, *([limit] if limit else []))
+    settings = (FORMAT, size, resize, *([limit] if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
     folder = cache / f"{table.parent.name}-{size}px-{resize}-{content_key(table, *settings)}"
     with claimed(folder):
         if folder.exists() and (damage := _damage(folder, size)):
             print(f"{folder} is damaged ({damage}); it is made anew")
             remove(folder)
         if not folder.exists():
-            _build(folder, partial(read_table, table), photos, size, resize, faults, skip_bad_photos)
+            read = partial(_read_fitted, photos=photos, size=size, resize=resize, boxes=boxes)
+            _build(folder, partial(read_table, table), photos, read, faults, skip_bad_photos)
     if not folder.exists():
         return None
     pack = Pack(folder, roi)
@@ -165,7 +173,7 @@ def open_pack(
     return pack
 
 
-def _build(folder, read_table, photos, size, resize, faults, skip_bad_photos):
+def _build(folder, read_table, photos, read, faults, skip_bad_photos):
     """Builds a pack beside `folder` and renames it to that, if there was no fault."""
     building = folder.with_name(folder.name + ".building")
     remove(building)  # what a killed run has left
@@ -173,7 +181,7 @@ def _build(folder, read_table, photos, size, resize, faults, skip_bad_photos):
     try:
         sound = len(faults.lines)
         table = read_table(faults)
-        photo_to_image, hashes, left_out = _write_images(building / "images.u8", table.names, photos, size, resize)
+        photo_to_image, hashes, left_out = _write_images(building / "images.u8", table.names, read, f"packing {photos}")
         if not skip_bad_photos:
             _add_broken(faults, left_out)
         elif table.names and len(left_out) == len(table.names):
@@ -241,12 +249,11 @@ def _add_broken(faults, left_out):
         faults.add(line, where=name, kind=line.partition(f"{name} ")[2])
 
 
-def _write_images(path, names, photos, size, resize):
+def _write_images(path, names, read, description):
     """Decodes all photos with all cores. Returns the fits and hashes of those that could be, and why the others not."""
     photo_to_image, hashes, left_out = [], [], {}
-    read = partial(_read_fitted, photos=photos, size=size, resize=resize)
     with path.open("wb") as file:
-        for name, result in zip(names, map_with_all_cores(read, names, f"packing {photos}"), strict=True):
+        for name, result in zip(names, map_with_all_cores(read, names, description), strict=True):
             if isinstance(result, BrokenPhoto):
                 left_out[name] = str(result)
             else:
@@ -257,12 +264,14 @@ def _write_images(path, names, photos, size, resize):
     return photo_to_image, hashes, left_out
 
 
-def _read_fitted(name, photos, size, resize):
+def _read_fitted(name, photos, size, resize, boxes):
     try:
         photo = read_photo(photos / name)
+        square, matrix = fit_box(photo, boxes.square(name) if boxes else None, size, resize)
     except BrokenPhoto as error:
         return error
-    square, matrix = fit_photo(photo, size, resize)
+    except ValueError as error:  # of its box
+        return BrokenPhoto(f"{photos / name} cannot be shown: {error}")
     return np.ascontiguousarray(square), matrix, difference_hash(photo)
 
 

@@ -9,9 +9,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.command import Command
+from pipeline.command import Command, parse_command
 from pipeline.files import digest, write_text
 from pipeline.launch import read_launch
+from pipeline.ranks import current_ranks
 from pipeline.recipe import flatten
 
 
@@ -46,3 +47,12 @@ class Job:
     def end(self):
         if self.path and self.is_main:
             self.path.unlink(missing_ok=True)
+
+
+def taken_up(command: Command, job: Job) -> Command:
+    """The command; where torchrun has started it anew, that which resumes what it has begun."""
+    begun = current_ranks().text_of_main(lambda: str(job.begun() or ""))
+    if not begun:
+        return command
+    print(f"started anew by torchrun, which goes on with {begun}")
+    return parse_command(["--resume", begun])

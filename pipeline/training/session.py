@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from augment import Chain
-from pipeline.command import Command, parse_command
+from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
@@ -19,7 +19,9 @@ from pipeline.data.loader import parse_chain
 from pipeline.data.roi import describe_roi
 from pipeline.errors import UserError
 from pipeline.files import check_folder, check_usable, write_text
+from pipeline.inference.measured import measure, save_measured
 from pipeline.inference.predict import predict_points
+from pipeline.inference.report import write_report
 from pipeline.inference.tta import parse_views
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
@@ -34,7 +36,7 @@ from pipeline.threads import choose_threads
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
-from pipeline.training.job import Job
+from pipeline.training.job import Job, taken_up
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
 from pipeline.training.norms import describe_norms
@@ -57,7 +59,9 @@ def train_command(command: Command, console: Console):
     check_optimiser(command.recipe.optimiser)
     check_schedule(command.recipe.optimiser)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
-    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
+    photos = command.recipe.photos
+    photos = replace(photos, boxes=photos.boxes and Path(os.path.realpath(photos.boxes)))
+    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
         find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):
@@ -67,15 +71,6 @@ def train_command(command: Command, console: Console):
     else:
         train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None, job=job)
     job.end()
-
-
-def taken_up(command: Command, job: Job) -> Command:
-    """The command; where torchrun has started it anew, that which resumes what it has begun."""
-    begun = current_ranks().text_of_main(lambda: str(job.begun() or ""))
-    if not begun:
-        return command
-    print(f"started anew by torchrun, which goes on with {begun}")
-    return parse_command(["--resume", begun])
 
 
 def find_learning_rate(recipe: Recipe):
@@ -142,6 +137,8 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     if is_main:
         print_result(run, trainer, floor=floor)
         print_account(trainer, run.folder)
+        if trainer.state.history:
+            report(run, trainer)
     runtime.ranks.wait()  # what follows may need what the main one has written
 
 
@@ -170,6 +167,14 @@ def take_up(trainer: Trainer, run: Run):
         runtime.print(
             f"             as {now} processes, {before} before: each step has the photos that it would have had"
         )
+
+
+def report(run: Run, trainer: Trainer):
+    """Writes the run's report, for which its best weights predict once more what was held out."""
+    runtime = trainer.runtime
+    network = load_run_network(run, "best").to(runtime.device)
+    save_measured(run.folder, measure(network, trainer.data, runtime))
+    runtime.print(f"report       {write_report(run)}")
 
 
 def in_session(recipe: Recipe, *, minutes: float) -> Recipe:

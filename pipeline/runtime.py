@@ -9,29 +9,30 @@ import torch
 from pipeline.allocator import keep_freed_memory
 from pipeline.errors import UserError
 from pipeline.progress import print_line
+from pipeline.ranks import ALONE, Ranks, current_ranks
 
 
 @dataclass(frozen=True)
 class Runtime:
     """The device, and the precision of convolutions and matrix products on it: bf16, fp16 or fp32.
 
-    rank: number of this process among the `num_ranks` that train one network together. Rank 0 is the main one, and
-    prints.
+    ranks: which of the processes that compute together this one is. The main one prints.
     """
 
     device: torch.device
     precision: str
-    rank: int = 0
-    num_ranks: int = 1
+    ranks: Ranks = ALONE
 
     @classmethod
     def choose(cls, *, gpu: bool, precision: str = "auto") -> "Runtime":
-        """The GPU if it is asked for, else the CPU; says so when a GPU stands idle.
+        """The GPU if it is asked for, else the CPU; says so when a GPU stands idle. Of several processes on a machine
+        each takes a GPU of its own.
 
         Raises UserError where a GPU is asked for and none is usable.
         """
-        device = choose_device(gpu=gpu)
-        runtime = cls(device, choose_precision(precision, device))
+        ranks = current_ranks()
+        device = choose_device(gpu=gpu, ranks=ranks)
+        runtime = cls(device, choose_precision(precision, device), ranks)
         if not gpu and torch.cuda.is_available():
             runtime.print(f"on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
         return runtime
@@ -43,7 +44,7 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
-        return self.rank == 0
+        return self.ranks.is_main
 
     def print(self, line: str):
         """Prints a line at once, above any bar, on the main rank only."""
@@ -51,16 +52,17 @@ class Runtime:
             print_line(line)
 
     def __str__(self) -> str:
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name()
-        return f"CPU, {torch.get_num_threads()} threads"
+        gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
+        device = gpu or f"CPU, {torch.get_num_threads()} threads"
+        return f"{device}, each of {self.ranks}" if self.ranks.count > 1 else device
 
 
-def choose_device(*, gpu: bool) -> torch.device:
+def choose_device(*, gpu: bool, ranks: Ranks = ALONE) -> torch.device:
     """The GPU if it is asked for, else the CPU.
 
     OpenCV is left one thread: its others take the cores from torch, and an image is too small to share.
-    Raises UserError, with what was found, when a GPU is asked for and none is usable.
+    Raises UserError, with what was found, when a GPU is asked for and none is usable, or there are fewer GPUs than
+    ranks on this machine.
     """
     cv2.setNumThreads(1)
     if not gpu:
@@ -73,7 +75,15 @@ def choose_device(*, gpu: bool) -> torch.device:
         raise UserError(
             f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
         )
-    return torch.device("cuda")
+    if ranks.count == 1:
+        return torch.device("cuda")
+    if ranks.num_local > torch.cuda.device_count():
+        raise UserError(
+            f"--gpu: {ranks.num_local} processes were started on a machine with {torch.cuda.device_count()} GPUs; give "
+            f"torchrun --nproc-per-node {torch.cuda.device_count()}"
+        )
+    torch.cuda.set_device(ranks.local_rank)
+    return torch.device("cuda", ranks.local_rank)
 
 
 def compute_deterministically(device: torch.device):

@@ -25,6 +25,8 @@ def predict_command(options: PredictOptions):
 
 def predict_and_submit(options: PredictOptions):
     runtime = Runtime.choose(gpu=options.gpu)
+    if options.photo and runtime.ranks.count > 1:
+        raise UserError("--photo is for one process; leave out torchrun")
     runs = find_runs(options.run, options.runs)
     boxes = boxes_of(runs, options)
     members = load_members(runs, options, runtime.device)
@@ -37,8 +39,9 @@ def predict_and_submit(options: PredictOptions):
         predict_photos(ensemble, options.photo, out, decimals=options.decimals, boxes=boxes)
     else:
         test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
-        submit(test, ensemble, options)
-        report(ensemble)
+        if runtime.is_main:
+            submit(test, ensemble, options)
+            report(ensemble)
 
 
 def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:

@@ -48,9 +48,10 @@ def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
         mirroring=trainer.data.flip_indices is not None,
         source="views",
     )
-    speed = measured_speed(trainer)
+    (speed,) = trainer.runtime.ranks.of_main(measured_speed(trainer))  # predict.py may be one process
     prediction = prediction_seconds(trainer, speed=speed, num_views=len(views))
     gone = time.time() - psutil.Process().create_time() if gone is None else gone
+    (gone,) = trainer.runtime.ranks.of_main(gone)
     plan = SessionTime(60 * recipe.running.session_minutes, gone, prediction)
     if plan.training <= 0:
         raise UserError(

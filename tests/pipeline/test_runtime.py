@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline.ranks import Ranks
 from pipeline.runtime import Runtime, compute_deterministically
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -16,7 +17,7 @@ CPU = Runtime(torch.device("cpu"), "fp32")
 
 def test_only_the_main_rank_prints(capsys):
     for rank in range(3):
-        replace(CPU, rank=rank, num_ranks=3).print(f"of rank {rank}")
+        replace(CPU, ranks=Ranks(rank, 3)).print(f"of rank {rank}")
     assert capsys.readouterr().out == "of rank 0\n"
 
 

@@ -25,7 +25,7 @@ from benchmarks.results import write_result
 from pipeline.data.contest import LANDMARKS, find_contest
 from pipeline.data.cores import num_cores
 from pipeline.data.dataset import load_training_data
-from pipeline.data.packing import pack_photos
+from pipeline.data.packing import Fitting, pack_photos
 from pipeline.data.source import HostSource
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import score
@@ -65,7 +65,7 @@ def packing(photos: Path, names: list[str], size: int) -> dict[str, dict[str, fl
         bare = clocked(lambda: decode_and_resize([photos / name for name in names], size))
         for kind, rounds in found.items():
             with tempfile.TemporaryDirectory() as folder:
-                pack = partial(pack_photos, Path(folder), names, photos, size=size, resize="letterbox", kind=kind)
+                pack = partial(pack_photos, Path(folder), names, photos, Fitting(size, "letterbox", kind))
                 rounds.append(bare / clocked(pack))
     return {
         kind: dict(zip(("clock", "processor"), np.median(rounds, axis=0).round(3).tolist(), strict=True))

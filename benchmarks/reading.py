@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.data.contest import read_landmarks
-from pipeline.data.cores import keep_freed_memory, num_cores
+from pipeline.data.cores import num_cores
 from pipeline.errors import Faults
 
 ROOT = Path(__file__).parents[1]

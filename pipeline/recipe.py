@@ -111,6 +111,9 @@ class PhotoOptions:
     roi: Literal["auto", "whole"] | PartOfSquare = "auto"
     """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
     auto finds where the points are, whole takes all of it."""
+    boxes: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Show the network of each photo of train the square about a box, with a margin: a table of file_name, left, top,
+    right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
     pack: Literal["auto", "raw", "jpeg"] = "auto"
     """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a seventh of the disk and are
     decoded each time; auto takes raw ones where they fit on the disk."""
@@ -132,7 +135,7 @@ class NetworkOptions:
     model: str = "resnet50"
     """A torchvision classification backbone: resnet18, inception_v3, densenet121, resnext50_32x4d, convnext_tiny …; or,
     where timm is installed, timm/NAME."""
-    head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "linear"
+    head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "integral"
     """What makes points of the backbone's features: linear on pooled features, flat (linear on the whole map),
     low_rank (in a space of shapes), integral (soft-argmax, from the mean shape) or simcc (classes of coordinates)."""
     map_stride: Literal[4, 8] = 8
@@ -327,7 +330,7 @@ SECTION_OF = {
 }
 CHANGEABLE_ON_RESUME = {
     "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos",
-    "check_photos", "views", "session_minutes", "patience", "callbacks",
+    "check_photos", "views", "session_minutes", "patience", "callbacks", "boxes",
 }  # fmt: skip
 
 HOLDS_WITH = {  # what a field depends on, and the values with which it does anything

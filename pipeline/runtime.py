@@ -1,16 +1,14 @@
 """What a run computes with: which processor, how precisely, and as which of several processes."""
 
-import ctypes
 import os
 from dataclasses import dataclass
 
 import cv2
 import torch
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.errors import UserError
 from pipeline.progress import print_line
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # as malloc.h has them
 
 
 @dataclass(frozen=True)
@@ -76,18 +74,6 @@ def choose_device(*, gpu: bool) -> torch.device:
             f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
         )
     return torch.device("cuda")
-
-
-def keep_freed_memory():
-    """Lets glibc's allocator keep what is freed for the next step. Otherwise it gives large tensors back to the system
-    and fetches them again at each step, page by page, which takes 6 % of a small step. Other allocators are left alone.
-
-    Source: mallopt(3); up to 32 MB, more than which it may not be told to keep.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt:
-        for parameter, value in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
-            mallopt(parameter, value)
 
 
 def compute_deterministically(device: torch.device):

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.data.cells import MAX_SHOWN, parse_row
-from pipeline.data.cores import keep_freed_memory, map_with_all_cores, num_cores
+from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.rows import Lines, compact, parse_rows, read_lines, write_at
 from pipeline.errors import Faults, UserError
 from pipeline.files import check_regular

@@ -15,16 +15,6 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def keep_freed_memory():
-    """Lets arrays of up to 16 MB take memory that others have freed, for this process.
-
-    glibc gives it back to the system at once, and each page that is asked for again costs more than what is computed
-    in it. It keeps what is smaller than the largest block that has been freed so far. (See mallopt(3) on
-    M_MMAP_THRESHOLD, which is dynamic.)
-    """
-    bytearray(1 << 24)
-
-
 def map_with_all_cores(function: Callable[[Item], Made], items: Iterable[Item], *, ahead: int) -> Iterator[Made]:
     """Results in order, at most `ahead` of them made before they are taken; items are asked for as they are needed."""
     made: deque[Future[Made]] = deque()

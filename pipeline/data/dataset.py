@@ -10,6 +10,7 @@ import numpy as np
 from augment import RegionOfInterest, transform_points
 from pipeline.blocks import blocks
 from pipeline.data import contest
+from pipeline.data.boxes import Boxes, read_boxes
 from pipeline.data.kept import kept, kept_numbers, key_of
 from pipeline.data.pack import Pack, open_pack
 from pipeline.data.reading import ReadOnce, read_few
@@ -109,7 +110,7 @@ def _open_contest(recipe):
     root = contest.find_contest(recipe.run.data)
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
     faults = Faults()
-    roi, pack = _open_train(recipe, table, groups, faults)
+    roi, pack = _open_train(recipe, table, groups, faults, read_boxes(recipe.photos.boxes))
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():
@@ -121,7 +122,7 @@ def _open_contest(recipe):
     return table, roi, pack, test, given
 
 
-def _open_train(recipe, table, groups, faults):
+def _open_train(recipe, table, groups, faults, boxes):
     """The ROI and the pack of the photos of train, for which the table is read at most once."""
     landmarks, options = ReadOnce(partial(contest.read_landmarks, scratch=recipe.run.cache)), recipe.photos
     take, limit = landmarks.take, options.limit_photos
@@ -129,11 +130,16 @@ def _open_train(recipe, table, groups, faults):
         take = partial(read_few, landmarks.take, groups=groups, limit=limit)
     if options.roi == "auto":
         roi = find_roi(
-            table, landmarks.look, resize=options.resize, cache=recipe.run.cache, check_photos=recipe.run.check_photos
+            table,
+            landmarks.look,
+            resize=options.resize,
+            cache=recipe.run.cache,
+            check_photos=recipe.run.check_photos,
+            boxes=boxes,
         )
     else:
         roi = shares_of(options.roi)
-    return roi, _open(recipe, table, take, faults, roi, limit=limit)
+    return roi, _open(recipe, table, take, faults, roi, limit=limit, boxes=boxes)
 
 
 def leaks(data: TrainingData) -> list[str]:
@@ -158,15 +164,17 @@ def _first(names):
     return ", ".join(names[:NUM_NAMED].tolist()) + (" …" if len(names) > NUM_NAMED else "")
 
 
-def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack]:
+def load_test_data(recipe: Recipe, num_points: int, *, boxes: Boxes | None = None) -> tuple[contest.Table, Pack]:
     """The table of the test photos and their pack, which has the same rows but for broken photos that are skipped.
+
+    boxes: of the test's photos. The recipe's are of other photos, which may have the same names.
 
     Raises UserError with every fault of the data.
     """
     path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
     read_asked = partial(contest.read_test_points, num_points=num_points)
     faults = Faults()
-    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi))
+    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi), boxes=boxes)
     faults.refuse()
     assert pack is not None
     table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
@@ -174,7 +182,7 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     return table, pack
 
 
-def _open(recipe, path, read_table, faults, roi, *, limit=None):
+def _open(recipe, path, read_table, faults, roi, *, limit=None, boxes=None):
     return open_pack(
         path,
         read_table,
@@ -185,6 +193,7 @@ def _open(recipe, path, read_table, faults, roi, *, limit=None):
         skip_bad_photos=recipe.run.skip_bad_photos,
         check_photos=recipe.run.check_photos,
         limit=limit,
+        boxes=boxes,
         kind=recipe.photos.pack,
     )
 

@@ -26,10 +26,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel
 
-from augment import RegionOfInterest, fit_photo
+from augment import RegionOfInterest, fit_box
+from augment.fit import Box
+from pipeline.data.boxes import Boxes
 from pipeline.data.cache import claimed, known_key, remove
 from pipeline.data.contest import Table
-from pipeline.data.packing import BUILDING, IMAGES, QUALITY, choose_kind, pack_photos
+from pipeline.data.packing import BUILDING, IMAGES, QUALITY, Fitting, choose_kind, pack_photos
 from pipeline.data.squares import JpegSquares
 from pipeline.errors import Faults
 from pipeline.files import may_write, sync, write_text
@@ -120,9 +122,13 @@ class Squares:
     names: np.ndarray
 
     @classmethod
-    def of(cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str) -> "Squares":
-        """Photos by name."""
-        images, photo_to_image = zip(*(fit_photo(photo, roi.square, resize) for photo in photos.values()), strict=True)
+    def of(
+        cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str, boxes: dict[str, Box] | None = None
+    ) -> "Squares":
+        """Photos by name, and boxes of those of which only a part is shown."""
+        shown = boxes or {}
+        fitted = [fit_box(photo, shown.get(name), roi.square, resize) for name, photo in photos.items()]
+        images, photo_to_image = zip(*fitted, strict=True)
         return cls(np.stack(images), roi.matrix @ np.stack(photo_to_image), roi, np.array(list(photos)))
 
 
@@ -138,11 +144,12 @@ def open_pack(
     limit: int | None = None,
     check_photos: bool = False,
     kind: Literal["auto", "raw", "jpeg"] = "auto",
+    boxes: Boxes | None = None,
 ) -> Pack | None:
     """The pack of `table` and of the folder `images` beside it, built if the cache does not have it. limit: how many of
     its photos `read_table` gives at most, where that is not all. check_photos: look at each photo and at all numbers of
     the pack, and not only at the times of folders and files. kind: of the images, auto takes the pack that is there,
-    and otherwise raw ones where they fit on the disk.
+    and otherwise raw ones where they fit on the disk. boxes: of what of each photo is shown, if not all.
 
     Faults of the table, and of the photos unless they are to be skipped, are added to `faults`; the pack is None then.
     Raises UserError where the cache folder cannot be written.
@@ -154,7 +161,7 @@ def open_pack(
         )
         return None
     size = roi.square
-    settings = (FORMAT, size, resize, *([limit] if limit else []))
+    settings = (FORMAT, size, resize, *([limit] if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
     key = known_key(table, *settings, cache=cache, check_photos=check_photos)
     raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}
@@ -166,8 +173,8 @@ def open_pack(
             _check(folder, size)
         if not folder.exists():
             read = partial(read_table, table)
-            how = {"size": size, "resize": resize, "kind": chosen, "skip_bad_photos": skip_bad_photos}
-            _build(folder, read, photos, faults, **how)
+            how = Fitting(size, resize, chosen, boxes)
+            _build(folder, read, photos, faults, how, skip_bad_photos=skip_bad_photos)
     if not folder.exists():
         return None
     pack = Pack(folder, roi)
@@ -199,14 +206,14 @@ def _stamps(folder):
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def _build(folder, read_table, photos, faults, *, size, resize, kind, skip_bad_photos):
+def _build(folder, read_table, photos, faults, how, *, skip_bad_photos):
     """Builds a pack beside `folder` and renames it to that, if there was no fault; what a killed run has left of it is
     taken up.
     """
     building = folder.with_name(folder.name + BUILDING)
     building.mkdir(exist_ok=True)
     try:
-        if _fill(building, read_table, photos, faults, size, resize, kind, skip_bad_photos):
+        if _fill(building, read_table, photos, faults, how, skip_bad_photos):
             building.rename(folder)
             sync(folder.parent)
     except KeyboardInterrupt:
@@ -217,11 +224,11 @@ def _build(folder, read_table, photos, faults, *, size, resize, kind, skip_bad_p
     shutil.rmtree(building, ignore_errors=True)
 
 
-def _fill(building, read_table, photos, faults, size, resize, kind, skip_bad_photos):
+def _fill(building, read_table, photos, faults, how, skip_bad_photos):
     """Writes the files of a pack; whether there was no fault."""
     sound = len(faults.lines)
     table = read_table(faults)
-    records, left_out = pack_photos(building, table.names, photos, size=size, resize=resize, kind=kind)
+    records, left_out = pack_photos(building, table.names, photos, how)
     if not skip_bad_photos:
         _add_broken(faults, left_out)
     elif table.names and len(left_out) == len(table.names):
@@ -234,7 +241,7 @@ def _fill(building, read_table, photos, faults, size, resize, kind, skip_bad_pho
     names = np.char.encode(np.array([name for name in table.names if name not in left_out]), "utf-8")
     values = table.values if all(kept) else table.values[kept]
     arrays = {"fits": records["fit"], "hashes": records["hash"], "names": names, "values": values}
-    if kind == "jpeg":
+    if how.kind == "jpeg":
         arrays["ends"] = records["end"]
     for name, array in arrays.items():
         np.save(building / f"{name}.npy", array)

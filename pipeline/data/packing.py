@@ -21,8 +21,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from augment import fit_photo
+from augment import fit_box
 from pipeline.blocks import blocks
+from pipeline.data.boxes import Boxes
 from pipeline.data.cache import remove
 from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.kept import key_of
@@ -57,18 +58,26 @@ class SoFar:
         return self.rows - len(self.left_out)
 
 
-def pack_photos(
-    folder: Path, names: list[str], photos: Path, *, size: int, resize: str, kind: str
-) -> tuple[np.ndarray, dict[str, str]]:
-    """Writes the images of a pack of that kind into `folder`, which may hold a part of them already.
+@dataclass(frozen=True)
+class Fitting:
+    """How photos become squares: of which side, letterboxed or cut, raw or as JPEGs, and what of each is shown."""
+
+    size: int
+    resize: str
+    kind: str
+    boxes: Boxes | None = None
+
+
+def pack_photos(folder: Path, names: list[str], photos: Path, how: Fitting) -> tuple[np.ndarray, dict[str, str]]:
+    """Writes the images of a pack into `folder`, which may hold a part of them already.
 
     Returns a (N,) record of each good photo, and what is wrong with the others, by name.
     """
-    so_far = _resume(folder, names, kind)
-    read = partial(_read_block, photos=photos, size=size, resize=resize, kind=kind)
+    so_far = _resume(folder, names, how.kind)
+    read = partial(_read_block, photos=photos, how=how)
     left = [names[so_far.rows :][block] for block in blocks(len(names) - so_far.rows, BLOCK)]
     with (
-        (folder / IMAGES[kind]).open("r+b") as images,
+        (folder / IMAGES[how.kind]).open("r+b") as images,
         (folder / "records").open("r+b") as records,
         progress(len(names), f"packing {photos}", unit="photo") as bar,
     ):
@@ -92,17 +101,21 @@ def pack_photos(
     return found, so_far.left_out
 
 
-def _read_block(names, photos, size, resize, kind):
+def _read_block(names, photos, how):
     """Of each photo the image as bytes, its matrix and its hash, or why there is none."""
     found: list[BrokenPhoto | tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for name in names:
         try:
             photo = read_photo(photos / name)
+            box = how.boxes.square(name) if how.boxes else None
+            square, matrix = fit_box(photo, box, how.size, how.resize)
         except BrokenPhoto as error:
             found.append(error)
             continue
-        square, matrix = fit_photo(photo, size, resize)
-        image = encode(square) if kind == "jpeg" else np.ascontiguousarray(square)
+        except ValueError as error:  # of its box
+            found.append(BrokenPhoto(f"{photos / name} cannot be shown: {error}"))
+            continue
+        image = encode(square) if how.kind == "jpeg" else np.ascontiguousarray(square)
         found.append((image, matrix, difference_hash(photo)))
     return found
 

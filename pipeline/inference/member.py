@@ -30,6 +30,7 @@ from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
 from pipeline.inference.tta import FixedView, parse_views, read_views
 from pipeline.inference.uncertainty import Calibration
+from pipeline.metrics import Scores
 from pipeline.networks import load_run_network
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
@@ -42,7 +43,8 @@ BY_HAND = "weights by hand"
 class Member:
     """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says how the weights were had.
 
-    not_fitted: why no weights could be fitted; empty where they were, or were not to be.
+    not_fitted: why no weights could be fitted; empty where they were, or were not to be. expected: the score on photos
+    that neither network nor weights have seen, where weights were fitted.
     """
 
     run: Run
@@ -57,6 +59,7 @@ class Member:
     runtime: Runtime
     digest: str
     not_fitted: str = ""
+    expected: Scores | None = None
 
     @property
     def used(self) -> np.ndarray:
@@ -151,7 +154,13 @@ def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:
 
 
 def _with_weights(member: Member, fitted: FittedWeights) -> Member:
-    return replace(member, weights=fitted.weights, kind=fitted.kind, calibration=fitted.calibration)
+    return replace(
+        member,
+        weights=fitted.weights,
+        kind=fitted.kind,
+        calibration=fitted.calibration,
+        expected=fitted.expected,
+    )
 
 
 @dataclass(frozen=True)

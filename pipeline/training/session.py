@@ -16,7 +16,9 @@ from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_
 from pipeline.data.loader import parse_chain
 from pipeline.data.roi import describe_roi
 from pipeline.files import check_folder, check_usable, write_text
+from pipeline.inference.measured import measure, save_measured
 from pipeline.inference.predict import predict_points
+from pipeline.inference.report import write_report
 from pipeline.inference.tta import parse_views
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
@@ -48,7 +50,9 @@ def train_command(command: Command, console: Console):
     check_optimiser(command.recipe.optimiser)
     check_schedule(command.recipe.optimiser)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
-    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
+    photos = command.recipe.photos
+    photos = replace(photos, boxes=photos.boxes and Path(os.path.realpath(photos.boxes)))
+    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
         find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):
@@ -121,6 +125,16 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
             raise
     print_result(run, trainer, floor=floor)
     print_account(trainer, run.folder)
+    if trainer.state.history and runtime.is_main:
+        report(run, trainer)
+
+
+def report(run: Run, trainer: Trainer):
+    """Writes the run's report, for which its best weights predict once more what was held out."""
+    runtime = trainer.runtime
+    network = load_run_network(run, "best").to(runtime.device)
+    save_measured(run.folder, measure(network, trainer.data, runtime))
+    runtime.print(f"report       {write_report(run)}")
 
 
 def in_session(recipe: Recipe, *, minutes: float) -> Recipe:

@@ -18,7 +18,7 @@ from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoi
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.data.mixup import mix
-from pipeline.data.source import HostSource
+from pipeline.data.source import source_of
 from pipeline.errors import UserError
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
@@ -107,7 +107,7 @@ class Trainer:
         self.recipe, self.data, self.runtime, self.callbacks = recipe, data, runtime, callbacks
         options, device = recipe.optimiser, runtime.device
         self.network = network.to(device)
-        self.source = HostSource(data.pack.squares, device)
+        self.source = source_of(data.pack.squares, device)
         self.criterion = Criterion(
             recipe.loss,
             typical_scale=float(np.median(1 / scale_of(data.pack.photo_to_image[data.train]))),

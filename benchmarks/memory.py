@@ -73,12 +73,7 @@ def main():
                 found[f"{what} {count:,} photos, MB"] = round(run("predict.py", *flags, *paths))
             trained = folder / f"trained{count}"
             write_train(trained, count)
-            where = [
-                "--runs",
-                folder / "others",
-                "--cache",
-                folder / "cache",
-            ]  # predict.py takes the newest of its runs
+            where = ["--runs", folder / "others", "--cache", folder / "cache"]  # predict.py takes the newest of runs
             flags = ["--data", trained, "--steps-per-epoch", 20, "--train-share", 1 - NUM_VALIDATED / count]
             for what in ("packing and training", "training"):
                 found[f"{what} on {count:,} photos, MB"] = round(run("hack_train.py", *flags, *where, *TRAINING))

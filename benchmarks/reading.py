@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 NUM_POINTS = 971
 NUM_DRAWN = 200
 NUM_REFERENCE = 1000  # lines that the reference parses a round
-ROUNDS = 5
+ROUNDS = 15
 CONTEST = 400_000  # photos
 
 

@@ -150,8 +150,8 @@ class NetworkOptions:
     """Start from the best weights of this earlier run, with its head, model, size, resizing and region of interest."""
     freeze_epochs: Whole = 0
     """How many epochs to train the head only, with a frozen backbone."""
-    sync_norms: bool = True
-    """On several GPUs batch normalisation sees the photos of all of them (SyncBN), not those of each GPU alone."""
+    local_norms: bool = False
+    """On several GPUs let batch normalisation see the photos of each GPU alone; by default those of all (SyncBN)."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Precision of convolutions and matrix products; auto takes bf16 where the processor has it, fp16 on other GPUs."""
 

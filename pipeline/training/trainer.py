@@ -101,7 +101,7 @@ class Trainer:
                 f"--batch-size {options.batch_size}: {runtime.ranks.count} processes train on {len(data.train):,} "
                 "photos, and each needs one of a step; give a larger batch or fewer processes"
             )
-        self.network = build_norms(network.to(device), runtime, synchronised=recipe.network.sync_norms)
+        self.network = build_norms(network.to(device), runtime, synchronised=not recipe.network.local_norms)
         self.source = source_of(data.pack.squares, device)
         self.criterion = Criterion(
             recipe.loss,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from augment import RegionOfInterest
-from models.prediction import Prediction
+from models import Prediction
 from pipeline.errors import UserError
 from pipeline.inference import member as module
 from pipeline.inference.member import Member, print_not_fitted, weigh_views, why_not_calibrated
@@ -31,7 +31,7 @@ class Blurred(torch.nn.Module):
         return self.mean_shape + images[:, :, :1, :2].reshape(len(images), 3, 2) / 255
 
     def predict(self, images):
-        return Prediction(self(images))
+        return Prediction(self.forward(images))
 
 
 @pytest.fixture

@@ -85,23 +85,26 @@ def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
     """(N,) int: equal numbers for photos that a chain of near-duplicates connects, by their (N, 32) uint8 hashes.
 
     Hashes are sorted by their bits in many random orders, and each is compared with the few that follow it:
-    near ones agree in the first bits of some order. Source: Charikar, "Similarity Estimation Techniques from
-    Rounding Algorithms", STOC 2002, section 3; the sorted lists are those of its approximate neighbour search.
+    near ones agree in the first bits of some order. What one order finds is united before the next, since photos that
+    are all alike have very many pairs. Source: Charikar, "Similarity Estimation Techniques from Rounding Algorithms",
+    STOC 2002, section 3; the sorted lists are those of its approximate neighbour search.
     """
     hashes = np.ascontiguousarray(hashes)
     bits = np.unpackbits(hashes, axis=1)
     rng = np.random.default_rng(0)
-    pairs = []
+    groups = np.arange(len(hashes))
     for _ in range(NUM_SORTS):
+        pairs = []
         prefix = np.packbits(bits[:, rng.permutation(bits.shape[1])[:64]], axis=1)
         order = np.argsort(np.ascontiguousarray(prefix).view(">u8").ravel(), kind="stable")
         words = hashes.view(np.uint64)[order]
         for step in range(1, NUM_NEIGHBOURS + 1):
             differing = np.bitwise_count(words[:-step] ^ words[step:]).sum(1)
             near = differing <= NEAR * np.bitwise_count(words[:-step] | words[step:]).sum(1)
-            pairs.append((order[:-step][near], order[step:][near]))
-    one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return _components(one, other, len(hashes))
+            pairs.append((groups[order[:-step][near]], groups[order[step:][near]]))
+        one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        groups = _components(one, other, groups.max() + 1)[groups]
+    return groups
 
 
 def unite(one: np.ndarray, other: np.ndarray) -> np.ndarray:

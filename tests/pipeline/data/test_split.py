@@ -1,6 +1,7 @@
 """The split keeps together what belongs together, and is the same for the same seed."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -56,6 +57,18 @@ def test_near_duplicates_are_found_and_strangers_are_not():
     groups = near_duplicate_groups(np.stack([difference_hash(photo) for photo in originals + copies]))
     assert len(np.unique(groups[:300])) == 300
     np.testing.assert_array_equal(groups[300:], groups[:40])
+
+
+def test_photos_that_are_all_alike_take_no_more_memory_than_others():
+    rng = np.random.default_rng(0)
+    strangers = rng.integers(0, 256, (5000, 32), dtype=np.uint8)
+    peaks = []
+    for hashes in (strangers, strangers[rng.integers(0, 50, 5000)]):
+        tracemalloc.start()
+        near_duplicate_groups(hashes)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 4 * peaks[0]  # 14 times when all pairs are held
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))

@@ -114,6 +114,9 @@ class PhotoOptions:
     """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
     split: Annotated[Path | None, arg(metavar="FILE")] = None
     """A file with the name of a validation photo a line, such as the validation.txt of a run."""
+    sample_weights: Annotated[Path | None, arg(metavar="FILE")] = None
+    """How much photos count in training: a CSV file with the columns file_name and weight, such as the suspects.csv of
+    tools.suspects; 0 leaves a photo out, and those that are not named have 1."""
     flip_indices: str = "auto"
     """The left/right partner of each point under mirroring: auto finds them, none turns mirroring off, or a JSON
     file that lists them."""

@@ -12,6 +12,7 @@ from augment import RegionOfInterest, transform_points
 from pipeline.data import contest
 from pipeline.data.pack import Pack, open_pack
 from pipeline.data.roi import Shares, find_roi, shares_of
+from pipeline.data.sample_weights import read_sample_weights
 from pipeline.data.shape_model import fit_shapes
 from pipeline.data.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
 from pipeline.data.symmetry import NoSymmetry, find_flip_indices
@@ -32,7 +33,8 @@ class TrainingData:
 
     flip_indices: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
     mean_shape: (K, 2) of the photos that are trained on, in pixels of the ROI. ROI: which part of the square
-    that is.
+    that is. weights: (N,) how much each photo counts in training, or None where all count alike; those with 0 are not
+    in `train`.
     """
 
     pack: Pack
@@ -45,6 +47,7 @@ class TrainingData:
     symmetry: str
     mean_shape: np.ndarray
     roi: Shares
+    weights: np.ndarray | None = None
 
     @property
     def num_points(self) -> int:
@@ -64,7 +67,10 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         held_out = split_by_file(options.split, pack.names)
     else:
         held_out = split_by_groups(groups, share=1 - options.train_share, seed=recipe.run.seed)
-    train = np.flatnonzero(~held_out)
+    weights = _sample_weights(options, pack)
+    train = np.flatnonzero(~held_out if weights is None else ~held_out & (weights > 0))
+    if not len(train):
+        raise UserError(f"--sample-weights {options.sample_weights} leaves no photo to train on; raise some weights")
     if len(unknown := np.flatnonzero(np.isnan(pack.values[train]).any(axis=2).all(axis=0))):
         raise UserError(
             f"{table}: {len(unknown)} points are missing in every photo that is trained on, "
@@ -82,7 +88,16 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         symmetry=symmetry,
         mean_shape=mean_shape(pack.photo_to_image, pack.values, train),
         roi=roi,
+        weights=weights,
     )
+
+
+def _sample_weights(options, pack):
+    """The weights that a file gives the photos, which may name those that --limit-photos or a fault leaves out."""
+    if not options.sample_weights:
+        return None
+    others = None if options.limit_photos else pack.left_out
+    return read_sample_weights(options.sample_weights, pack.names, others=others)
 
 
 def _open_contest(recipe):

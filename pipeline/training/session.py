@@ -15,6 +15,7 @@ from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.loader import parse_chain
 from pipeline.data.roi import describe_roi
+from pipeline.data.sample_weights import describe_weights
 from pipeline.files import check_folder, check_usable, write_text
 from pipeline.inference.predict import predict_points
 from pipeline.inference.tta import parse_views
@@ -28,7 +29,7 @@ from pipeline.stages import num_finished, stage_folder, stage_recipe, write_fini
 from pipeline.stopping import Stopped
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
-from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
+from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out, with_kept_weights
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
 from pipeline.training.optim import check_optimiser
@@ -155,6 +156,8 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     )
     if data.pack.left_out:
         runtime.print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
+    if data.weights is not None:
+        runtime.print(f"weights      {describe_weights(data.weights, data.validation)} (--sample-weights)")
     runtime.print(f"groups       {data.grouping}")
     for leak in leaks(data):
         runtime.print(f"warning      {leak}")
@@ -192,7 +195,9 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
     begun = fold_runs(earlier)[0] if earlier else None
     if begun and (begun.folder / "recipe.yaml").exists():
         recipe = replace(recipe, photos=replace(recipe.photos, roi=begun.recipe().photos.roi))
-    if not earlier:
+    if earlier:
+        recipe = with_kept_weights(recipe, earlier)
+    else:
         read_start(recipe.network)  # a bad one is refused before there is a folder
     data = load_training_data(recipe)
     if not earlier:

@@ -18,6 +18,7 @@ from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoi
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.data.mixup import mix
+from pipeline.data.sample_weights import relative_weights
 from pipeline.data.source import HostSource
 from pipeline.errors import UserError
 from pipeline.inference.predict import predict_points
@@ -115,6 +116,7 @@ class Trainer:
             batch_size=options.batch_size,
             num_photos=len(data.pack),
             device=device,
+            sample_weights=None if data.weights is None else relative_weights(data.weights, data.train),
         )
         self.optimiser = build_optimiser(self.network, options, self.criterion.parameters())
         self.average = build_average(self.network, self.optimiser, options.ema_decay)

@@ -293,6 +293,9 @@ class RunningOptions:
     patience: Annotated[Annotated[int, Interval(ge=1, le=10**9)] | None, arg(metavar="EPOCHS")] = None
     """End the training after so many epochs without a better validation MSE (early stopping); with --progressive only
     epochs of the last size count."""
+    regions: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Regions of points, of which errors are told: a JSON file such as {"jaw": [0, 1, 2], "nose": [3, 4]}; without it
+    they are found from neighbouring points, and lie in the run's regions.json, to be named."""
     callbacks: Annotated[tuple[str, ...], arg(metavar="FILE.py:CLASS")] = ()
     """Callbacks of your own, each a file and the class in it, such as notify.py:Notify; see docs/callbacks.md."""
 
@@ -324,7 +327,7 @@ SECTION_OF = {
 }
 CHANGEABLE_ON_RESUME = {
     "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views",
-    "session_minutes", "patience", "callbacks",
+    "session_minutes", "patience", "callbacks", "regions",
 }  # fmt: skip
 
 HOLDS_WITH = {  # what a field depends on, and the values with which it does anything

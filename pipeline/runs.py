@@ -8,6 +8,7 @@ best.pt, last.pt   checkpoints            events/           for TensorBoard
 console.txt        what was printed       pictures/         worst photos
 views.json         by predict.py          submission.csv    by predict.py
 best-epoch-N.pt    of --keep-best         sample_weights.csv    of --sample-weights
+                                          regions.json      points whose errors are told together
 
 Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
 that was cut or exchanged is an error, not another split or other flip indices.
@@ -123,6 +124,10 @@ class Run:
     @property
     def sample_weights(self) -> Path:
         return self.folder / "sample_weights.csv"
+
+    @property
+    def regions(self) -> Path:
+        return self.folder / "regions.json"
 
     @property
     def views(self) -> Path:

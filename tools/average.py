@@ -39,8 +39,8 @@ from pipeline.runtime import Runtime
 MAX_PHOTOS = 4096  # enough for the statistics of norms
 BATCH = 64
 COPIED = (
-    "manifest.json", "data.json", "validation.txt", "permutation.json", "sample_weights.csv", "environment.json",
-    "changes.yaml",
+    "manifest.json", "data.json", "validation.txt", "permutation.json", "sample_weights.csv", "regions.json",
+    "environment.json", "changes.yaml",
 )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 """A training from the command to its result: what can be refused is refused first, then the data are read, the parts
 are built in a straight line, and the run is trained or resumed. Folds are runs in turn."""
 
+import math
 import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.loader import parse_chain
+from pipeline.data.regions import regions_text
 from pipeline.data.roi import describe_roi
 from pipeline.data.sample_weights import describe_weights
 from pipeline.files import check_folder, check_usable, write_text
@@ -36,7 +39,7 @@ from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
 from pipeline.training.session_time import plan_session
 from pipeline.training.stages import begun_run, check_recipes, folder_of_stages, recipe_of_stage
-from pipeline.training.trainer import Trainer
+from pipeline.training.trainer import OF_REGION, Trainer
 from pipeline.training.user_callbacks import load_callbacks
 
 NOT_LEARNED = 0.7  # of the mean shape's error
@@ -103,6 +106,7 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
     with run.claimed(), out_of_memory_named(what_fits(recipe)):
         run.write_recipe(recipe)
         run.add_environment(str(runtime))
+        write_text(run.regions, regions_text(trainer.regions))
         print_estimate(trainer)
         trainer.callbacks = default_callbacks(run, own_callbacks)
         if run.last.exists():
@@ -179,6 +183,7 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     best = next(row for row in reversed(state.history) if row["validation_mse"] == state.best_mse)
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     runtime.print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
+    runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
         runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
     if trainer.is_out_of_patience and trainer.progress < 1:
@@ -187,6 +192,13 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     runtime.print(f"metrics      {run.metrics}")
     runtime.print(f"pictures     {run.picture('worst_validation')}")
     runtime.print(f"submission   python predict.py --run {run.folder}")
+
+
+def describe_regions(row: dict[str, Any]) -> str:
+    """The mean squared error of each region in a row of the table of epochs, in a few words."""
+    found = {name.removeprefix(OF_REGION): error for name, error in row.items() if name.startswith(OF_REGION)}
+    known = {name: error for name, error in found.items() if not math.isnan(error)}
+    return ", ".join(f"{name} {known[name]:.1f}" for name in sorted(known, key=known.__getitem__, reverse=True))
 
 
 def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None):

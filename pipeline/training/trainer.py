@@ -18,11 +18,12 @@ from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoi
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.data.mixup import mix
+from pipeline.data.regions import region_errors, regions_of
 from pipeline.data.sample_weights import relative_weights
 from pipeline.data.source import HostSource
 from pipeline.errors import UserError
 from pipeline.inference.predict import predict_points
-from pipeline.metrics import Scores, score
+from pipeline.metrics import Scores, point_error_sums, score
 from pipeline.recipe import Recipe
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
@@ -41,6 +42,7 @@ FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the de
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
 NUM_NAMED = 3  # photos, in an error
+OF_REGION = "validation_mse_"  # and the name of a region, in the table of epochs
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class Trainer:
         self.stop = StopRequest()
         self.phases = Phases()
         self.identity = identity_of(recipe, data)
+        self.regions = regions_of(recipe.running.regions, data.mean_shape)
         self._begin_sitting()
 
     def train(self, chain: Chain):
@@ -277,6 +280,7 @@ class Trainer:
         points = self.validate()
         validation = score(points, truth[held_out], groups[held_out], names[held_out])
         train = score(self.predict(sample, "training photos"), truth[sample], groups[sample], names[sample])
+        regions = region_errors(*point_error_sums(points, truth[held_out]), self.regions)
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -287,6 +291,7 @@ class Trainer:
             "train_loss": state.smoothed_loss,
             "train_mse": train.mse,
             **{f"validation_{name}": value for name, value in asdict(validation).items()},
+            **{f"{OF_REGION}{name}": error for name, error in regions.items()},
         }
         return EpochResult(row, train, validation, points)
 

@@ -80,7 +80,13 @@ def split_by_file(path: Path, names: np.ndarray) -> np.ndarray:
 
 
 def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
-    """(N,) int: equal numbers for photos that a chain of near-duplicates connects, by their (N, 32) uint8 hashes.
+    """(N,) int: equal numbers for photos that a chain of near-duplicates connects, by their (N, 32) uint8 hashes."""
+    return _components(*near_duplicate_pairs(hashes), len(hashes))
+
+
+def near_duplicate_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two photos of each pair of near-duplicates, by their (N, 32) uint8 hashes; a pair may be there repeatedly,
+    and one in a crowd of near-duplicates may be missing where a chain connects the two.
 
     Hashes are sorted by their bits in many random orders, and each is compared with the few that follow it:
     near ones agree in the first bits of some order. Source: Charikar, "Similarity Estimation Techniques from
@@ -99,7 +105,7 @@ def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
             near = differing <= NEAR * np.bitwise_count(words[:-step] | words[step:]).sum(1)
             pairs.append((order[:-step][near], order[step:][near]))
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return _components(one, other, len(hashes))
+    return one, other
 
 
 def unite(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ TRIMMED = 0.1  # share of these that are farthest, and left out of the model
 NUM_ROUNDS = 3
 MIN_KNOWN = 5  # points of a shape
 BLOCK = 1000
+STEPS = 10  # in which far points are left out
 
 
 def fit_usual_shapes(points: np.ndarray, samples: np.ndarray) -> ShapeModel | None:
@@ -80,13 +81,20 @@ def shape_reason(
         exchanged = misfits(model, shapes[:, flip_indices], known[None, flip_indices])
         if exchanged.sum() <= most:
             return "left and right are exchanged"
-    count = max(1, int(few * known.sum()))
-    far = np.argsort(-squares, kind="stable")[:count]
-    kept = known.copy()
-    kept[far] = False
-    if kept.sum() >= MIN_KNOWN and misfits(model, shapes, kept[None]).sum() <= most:
-        return f"few points are far off: {', '.join(map(str, sorted(far.tolist())))}"
-    return ""
+    far = _far_points(model, shapes, known, max(1, int(few * known.sum())), most=most)
+    return f"few points are far off: {', '.join(map(str, far))}" if far else ""
+
+
+def _far_points(model, shapes, known, count, *, most):
+    """The numbers of at most `count` points without which the squared distance is at most `most`; none where there are
+    no such. A few are left out at a time, since those that are far off draw the others after them."""
+    kept, at_a_time = known.copy(), max(1, count // STEPS)
+    while known.sum() - kept.sum() + at_a_time <= count and kept.sum() - at_a_time >= MIN_KNOWN:
+        squares = misfits(model, shapes, kept[None])[0]
+        kept[np.argsort(-squares, kind="stable")[:at_a_time]] = False
+        if misfits(model, shapes, kept[None]).sum() <= most:
+            return np.flatnonzero(known & ~kept).tolist()
+    return []
 
 
 def _mean(squares, known):

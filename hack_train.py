@@ -5,11 +5,12 @@ import sys
 from pipeline.console import recorded_console
 from pipeline.errors import run_script
 from pipeline.stopping import Stopped, terminated_as_interrupted
+from pipeline.together import started_together
 
 
 def main():
     try:
-        with terminated_as_interrupted(), recorded_console() as console:
+        with terminated_as_interrupted(), started_together(), recorded_console() as console:
             from pipeline.command import parse_command
 
             command = parse_command(sys.argv[1:])

@@ -11,6 +11,8 @@ from augment.transform import Transform
 
 WAYS = ("letterbox", "crop")
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of a photo
+
 
 @dataclass(frozen=True)
 class RegionOfInterest:
@@ -65,3 +67,33 @@ def fit_photo(photo: np.ndarray, size: int, resize: str = "letterbox") -> tuple[
     else:
         square = resized[-top : -top + size, -left : -left + size]
     return square, (translation(left, top) @ resize_matrix((height, width), new))[0]
+
+
+def square_around(box: Box, margin: float) -> Box:
+    """The square about the middle of a box with `margin` on each side, as a share of its longer side."""
+    left, top, right, bottom = box
+    half = (0.5 + margin) * max(right - left, bottom - top, 1)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return x - half, y - half, x + half, y + half
+
+
+def pixels_within(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
+    """left, top, right and bottom of the whole pixels of a photo that a box touches, the last two as ends of slices.
+
+    Raises ValueError where it touches none.
+    """
+    left, top = np.floor(np.maximum(box[:2], 0)).astype(int).tolist()
+    right, bottom = np.ceil(np.minimum(box[2:], (width, height))).astype(int).tolist()
+    if left >= right or top >= bottom:
+        shown = ", ".join(f"{edge:g}" for edge in box)
+        raise ValueError(f"the box {shown} lies outside the photo, which has {width} x {height} pixels")
+    return left, top, right, bottom
+
+
+def fit_box(photo: np.ndarray, box: Box | None, size: int, resize: str = "letterbox") -> tuple[np.ndarray, np.ndarray]:
+    """What `fit_photo` makes of the pixels in a box, or of all, and the matrix from pixels of the whole photo."""
+    if box is None:
+        return fit_photo(photo, size, resize)
+    left, top, right, bottom = pixels_within(box, *photo.shape[:2])
+    square, matrix = fit_photo(photo[top:bottom, left:right], size, resize)
+    return square, matrix @ translation(-left, -top)[0]

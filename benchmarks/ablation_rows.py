@@ -1,4 +1,4 @@
-"""The rows of the ablations: two studies, each with a default and what each row changes of it."""
+"""The rows of the ablations: three studies, each with a default and what each row changes of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -89,6 +89,22 @@ DENSE_ROWS: dict[str, tuple[str, ...]] = {
 }
 
 
+# Bodies in any pose (benchmarks/poses.py): what suits faces need not suit them.
+POSES_BASE = (
+    "--model", "resnet18", "--weights", "none", "--head", "integral",
+    "--batch-size", "8", "--size", "96", "--progressive", "[[0.6, 64]]", "--epochs", "10",
+)  # fmt: skip
+
+POSES_ROWS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "deepest stride 16": ("--deepest-stride", "16"),
+    "map stride 4": ("--map-stride", "4"),
+    "no prior": (),
+    "head linear": ("--head", "linear"),
+    "head simcc, its loss": ("--head", "simcc", "--loss", "simcc"),
+}
+
+
 def without_prior(network: LandmarkNet):
     """An integral head without its prior around the mean shape."""
     head = head_of(network)
@@ -117,4 +133,5 @@ STUDIES = {
         "ablations_dense",
         changes={"no prior": without_prior, "head low_rank, random components": with_random_components},
     ),
+    "poses": Study(POSES_BASE, POSES_ROWS, "ablations_poses", changes={"no prior": without_prior}),
 }

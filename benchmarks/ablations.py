@@ -4,6 +4,7 @@
     python -m benchmarks.ablations --data PATH --rows muon "map stride 8" --jobs 1
     python -m benchmarks.ablations --table                the table of what is there
     python -m benchmarks.ablations --study dense --data DEMO_CONTEST
+    python -m benchmarks.ablations --study poses --data POSES        as benchmarks.poses draws them
 
 Held out are the persons with group ≡ k (mod 5), for k = 0, 1, 2; where photos have no groups, every fifth photo. Every
 row trains as many photos as the default row, from random weights, and is scored with one view on what was held out. Its
@@ -37,7 +38,9 @@ MEASURES = ("mse", "mse without the worst 1 %", "nme")
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", choices=STUDIES, default="faces", help="faces; or dense, for 971 drawn points")
+    parser.add_argument(
+        "--study", choices=STUDIES, default="faces", help="faces; dense: 971 drawn points; poses: drawn bodies"
+    )
     parser.add_argument("--data", type=Path, help="the contest's folder")
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these")

@@ -31,6 +31,7 @@ from pipeline.training.trainer import Trainer
 
 ROUNDS = 11
 STEPS = 25
+EPOCH = ("--steps-per-epoch", str(STEPS))  # whatever a recipe says
 
 
 def print_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: str, num_points: int):
@@ -55,7 +56,7 @@ def print_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: s
 
 def main():
     recipe = parse_command(
-        [*sys.argv[1:], "--weights", "none", "--epochs", "1000", "--checkpoint-minutes", "1e9"]
+        [*sys.argv[1:], "--weights", "none", "--epochs", "1000", "--checkpoint-minutes", "1e9", *EPOCH]
     ).recipe
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     data = load_training_data(recipe)

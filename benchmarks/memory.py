@@ -1,7 +1,8 @@
-"""Memory of a prediction, for few and for many test photos: python -m benchmarks.memory
+"""Memory of a prediction and of a training, for few and for many photos: python -m benchmarks.memory
 
 A small network is trained on a few drawn faces; then contests of many small photos are predicted, first packed and then
-from the pack, each by a process of its own. What is measured is the largest memory that is the process's own: pages of
+from the pack, each by a process of its own, and contests of as many photos are trained on for a few steps, and
+validated on 500 of them. What is measured is the largest memory that is the process's own: pages of
 the pack's file, which the system takes back as it likes, are not in it. (Linux only.)
 """
 
@@ -17,10 +18,12 @@ import cv2
 import numpy as np
 
 from benchmarks.results import write_result
+from benchmarks.starting import write_contest as write_train
 from demo.contest import write_contest
 
 ROOT = Path(__file__).parents[1]
-COUNTS = (2_000, 100_000)
+COUNTS = (10_000, 100_000)
+NUM_VALIDATED = 500
 NUM_SOURCES = 200
 SIZE = 32
 TRAINING = ["--model", "mobilenet_v3_small", "--weights", "none", "--size", SIZE, "--epochs", "1", "--batch-size", "16"]
@@ -68,6 +71,12 @@ def main():
                 flags = ["--data", contest, "--views", views, "--weights", "equal"]
                 flags += ["--output", folder / "submission.csv"]
                 found[f"{what} {count:,} photos, MB"] = round(run("predict.py", *flags, *paths))
+            trained = folder / f"trained{count}"
+            write_train(trained, count)
+            where = ["--runs", folder / "others", "--cache", folder / "cache"]  # predict.py takes the newest of runs
+            flags = ["--data", trained, "--steps-per-epoch", 20, "--train-share", 1 - NUM_VALIDATED / count]
+            for what in ("packing and training", "training"):
+                found[f"{what} on {count:,} photos, MB"] = round(run("hack_train.py", *flags, *where, *TRAINING))
     for what, memory in found.items():
         print(f"{what:48}{memory:8}")
     write_result("memory", {"largest memory of the process": found})

@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 RENAMED = {"fit": "resize", "window": "roi", "permutation": "flip_indices", "average": "ema_decay"}
+IN_ALL_RUNS = {"data", "seed", "model", "size", "augment", "batch_size", "views"}  # fields of the recipe of any run
 AT_FIRST: dict[str, Any] = {"head": "linear"}  # what recipes did before they had a field, where the default is another
 RENAMED_VALUES = {("resize", "pad"): "letterbox"}
 

@@ -89,6 +89,9 @@ class RunOptions:
     """Where decoded photos are kept between runs; may be deleted at any time."""
     skip_bad_photos: bool = False
     """Leave out photos that are missing or broken, and say how many."""
+    check_photos: bool = False
+    """Look at each photo's size and time, and at all numbers in the cache, before relying on them. By default a start
+    looks at folders and at few files, which does not notice a photo that was edited in place."""
     stages: Annotated[list[dict[str, Any]], arg(constructor=json.loads, metavar="JSON")] = field(default_factory=list)
     """Train in stages, each from the best weights of the one before: a list of {field: value}, of what differs in each
     from the rest of the recipe, such as [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": 1e-4, "size": 224}]."""
@@ -108,6 +111,12 @@ class PhotoOptions:
     roi: Literal["auto", "whole"] | PartOfSquare = "auto"
     """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
     auto finds where the points are, whole takes all of it."""
+    boxes: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Show the network of each photo of train the square about a box, with a margin: a table of file_name, left, top,
+    right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
+    pack: Literal["auto", "raw", "jpeg"] = "auto"
+    """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a seventh of the disk and are
+    decoded each time; auto takes raw ones where they fit on the disk."""
     limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
     """Use only so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
@@ -129,7 +138,7 @@ class NetworkOptions:
     model: str = "resnet50"
     """A torchvision classification backbone: resnet18, inception_v3, densenet121, resnext50_32x4d, convnext_tiny …; or,
     where timm is installed, timm/NAME."""
-    head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "linear"
+    head: Literal["linear", "flat", "low_rank", "integral", "simcc"] = "integral"
     """What makes points of the backbone's features: linear on pooled features, flat (linear on the whole map),
     low_rank (in a space of shapes), integral (soft-argmax, from the mean shape) or simcc (classes of coordinates)."""
     map_stride: Literal[4, 8] = 8
@@ -144,6 +153,8 @@ class NetworkOptions:
     """Start from the best weights of this earlier run, with its head, model, size, resizing and region of interest."""
     freeze_epochs: Whole = 0
     """How many epochs to train the head only, with a frozen backbone."""
+    sync_norms: bool = True
+    """On several GPUs batch normalisation sees the photos of all of them (SyncBN), not those of each GPU alone."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Precision of convolutions and matrix products; auto takes bf16 where the processor has it, fp16 on other GPUs."""
 
@@ -326,8 +337,8 @@ SECTION_OF = {
     for option in dataclasses.fields(section.default_factory)  # type: ignore[arg-type]
 }
 CHANGEABLE_ON_RESUME = {
-    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos", "views",
-    "session_minutes", "patience", "callbacks", "regions",
+    "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos",
+    "check_photos", "views", "session_minutes", "patience", "callbacks", "boxes", "regions",
 }  # fmt: skip
 
 HOLDS_WITH = {  # what a field depends on, and the values with which it does anything

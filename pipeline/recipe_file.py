@@ -11,7 +11,7 @@ import yaml
 from pipeline.cli import check_text
 from pipeline.errors import UserError
 from pipeline.files import read_bytes
-from pipeline.old_names import AT_FIRST, rename_fields
+from pipeline.old_names import AT_FIRST, IN_ALL_RUNS, rename_fields
 from pipeline.precedence import Given, override
 from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten
 from pipeline.stages import check_stages
@@ -74,8 +74,8 @@ def _content(path) -> dict[str, Any]:
         content = yaml.safe_load(read_bytes(path).decode()) or {}
         _check_plain(content)
         content = rename_fields(content) if isinstance(content, dict) else content
-        if path.name == RUN_RECIPE and isinstance(content, dict):  # it names all fields that there were at the time
-            content = AT_FIRST | content
+        if path.name == RUN_RECIPE and isinstance(content, dict) and content.keys() >= IN_ALL_RUNS:
+            content = AT_FIRST | content  # that of a run names all fields that there were at the time
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; save it as that") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:

@@ -7,8 +7,9 @@ metrics.csv        a row an epoch         manifest.json     what must stay as th
 best.pt, last.pt   checkpoints            events/           for TensorBoard
 console.txt        what was printed       pictures/         worst photos
 views.json         by predict.py          submission.csv    by predict.py
-best-epoch-N.pt    of --keep-best         sample_weights.csv    of --sample-weights
-                                          regions.json      points whose errors are told together
+best-epoch-N.pt    of --keep-best         report.html       what came of it
+held_out.npz       what the best weights find of the held-out photos
+sample_weights.csv of --sample-weights    regions.json      points whose errors are told together
 
 Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
 that was cut or exchanged is an error, not another split or other flip indices.

@@ -1,41 +1,38 @@
 """What a run computes with: which processor, how precisely, and as which of several processes."""
 
-import ctypes
 import os
 from dataclasses import dataclass
 
 import cv2
-import psutil
 import torch
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.errors import UserError
 from pipeline.progress import print_line
-
-MAX_BUSY = 0.5  # cores
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # as malloc.h has them
+from pipeline.ranks import ALONE, Ranks, current_ranks
 
 
 @dataclass(frozen=True)
 class Runtime:
     """The device, and the precision of convolutions and matrix products on it: bf16, fp16 or fp32.
 
-    rank: number of this process among the `num_ranks` that train one network together. Rank 0 is the main one, and
-    prints.
+    ranks: which of the processes that compute together this one is. The main one prints.
     """
 
     device: torch.device
     precision: str
-    rank: int = 0
-    num_ranks: int = 1
+    ranks: Ranks = ALONE
 
     @classmethod
     def choose(cls, *, gpu: bool, precision: str = "auto") -> "Runtime":
-        """The GPU if it is asked for, else the CPU; says so when a GPU stands idle.
+        """The GPU if it is asked for, else the CPU; says so when a GPU stands idle. Of several processes on a machine
+        each takes a GPU of its own.
 
         Raises UserError where a GPU is asked for and none is usable.
         """
-        device = choose_device(gpu=gpu)
-        runtime = cls(device, choose_precision(precision, device))
+        ranks = current_ranks()
+        device = choose_device(gpu=gpu, ranks=ranks)
+        runtime = cls(device, choose_precision(precision, device), ranks)
         if not gpu and torch.cuda.is_available():
             runtime.print(f"on the CPU; {torch.cuda.get_device_name()} stands idle: --gpu uses it")
         return runtime
@@ -47,7 +44,7 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
-        return self.rank == 0
+        return self.ranks.is_main
 
     def print(self, line: str):
         """Prints a line at once, above any bar, on the main rank only."""
@@ -55,16 +52,17 @@ class Runtime:
             print_line(line)
 
     def __str__(self) -> str:
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name()
-        return f"CPU, {torch.get_num_threads()} threads"
+        gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
+        device = gpu or f"CPU, {torch.get_num_threads()} threads"
+        return f"{device}, each of {self.ranks}" if self.ranks.count > 1 else device
 
 
-def choose_device(*, gpu: bool) -> torch.device:
+def choose_device(*, gpu: bool, ranks: Ranks = ALONE) -> torch.device:
     """The GPU if it is asked for, else the CPU.
 
     OpenCV is left one thread: its others take the cores from torch, and an image is too small to share.
-    Raises UserError, with what was found, when a GPU is asked for and none is usable.
+    Raises UserError, with what was found, when a GPU is asked for and none is usable, or there are fewer GPUs than
+    ranks on this machine.
     """
     cv2.setNumThreads(1)
     if not gpu:
@@ -77,19 +75,15 @@ def choose_device(*, gpu: bool) -> torch.device:
         raise UserError(
             f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
         )
-    return torch.device("cuda")
-
-
-def keep_freed_memory():
-    """Lets glibc's allocator keep what is freed for the next step. Otherwise it gives large tensors back to the system
-    and fetches them again at each step, page by page, which takes 6 % of a small step. Other allocators are left alone.
-
-    Source: mallopt(3); up to 32 MB, more than which it may not be told to keep.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt:
-        for parameter, value in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
-            mallopt(parameter, value)
+    if ranks.count == 1:
+        return torch.device("cuda")
+    if ranks.num_local > torch.cuda.device_count():
+        raise UserError(
+            f"--gpu: {ranks.num_local} processes were started on a machine with {torch.cuda.device_count()} GPUs; give "
+            f"torchrun --nproc-per-node {torch.cuda.device_count()}"
+        )
+    torch.cuda.set_device(ranks.local_rank)
+    return torch.device("cuda", ranks.local_rank)
 
 
 def compute_deterministically(device: torch.device):
@@ -101,19 +95,6 @@ def compute_deterministically(device: torch.device):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first product
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-
-
-def print_busy(runtime: Runtime):
-    """Says it when other programs compute on the cores that are about to be used.
-
-    Two programs that both compute with all cores wait for each other at every step, and each can be ten times slower.
-    """
-    if runtime.device.type != "cpu" or torch.get_num_threads() == 1:
-        return
-    busy = psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
-    if busy > MAX_BUSY:
-        runtime.print(f"busy         other programs keep {busy:.1f} cores busy, which can slow this one many times;")
-        runtime.print("             to share the cores: OMP_NUM_THREADS=1 python hack_train.py …")
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

@@ -4,12 +4,16 @@ it at once. What is not a training ends at once."""
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from pipeline.launch import read_launch
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME = 10.0  # seconds in which a batch system and torchrun, which passes it on, send one signal twice
 
 
 class Stopped(KeyboardInterrupt):
@@ -25,6 +29,7 @@ class StopRequest:
 
     def __init__(self):
         self.number: int | None = None
+        self.noted = 0.0
         self._at_once = False
 
     def __bool__(self) -> bool:
@@ -45,11 +50,16 @@ class StopRequest:
         finally:
             self._at_once = False
 
+    def learn(self, number: int):
+        """Notes a signal that came to this process, or to another one that it computes with."""
+        self.number, self.noted = number, time.monotonic()
+
     def receive(self, number: int):
-        self.number = number
+        self.learn(number)
         if self._at_once:
             raise Stopped(number)
-        say(f"{signal.Signals(number).name}: ends this step and saves; once more stops at once")
+        if read_launch().is_main:
+            say(f"{signal.Signals(number).name}: ends this step and saves; once more stops at once")
 
 
 @contextmanager
@@ -57,9 +67,9 @@ def stop_request() -> Iterator[StopRequest]:
     """Within it the first SIGTERM or Ctrl-C is noted, and a second one does what it did before.
 
     A signal that was ignored, as Ctrl-C is by a job in the background, still is. Handlers belong to the main thread;
-    in another one nothing is noted.
+    in another one nothing is noted. Of several processes each may get a signal twice, and takes it for one.
     """
-    request = StopRequest()
+    request, several = StopRequest(), read_launch().num_ranks > 1
     before: dict[signal.Signals, Any] = {}
 
     def restore():
@@ -67,8 +77,14 @@ def stop_request() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
     def receive(number: int, frame: FrameType | None):
-        restore()
-        request.receive(number)
+        if request and time.monotonic() - request.noted < SAME:
+            return
+        if request or not several:
+            restore()
+        if request:
+            os.kill(os.getpid(), number)  # which now does what it did before
+        else:
+            request.receive(number)
 
     try:
         if threading.current_thread() is threading.main_thread():

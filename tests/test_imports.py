@@ -16,7 +16,8 @@ BELOW = {
     "pipeline.data": {"augment", "pipeline"},
     "pipeline.inference": {"augment", "models", "pipeline", "pipeline.data"},
     "pipeline.training": {"augment", "models", "pipeline", "pipeline.data", "pipeline.inference"},
-    "tools": {"augment", "models", "pipeline", "pipeline.data", "pipeline.inference"},
+    "tools": {"augment", "models", "pipeline", "pipeline.data", "pipeline.inference", "tools.formats"},
+    "tools.formats": {"pipeline"},
     "demo": {"augment", "pipeline", "pipeline.data", "pipeline.inference", "tools"},
 }
 PACKAGES = {name.split(".")[0] for name in BELOW}

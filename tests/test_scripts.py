@@ -23,7 +23,18 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert str(run) in out
     made_with = {"recipe.yaml", "changes.yaml", "data.json", "validation.txt", "permutation.json", "manifest.json"}
-    came_of_it = {"metrics.csv", "best.pt", "last.pt", "events", "pictures", "environment.json", "console.txt", ".lock"}
+    came_of_it = {
+        "metrics.csv",
+        "best.pt",
+        "last.pt",
+        "events",
+        "pictures",
+        "environment.json",
+        "console.txt",
+        ".lock",
+        "report.html",
+        "held_out.npz",
+    }
     assert {path.name for path in run.iterdir()} == made_with | came_of_it
     assert (run / "console.txt").read_text() == out
     assert len((run / "validation.txt").read_text().split()) == 16

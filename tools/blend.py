@@ -92,7 +92,7 @@ def main():
         print(f"earlier     the submission that was there is of other submissions or weights; it is now {kept}")
     write_submission(options.output, names, merged, decimals=options.decimals)
     verify_submission(options.output, names, merged, decimals=options.decimals)
-    write_record(options.output, record)
+    write_record(options.output, record, expected=None)
     print(f"submission  {options.output}: {len(points)} merged, {len(names):,} photos, read back and verified")
 
 

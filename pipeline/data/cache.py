@@ -1,16 +1,39 @@
-"""The cache: what is made of a table and its photos lies under a key of them, and is made by one process at a time."""
+"""The cache: what is made of a table and its photos lies under a key of them, and is made by one process at a time.
+
+The key is of the name, size and time of each photo. To look at hundreds of thousands of them takes long, so it is
+remembered together with the times of the folders that hold them: as long as these, the table and a few photos have the
+times that they had, no photo has been added, removed, renamed or replaced, and the key is still the same. A photo that
+is edited in place changes no folder's time: unless it is one of the few, `check_photos` is what finds it.
+"""
 
 import errno
 import hashlib
+import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import BaseModel
 
 from pipeline.errors import UserError
+from pipeline.files import write_text
+
+NUM_WATCHED = 256  # photos, spread evenly, so that data that were copied over the old ones are noticed
+SETTLED = 2.0  # seconds: of what changed later, a further change may have the same time
+NEVER = -1
+Stamp = tuple[int, int]  # size, or the system's error; and time in ns
+
+
+class Known(BaseModel):
+    """A key, and the stamps of what it was found by: the table, folders and some of the files."""
+
+    key: str
+    folders: dict[str, int]
+    files: dict[str, Stamp]
 
 
 @contextmanager
@@ -30,29 +53,76 @@ def claimed(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
+    """`content_key`, as it was found before where nothing seems to have changed since.
+
+    check_photos: look at each photo in any case.
+    """
+    place = json.dumps([os.path.realpath(table), *map(str, settings)])
+    path = cache / f"known-{hashlib.blake2b(place.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}.json"
+    if not check_photos and (known := _read(path)) and _is_unchanged(known):
+        return known.key
+    begun = time.time()
+    folders, files = _listed(table)
+    key = _key(table, files, settings)
+    watched = [str(table), *files[:: 1 + len(files) // NUM_WATCHED]]
+    known = Known(key=key, folders=folders, files={file: _stamp(file) for file in watched})
+    newest = max([*folders.values(), *(when for _, when in known.files.values())])
+    if newest < (begun - SETTLED) * 1e9 and all(file.isprintable() for file in (*known.folders, *watched)):
+        with claimed(path):
+            write_text(path, known.model_dump_json())
+    return key
+
+
+def _read(path):
+    try:
+        return Known.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):  # what is not there, or damaged, is found anew
+        return None
+
+
+def _is_unchanged(known):
+    same = all(_stamp(folder)[1] == when for folder, when in known.folders.items())
+    return same and all(_stamp(file) == tuple(stamp) for file, stamp in known.files.items())
+
+
 def content_key(table: Path, *settings) -> str:
     """A hash of what is made of a table and its photos by which settings: of the name, size and time of each file."""
+    return _key(table, _listed(table)[1], settings)
+
+
+def _key(table, files, settings):
     digest = hashlib.blake2b(" ".join(map(str, settings)).encode(), digest_size=8)
-    for path in [str(table), *sorted(_files_below(table.parent / "images"))]:
-        try:
-            stat = os.stat(path)
-            about = f"{stat.st_size}\0{stat.st_mtime_ns}"
-        except OSError as error:  # a link that leads nowhere; who reads the photo names it
-            about = f"{error.errno}"
+    for path in [str(table), *files]:
+        size, when = _stamp(path)
+        about = f"{size}\0{when}" if when != NEVER else f"{size}"
         digest.update(f"{os.path.relpath(path, table.parent)}\0{about}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _files_below(folder):
-    """The paths of all files, those in linked folders too, each folder once: links may go round in a circle."""
-    seen = set()
-    for inner, folders, files in os.walk(folder, followlinks=True):
+def _stamp(path) -> Stamp:
+    """Size and time of a file; the error and no time of a link that leads nowhere: who reads the photo names it."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        return error.errno or 0, NEVER
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _listed(table):
+    """The time of each folder below `images`, that one included, and the paths of all files in them, sorted: those in
+    linked folders too, each folder once, since links may go round in a circle.
+    """
+    seen, folders, paths = set(), {}, []
+    for inner, below, files in os.walk(table.parent / "images", followlinks=True):
         stat = os.stat(inner)
+        folders[inner] = stat.st_mtime_ns
         if (stat.st_dev, stat.st_ino) in seen:
-            folders.clear()
+            below.clear()
         else:
             seen.add((stat.st_dev, stat.st_ino))
-            yield from (os.path.join(inner, file) for file in files)
+            paths += [os.path.join(inner, file) for file in files]
+    return folders, sorted(paths)
 
 
 def remove(path: Path):

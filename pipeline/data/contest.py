@@ -13,11 +13,18 @@ only positions. An empty or NaN cell is a missing point. Coordinates may be nega
 import codecs
 import json
 import re
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.allocator import keep_freed_memory
+from pipeline.data.cells import MAX_SHOWN, parse_row
+from pipeline.data.cores import map_with_all_cores, num_cores
+from pipeline.data.rows import Lines, compact, parse_rows, read_lines, write_at
 from pipeline.errors import Faults, UserError
 from pipeline.files import check_regular
 from pipeline.progress import progress
@@ -25,11 +32,9 @@ from pipeline.progress import progress
 LANDMARKS = "train/landmarks.csv"
 GROUPS = "train/groups.csv"
 TEST_POINTS = "test/test_points.csv"
-FARTHEST = 1e5  # pixels; no photo is so large
 LONGEST = 4096  # bytes of a path
-MAX_SHOWN = 60  # characters of what is wrong
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-DIGITS_AND_TABS = b"0123456789\t"
+PLAIN_NAME = re.compile(rb"\w[\w-]*\.\w+", re.ASCII)  # of most photos; others take longer to judge
 
 
 @dataclass(frozen=True)
@@ -65,39 +70,79 @@ def count_points(path: Path) -> int:
         return _clean(file.readline()).count(b"\t") // 2
 
 
-def read_landmarks(path: Path, faults: Faults) -> Table:
+def read_landmarks(path: Path, faults: Faults, *, scratch: Path | None = None) -> Table:
     """The train table: (N, K, 2) float32 points in pixels of the photos, NaN where a point is missing.
 
-    Faults are added, a line each; rows that have one are left out of what is returned.
+    It is read once, in a stream, by all cores; the numbers lie in a file without a name in the folder `scratch`, or in
+    the system's folder for such files, as long as the table is used. Faults are added, a line each; rows that have one
+    are left out of what is returned.
     """
     nothing = Table([], np.empty((0, 0, 2), np.float32))
     if not _can_be_read(path, faults):
         return nothing
-    with path.open("rb") as file:
-        num_cells = _clean(file.readline()).count(b"\t")
+    names = _Names(path, faults)
+    with path.open("rb") as file, tempfile.TemporaryFile(dir=scratch) as numbers:
+        header = file.readline()
+        num_cells = _clean(header).count(b"\t")
         if num_cells == 0 or num_cells % 2:
             faults.add(
                 f"{path} line 1: {num_cells + 1} columns; a file name and then x and y of each point are expected"
             )
             return nothing
-        num_rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 24), b"")) + 1
-    num_rows = min(num_rows, path.stat().st_size // num_cells)  # a whole row has a tab for each of its cells
-    values = np.empty((num_rows, num_cells), np.float32)
-    names = _Names(path, faults)
-    with path.open("rb") as file, progress(path.stat().st_size, path.name, unit="B") as bar:
-        bar.update(len(file.readline()))
-        for number, line in enumerate(file, start=2):
-            bar.update(len(line))
-            if not (cleaned := _clean(line)):
-                continue
-            name, _, cells = cleaned.partition(b"\t")
-            row = _parse_row(cells, num_cells, path, number, faults)
-            if names.accept(name, number) and row is not None:
-                values[len(names.kept)] = row
+        keep_freed_memory()
+        with progress(path.stat().st_size, path.name, unit="B") as bar:
+            bar.update(len(header))
+            parse = partial(_parse_lines, num_cells=num_cells, path=path, numbers=numbers)
+            rows = _accepted(map_with_all_cores(parse, read_lines(file), ahead=2 * num_cores()), names, faults, bar)
+            num_rows = compact(numbers, rows, 4 * num_cells)
+        if not num_rows:
+            if not faults.lines:
+                faults.add(f"{path} has a header and no photos")
+            return nothing
+        values = np.memmap(numbers, np.float32, "r", shape=(num_rows, num_cells // 2, 2))
+    return Table(names.kept, values)
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """What became of lines: the name of each, None of an empty one, and the faults of its numbers where it has any."""
+
+    lines: Lines
+    names: Sequence[bytes | None]
+    faults: dict[int, Faults]
+
+
+def _parse_lines(lines, num_cells, path, numbers):
+    """Parses lines and writes the numbers into the file, each row where that of its line belongs."""
+    rows = parse_rows(lines, num_cells)
+    if rows is not None and rows.plain.all():
+        write_at(numbers, 4 * num_cells * lines.first, rows.numbers.data)
+        return _Parsed(lines, rows.names, {})
+    names: list[bytes | None] = []
+    faults: dict[int, Faults] = {}
+    for index, line in enumerate(lines.text.split(b"\n")[:-1]):
+        name, _, cells = _clean(line).partition(b"\t")
+        names.append(name if _clean(line) else None)
+        row = rows.numbers[index] if rows is not None and rows.plain[index] else None
+        if row is None and _clean(line):
+            row = parse_row(cells, num_cells, path, lines.first + index + 2, faults.setdefault(index, Faults()))
+        if row is not None:
+            faults.pop(index, None)
+            write_at(numbers, 4 * num_cells * (lines.first + index), np.array(row, np.float32).data)
+    return _Parsed(lines, names, faults)
+
+
+def _accepted(parsed, names, faults, bar):
+    """The numbers of the rows without a fault, counted from 0 below the header."""
+    for block in parsed:
+        bar.update(len(block.lines.text))
+        for row, name in enumerate(block.names, start=block.lines.first):
+            wrong = block.faults.get(row - block.lines.first)
+            if wrong:
+                faults.extend(wrong)
+            if name is not None and names.accept(name, row + 2) and not wrong:
                 names.keep()
-    if not names.kept and not faults.lines:
-        faults.add(f"{path} has a header and no photos")
-    return Table(names.kept, values[: len(names.kept)].reshape(-1, num_cells // 2, 2))
+                yield row
 
 
 def read_test_points(path: Path, faults: Faults, *, num_points: int) -> Table:
@@ -165,6 +210,8 @@ class _Names:
 
 def _is_name(name):
     """Whether it is a plain path below a folder, in UTF-8 and without control characters: a split names one a line."""
+    if PLAIN_NAME.fullmatch(name):
+        return True
     try:
         path = Path(name.decode("utf-8"))
     except UnicodeDecodeError:
@@ -202,61 +249,6 @@ def _lines(path, faults):
 
 def _clean(line):
     return line.rstrip(b"\r\n")
-
-
-def _parse_row(cells, num_cells, path, number, faults):
-    """The numbers of a row, or None and a fault."""
-    if (found := cells.count(b"\t") + 1) != num_cells:
-        faults.add(f"{path} line {number}: {found} numbers where the header has {num_cells}", where=f"line {number}")
-        return None
-    row = _parse_at_once(cells, num_cells)
-    if row is not None:
-        return row
-    try:
-        return _parse_one_by_one(cells)
-    except ValueError as error:
-        faults.add(f"{path} line {number}, {error}", where=f"line {number}")
-        return None
-
-
-def _parse_at_once(cells, num_cells):
-    """What `_parse_one_by_one` gives, sooner; None where it has to look.
-
-    numpy's parser takes any white space for the end of a cell, so it is asked only where there are digits, tabs and
-    signs in front.
-    """
-    whole = not (b"\t" + cells).replace(b"\t-", b"\t").translate(None, DIGITS_AND_TABS)
-    if b"_" in cells:  # Python takes 1_000 for a number
-        return None
-    try:
-        if whole:
-            row = np.fromstring(cells, dtype=np.int64, sep="\t")
-        else:
-            row = np.array([float(cell) if cell else np.nan for cell in cells.split(b"\t")])
-    except ValueError:
-        return None
-    return row if len(row) == num_cells and not ((row < -FARTHEST) | (row > FARTHEST)).any() else None
-
-
-def _parse_one_by_one(cells):
-    """The numbers of a row. Raises ValueError with the column and what is wrong there."""
-    return [_parse_cell(cell, column) for column, cell in enumerate(cells.split(b"\t"), start=2)]
-
-
-def _parse_cell(cell, column):
-    text = cell.strip().decode("utf-8", "replace")
-    if text == "":
-        return np.nan
-    try:
-        number = float(text)
-    except ValueError:
-        number = np.inf
-    shown = text[:MAX_SHOWN]
-    if np.isinf(number) or "_" in text:
-        raise ValueError(f"column {column}: {shown!r} is not a number; leave the cell empty if the point is missing")
-    if abs(number) > FARTHEST:
-        raise ValueError(f"column {column}: {shown} is no position in a photo; empty the cell if the point is missing")
-    return number
 
 
 def _parse_indices(text, num_points, num_asked):

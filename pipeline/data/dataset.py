@@ -1,7 +1,6 @@
 """What a training run needs of the data, found before it starts: packs, split, flip indices, mean shape."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,12 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from augment import RegionOfInterest, transform_points
+from pipeline.blocks import blocks
 from pipeline.data import contest
+from pipeline.data.boxes import Boxes, read_boxes
+from pipeline.data.kept import kept, kept_numbers, key_of
 from pipeline.data.pack import Pack, open_pack
+from pipeline.data.reading import ReadOnce, read_few
 from pipeline.data.roi import Shares, find_roi, shares_of
 from pipeline.data.sample_weights import read_sample_weights
 from pipeline.data.shape_model import fit_shapes
-from pipeline.data.split import describe_groups, near_duplicate_groups, split_by_file, split_by_groups, unite
+from pipeline.data.split import (
+    NEAR,
+    NUM_NEIGHBOURS,
+    NUM_SORTS,
+    describe_groups,
+    near_duplicate_groups,
+    split_by_file,
+    split_by_groups,
+    unite,
+)
 from pipeline.data.symmetry import NoSymmetry, find_flip_indices
 from pipeline.errors import Faults, UserError
 from pipeline.flip_indices import FORMAT, read_flip_indices
@@ -22,6 +34,7 @@ from pipeline.metrics import Scores, mean_shape, score, to_photo_coordinates
 from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
+FOUND = 1  # the version of what is found in shapes; another finds them anew
 NUM_SHAPES = 5000  # of which components are found
 SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radians
 
@@ -61,7 +74,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     """
     options = recipe.photos
     table, roi, pack, test, given = _open_contest(recipe)
-    near = near_duplicate_groups(pack.hashes)
+    near = _near_duplicates(pack.hashes, recipe.run.cache)
     groups = near if given is None else unite(given, near)
     if options.split:
         held_out = split_by_file(options.split, pack.names)
@@ -71,12 +84,17 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     train = np.flatnonzero(~held_out if weights is None else ~held_out & (weights > 0))
     if not len(train):
         raise UserError(f"--sample-weights {options.sample_weights} leaves no photo to train on; raise some weights")
-    if len(unknown := np.flatnonzero(np.isnan(pack.values[train]).any(axis=2).all(axis=0))):
+    shape = _shape(pack, train, options.flip_indices)
+    if shape.unknown:
         raise UserError(
-            f"{table}: {len(unknown)} points are missing in every photo that is trained on, "
-            f"number {unknown[0]} for one; remove their columns"
+            f"{table}: {len(shape.unknown)} points are missing in every photo that is trained on, "
+            f"number {shape.unknown[0]} for one; remove their columns"
         )
-    partners, symmetry = _flip_indices(options.flip_indices, pack, train)
+    if options.flip_indices in ("auto", "none"):
+        partners, symmetry = shape.partners, shape.symmetry
+    else:
+        partners = read_flip_indices(Path(options.flip_indices), pack.values.shape[1])
+        symmetry = f"partners from {options.flip_indices}"
     return TrainingData(
         pack=pack,
         train=train,
@@ -84,9 +102,9 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         groups=groups,
         grouping=describe_groups(given, near),
         test=test,
-        flip_indices=partners,
+        flip_indices=None if partners is None else np.array(partners),
         symmetry=symmetry,
-        mean_shape=mean_shape(pack.photo_to_image, pack.values, train),
+        mean_shape=np.array(shape.mean),
         roi=roi,
         weights=weights,
     )
@@ -107,7 +125,7 @@ def _open_contest(recipe):
     root = contest.find_contest(recipe.run.data)
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
     faults = Faults()
-    roi, pack = _open_train(recipe, table, groups, faults)
+    roi, pack = _open_train(recipe, table, groups, faults, read_boxes(recipe.photos.boxes))
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():
@@ -119,56 +137,24 @@ def _open_contest(recipe):
     return table, roi, pack, test, given
 
 
-def _open_train(recipe, table, groups, faults):
+def _open_train(recipe, table, groups, faults, boxes):
     """The ROI and the pack of the photos of train, for which the table is read at most once."""
-    landmarks, options = ReadOnce(contest.read_landmarks), recipe.photos
+    landmarks, options = ReadOnce(partial(contest.read_landmarks, scratch=recipe.run.cache)), recipe.photos
     take, limit = landmarks.take, options.limit_photos
     if limit:
         take = partial(read_few, landmarks.take, groups=groups, limit=limit)
     if options.roi == "auto":
-        roi = find_roi(table, landmarks.look, resize=options.resize, cache=recipe.run.cache)
+        roi = find_roi(
+            table,
+            landmarks.look,
+            resize=options.resize,
+            cache=recipe.run.cache,
+            check_photos=recipe.run.check_photos,
+            boxes=boxes,
+        )
     else:
         roi = shares_of(options.roi)
-    return roi, _open(recipe, table, take, faults, roi, limit=limit)
-
-
-def read_few(
-    read_table: Callable[[Path, Faults], contest.Table], path: Path, faults: Faults, *, groups: Path, limit: int
-) -> contest.Table:
-    """As many photos of a table as fit into `limit`, at random but always the same; whole groups of groups.csv, where
-    there is one. The others need not even be decoded.
-    """
-    table = read_table(path, faults)
-    if len(table.names) <= limit:
-        return table
-    if os.path.lexists(groups):
-        group_of = contest.read_groups(groups, table.names, Faults())  # whose faults are found later
-    else:
-        group_of = np.arange(len(table.names))
-    chosen = split_by_groups(group_of, share=limit / len(table.names), seed=0)
-    return contest.Table([table.names[row] for row in np.flatnonzero(chosen)], table.values[chosen])
-
-
-class ReadOnce:
-    """A large table that two need, one after the other: the first looks at it, the last takes it, so that it is let go
-    of when the last one does. Either reads it if the other has not, and either is told of its faults.
-    """
-
-    def __init__(self, read_table: Callable[[Path, Faults], contest.Table]):
-        self._read_table = read_table
-        self._known: tuple[contest.Table, Faults] | None = None
-
-    def look(self, path: Path, faults: Faults) -> contest.Table:
-        if not self._known:
-            own = Faults()
-            self._known = self._read_table(path, own), own
-        table, found = self._known
-        faults.extend(found)
-        return table
-
-    def take(self, path: Path, faults: Faults) -> contest.Table:
-        table, self._known = self.look(path, faults), None
-        return table
+    return roi, _open(recipe, table, take, faults, roi, limit=limit, boxes=boxes)
 
 
 def leaks(data: TrainingData) -> list[str]:
@@ -181,7 +167,7 @@ def leaks(data: TrainingData) -> list[str]:
             f"on: {_first(data.pack.names[crossing])}"
         )
     if data.test:
-        groups = near_duplicate_groups(np.concatenate([data.pack.hashes, data.test.hashes]))
+        groups = _near_duplicates(np.concatenate([data.pack.hashes, data.test.hashes]), data.pack.folder.parent)
         known = np.isin(groups[len(data.pack) :], groups[: len(data.pack)])
         if known.any():
             names = _first(data.test.names[known])
@@ -193,15 +179,17 @@ def _first(names):
     return ", ".join(names[:NUM_NAMED].tolist()) + (" …" if len(names) > NUM_NAMED else "")
 
 
-def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack]:
+def load_test_data(recipe: Recipe, num_points: int, *, boxes: Boxes | None = None) -> tuple[contest.Table, Pack]:
     """The table of the test photos and their pack, which has the same rows but for broken photos that are skipped.
+
+    boxes: of the test's photos. The recipe's are of other photos, which may have the same names.
 
     Raises UserError with every fault of the data.
     """
     path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
     read_asked = partial(contest.read_test_points, num_points=num_points)
     faults = Faults()
-    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi))
+    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi), boxes=boxes)
     faults.refuse()
     assert pack is not None
     table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
@@ -209,7 +197,7 @@ def load_test_data(recipe: Recipe, num_points: int) -> tuple[contest.Table, Pack
     return table, pack
 
 
-def _open(recipe, path, read_table, faults, roi, *, limit=None):
+def _open(recipe, path, read_table, faults, roi, *, limit=None, boxes=None):
     return open_pack(
         path,
         read_table,
@@ -218,14 +206,23 @@ def _open(recipe, path, read_table, faults, roi, *, limit=None):
         resize=recipe.photos.resize,
         faults=faults,
         skip_bad_photos=recipe.run.skip_bad_photos,
+        check_photos=recipe.run.check_photos,
         limit=limit,
+        boxes=boxes,
+        kind=recipe.photos.pack,
     )
 
 
 def mean_shape_score(data: TrainingData) -> Scores:
     """What the mean shape scores on the validation photos: the floor, a network that does not look."""
-    photo_to_image, truth = data.pack.photo_to_image[data.validation], data.pack.values[data.validation]
-    return score(to_photo_coordinates(photo_to_image, data.mean_shape), truth, data.groups[data.validation])
+    pack, samples = data.pack, data.validation
+
+    def find():
+        points = to_photo_coordinates(pack.photo_to_image[samples], data.mean_shape)
+        return score(points, pack.values[samples], data.groups[samples])
+
+    of = key_of(pack.fingerprint, pack.roi.matrix, samples, data.mean_shape, data.groups[samples])
+    return kept(pack.folder.parent / f"floor-{of}.json", Scores, find)
 
 
 def shape_components(data: TrainingData) -> np.ndarray:
@@ -244,12 +241,46 @@ def shape_components(data: TrainingData) -> np.ndarray:
     return np.concatenate((shifts, TURN * np.stack((centred, across)), rest))
 
 
+def _near_duplicates(hashes, cache):
+    """What `near_duplicate_groups` says of the hashes, found once."""
+    of = key_of(np.array([NEAR, NUM_SORTS, NUM_NEIGHBOURS]), hashes)
+    return kept_numbers(cache / f"near-duplicates-{of}.i4", len(hashes), lambda: near_duplicate_groups(hashes))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the points that are trained on say: points that are missing in all photos, the mean shape, in pixels of the
+    ROI, and the partners of the points, where they were to be found and are, with how they were had in a few words.
+    """
+
+    unknown: list[int]
+    mean: list[tuple[float, float]]
+    partners: list[int] | None
+    symmetry: str
+
+
+def _shape(pack, train, flip_indices):
+    """Found once for the same points: it takes a look at all of them, and a second for the partners."""
+    wanted = flip_indices if flip_indices in ("auto", "none") else "none"
+
+    def find():
+        known = np.zeros(pack.values.shape[1], bool)
+        for block in blocks(len(train)):
+            known |= ~np.isnan(pack.values[train[block]]).any(axis=2).all(axis=0)
+        if not known.all():
+            return _Shape(np.flatnonzero(~known).tolist(), [], None, "")
+        partners, symmetry = _flip_indices(wanted, pack, train)
+        mean = mean_shape(pack.photo_to_image, pack.values, train)
+        return _Shape([], mean.tolist(), None if partners is None else partners.tolist(), symmetry)
+
+    of = key_of(str(FOUND), pack.fingerprint, pack.roi.matrix, train, wanted)
+    return kept(pack.folder.parent / f"shape-{of}.json", _Shape, find)
+
+
 def _flip_indices(wanted, pack, train):
     """The partners, and how they were had in a few words."""
     if wanted == "none":
         return None, "mirroring is off"
-    if wanted != "auto":
-        return read_flip_indices(Path(wanted), pack.values.shape[1]), f"partners from {wanted}"
     try:
         partners = find_flip_indices(pack.values, train)
     except NoSymmetry as reason:

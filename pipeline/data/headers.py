@@ -34,8 +34,8 @@ def declared_size(content: bytes) -> tuple[int, int] | None:
 
 
 def jpeg_ends(content: bytes) -> bool:
-    """Whether a JPEG's end is there."""
-    return any(kind == END for kind, _ in _jpeg_segments(content))
+    """Whether a JPEG's end is there. In most it is the end of the file, where nothing else looks like it."""
+    return content.endswith(b"\xff\xd9") or any(kind == END for kind, _ in _jpeg_segments(content))
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:

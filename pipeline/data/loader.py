@@ -60,21 +60,14 @@ def parse_chain(recipe: Recipe) -> Chain:
     return chain
 
 
-def epoch_order(
-    samples: np.ndarray, *, seed: int, epoch: int, batch_size: int, rank: int = 0, num_ranks: int = 1
-) -> list[np.ndarray]:
-    """This rank's part of the samples of an epoch in random order, cut into full batches; what is left over has its
-    turn another time.
+def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
+    """The samples of an epoch in random order, cut into full batches; what is left over has its turn another time.
 
-    A step's batches of all ranks, one after the other, are the batch of one process whose batch size is `num_ranks`
-    times as large, so that each rank takes as many steps.
+    A batch is that of all ranks, which each take a part of it.
     """
-    assert 0 <= rank < num_ranks <= len(samples)
     order = np.random.default_rng((seed, epoch)).permutation(samples)
-    together = num_ranks * batch_size
-    num_batches = max(1, len(order) // together)
-    batches = (order[i * together : (i + 1) * together] for i in range(num_batches))
-    return [np.array_split(batch, num_ranks)[rank] for batch in batches]
+    num_batches = max(1, len(order) // batch_size)
+    return [order[i * batch_size : (i + 1) * batch_size] for i in range(num_batches)]
 
 
 def make_batch(

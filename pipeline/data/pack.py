@@ -1,6 +1,7 @@
 """The pack: a table and its photos, decoded once, fitted into a square and memory-mapped.
 
     images.u8    N x S x S x 3 bytes     the fitted photos, RGB; the network is shown a ROI of them
+    images.jpg and ends.npy              in place of these, the same as JPEGs, and (N,) int64 where each ends
     fits.npy     (N, 3, 3) float64       photo pixel -> pixel of the square
     values.npy   (N, K, 2) float32       the points in pixels of the photos; for a test (N, L) int32 asked indices
     hashes.npy   (N, 32) uint8           perceptual hashes, by which near-duplicates are found
@@ -8,40 +9,41 @@
     pack.json                            what was left out, and a fingerprint of the data
 
 A pack lies in the cache folder under a key of what is in it. It is built under another name and then renamed, and
-whoever needs it while it is built waits for it.
+whoever needs it while it is built waits for it. `packing.py` makes its images.
 """
 
 import hashlib
+import json
 import math
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel
 
-from augment import RegionOfInterest, fit_photo
-from pipeline.data.cache import claimed, content_key, remove
+from augment import RegionOfInterest, fit_box
+from augment.fit import Box
+from pipeline.data.boxes import Boxes
+from pipeline.data.cache import claimed, known_key, remove
 from pipeline.data.contest import Table
-from pipeline.data.photos import BrokenPhoto, difference_hash, read_photo
+from pipeline.data.packing import BUILDING, IMAGES, QUALITY, Fitting, choose_kind, pack_photos
+from pipeline.data.squares import JpegSquares
 from pipeline.errors import Faults
-from pipeline.files import sync
-from pipeline.progress import progress
+from pipeline.files import may_write, sync, write_text
 
 FORMAT = 1  # of the files above; part of the key
 ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
+HEADER_BYTES = 128  # of an array that np.save writes
+FILES = {*IMAGES.values(), "ends.npy", "pack.json", *(f"{name}.npy" for name in ARRAYS)}
+CHECKED = "checked.json"  # the size and time of each of these, when all was found to be sound
 HEADER = re.compile(  # as np.save writes it
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']+)', 'fortran_order': False, 'shape': \((\d+),([\d, ]*)\), \} *\n", re.DOTALL
 )
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 class About(BaseModel):
@@ -65,7 +67,9 @@ class Pack:
         return len(self.photo_to_image)
 
     @cached_property
-    def squares(self) -> np.ndarray:
+    def squares(self) -> np.ndarray | JpegSquares:
+        if (jpegs := self.folder / IMAGES["jpeg"]).exists():
+            return JpegSquares(jpegs, self._array("ends"), self.roi.square)
         return np.memmap(
             self.folder / "images.u8", np.uint8, "r", shape=(len(self), self.roi.square, self.roi.square, 3)
         )
@@ -118,9 +122,13 @@ class Squares:
     names: np.ndarray
 
     @classmethod
-    def of(cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str) -> "Squares":
-        """Photos by name."""
-        images, photo_to_image = zip(*(fit_photo(photo, roi.square, resize) for photo in photos.values()), strict=True)
+    def of(
+        cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str, boxes: dict[str, Box] | None = None
+    ) -> "Squares":
+        """Photos by name, and boxes of those of which only a part is shown."""
+        shown = boxes or {}
+        fitted = [fit_box(photo, shown.get(name), roi.square, resize) for name, photo in photos.items()]
+        images, photo_to_image = zip(*fitted, strict=True)
         return cls(np.stack(images), roi.matrix @ np.stack(photo_to_image), roi, np.array(list(photos)))
 
 
@@ -134,9 +142,14 @@ def open_pack(
     faults: Faults,
     skip_bad_photos: bool = False,
     limit: int | None = None,
+    check_photos: bool = False,
+    kind: Literal["auto", "raw", "jpeg"] = "auto",
+    boxes: Boxes | None = None,
 ) -> Pack | None:
     """The pack of `table` and of the folder `images` beside it, built if the cache does not have it. limit: how many of
-    its photos `read_table` gives at most, where that is not all.
+    its photos `read_table` gives at most, where that is not all. check_photos: look at each photo and at all numbers of
+    the pack, and not only at the times of folders and files. kind: of the images, auto takes the pack that is there,
+    and otherwise raw ones where they fit on the disk. boxes: of what of each photo is shown, if not all.
 
     Faults of the table, and of the photos unless they are to be skipped, are added to `faults`; the pack is None then.
     Raises UserError where the cache folder cannot be written.
@@ -148,14 +161,20 @@ def open_pack(
         )
         return None
     size = roi.square
-    settings = (FORMAT, size, resize, *([limit] if limit else []))
-    folder = cache / f"{table.parent.name}-{size}px-{resize}-{content_key(table, *settings)}"
-    with claimed(folder):
-        if folder.exists() and (damage := _damage(folder, size)):
-            print(f"{folder} is damaged ({damage}); it is made anew")
-            remove(folder)
+    settings = (FORMAT, size, resize, *([limit] if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
+    key = known_key(table, *settings, cache=cache, check_photos=check_photos)
+    raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
+    folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}
+    with claimed(raw):
+        known = [one for one in folders if kind in (one, "auto") and folders[one].exists()]
+        chosen = known[0] if known else choose_kind(kind, table, raw, size=size, limit=limit)
+        folder = folders[chosen]
+        if folder.exists() and (check_photos or not _is_as_checked(folder)):
+            _check(folder, size)
         if not folder.exists():
-            _build(folder, partial(read_table, table), photos, size, resize, faults, skip_bad_photos)
+            read = partial(read_table, table)
+            how = Fitting(size, resize, chosen, boxes)
+            _build(folder, read, photos, faults, how, skip_bad_photos=skip_bad_photos)
     if not folder.exists():
         return None
     pack = Pack(folder, roi)
@@ -165,37 +184,73 @@ def open_pack(
     return pack
 
 
-def _build(folder, read_table, photos, size, resize, faults, skip_bad_photos):
-    """Builds a pack beside `folder` and renames it to that, if there was no fault."""
-    building = folder.with_name(folder.name + ".building")
-    remove(building)  # what a killed run has left
-    building.mkdir()
+def _check(folder, size):
+    """Removes a damaged pack, and says so; what is sound need not be read again until one of its files changes."""
+    if damage := _damage(folder, size):
+        print(f"{folder} is damaged ({damage}); it is made anew")
+        remove(folder)
+    elif may_write(folder):
+        write_text(folder / CHECKED, json.dumps(_stamps(folder)))
+
+
+def _is_as_checked(folder):
     try:
-        sound = len(faults.lines)
-        table = read_table(faults)
-        photo_to_image, hashes, left_out = _write_images(building / "images.u8", table.names, photos, size, resize)
-        if not skip_bad_photos:
-            _add_broken(faults, left_out)
-        elif table.names and len(left_out) == len(table.names):
-            faults.add(
-                f"{photos}: none of {len(left_out):,} photos can be used; the first: {next(iter(left_out.values()))}"
-            )
-        if len(faults.lines) > sound:
-            return
-        kept = [name not in left_out for name in table.names]
-        names = np.char.encode(np.array([name for name in table.names if name not in left_out]), "utf-8")
-        values = table.values if all(kept) else table.values[kept]
-        arrays = {"fits": np.array(photo_to_image), "hashes": np.array(hashes), "names": names, "values": values}
-        for name, array in arrays.items():
-            np.save(building / f"{name}.npy", array)
-        about = About(fingerprint=_fingerprint(arrays), left_out=left_out)
-        (building / "pack.json").write_text(about.model_dump_json())
-        for file in building.iterdir():
-            sync(file)
-        building.rename(folder)
-        sync(folder.parent)
-    finally:
+        return json.loads((folder / CHECKED).read_bytes()) == _stamps(folder)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _stamps(folder):
+    """Size and time of each file of a pack."""
+    stats = {path.name: path.stat() for path in sorted(folder.iterdir()) if path.name in FILES}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def _build(folder, read_table, photos, faults, how, *, skip_bad_photos):
+    """Builds a pack beside `folder` and renames it to that, if there was no fault; what a killed run has left of it is
+    taken up.
+    """
+    building = folder.with_name(folder.name + BUILDING)
+    building.mkdir(exist_ok=True)
+    try:
+        if _fill(building, read_table, photos, faults, how, skip_bad_photos):
+            building.rename(folder)
+            sync(folder.parent)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         shutil.rmtree(building, ignore_errors=True)
+        raise
+    shutil.rmtree(building, ignore_errors=True)
+
+
+def _fill(building, read_table, photos, faults, how, skip_bad_photos):
+    """Writes the files of a pack; whether there was no fault."""
+    sound = len(faults.lines)
+    table = read_table(faults)
+    records, left_out = pack_photos(building, table.names, photos, how)
+    if not skip_bad_photos:
+        _add_broken(faults, left_out)
+    elif table.names and len(left_out) == len(table.names):
+        faults.add(
+            f"{photos}: none of {len(left_out):,} photos can be used; the first: {next(iter(left_out.values()))}"
+        )
+    if len(faults.lines) > sound:
+        return False
+    kept = [name not in left_out for name in table.names]
+    names = np.char.encode(np.array([name for name in table.names if name not in left_out]), "utf-8")
+    values = table.values if all(kept) else table.values[kept]
+    arrays = {"fits": records["fit"], "hashes": records["hash"], "names": names, "values": values}
+    if how.kind == "jpeg":
+        arrays["ends"] = records["end"]
+    for name, array in arrays.items():
+        np.save(building / f"{name}.npy", array)
+    about = About(fingerprint=_fingerprint(arrays), left_out=left_out)
+    (building / "pack.json").write_text(about.model_dump_json())
+    (building / CHECKED).write_text(json.dumps(_stamps(building)))
+    for file in building.iterdir():
+        sync(file)
+    return True
 
 
 def _fingerprint(arrays):
@@ -211,7 +266,9 @@ def _damage(folder, size):
     """
     pack = Pack(folder, RegionOfInterest(size, 0, 0, size))
     try:
-        num_photos, rest = divmod((folder / "images.u8").stat().st_size, size * size * 3)
+        is_raw = not (folder / IMAGES["jpeg"]).exists()
+        num_bytes = (folder / IMAGES["raw" if is_raw else "jpeg"]).stat().st_size
+        num_photos, rest = divmod(num_bytes, size * size * 3) if is_raw else (_num_ends(folder, num_bytes), 0)
         if rest or not all(_is_array(folder / f"{name}.npy", ARRAYS[name], num_photos) for name in ARRAYS):
             return "its arrays are not as long as each other, or cut"
         arrays = {name: pack._array(name) for name in ARRAYS}
@@ -222,6 +279,16 @@ def _damage(folder, size):
         return f"{error.filename}: {error.strerror}"
     except ValueError:
         return "its pack.json cannot be read"
+
+
+def _num_ends(folder, num_bytes):
+    """How many JPEGs a pack has, -1 where their ends are not in order or not those of the file."""
+    path = folder / "ends.npy"
+    count = (path.stat().st_size - HEADER_BYTES) // 8
+    if count < 1 or not _is_array(path, "<i8", count):
+        return -1
+    ends = np.load(path, mmap_mode="r")
+    return count if ends.shape == (count,) and ends[-1] == num_bytes and (np.diff(ends, prepend=0) > 0).all() else -1
 
 
 def _is_array(path, kind, length):
@@ -239,38 +306,3 @@ def _is_array(path, kind, length):
 def _add_broken(faults, left_out):
     for name, line in left_out.items():
         faults.add(line, where=name, kind=line.partition(f"{name} ")[2])
-
-
-def _write_images(path, names, photos, size, resize):
-    """Decodes all photos with all cores. Returns the fits and hashes of those that could be, and why the others not."""
-    photo_to_image, hashes, left_out = [], [], {}
-    read = partial(_read_fitted, photos=photos, size=size, resize=resize)
-    with path.open("wb") as file:
-        for name, result in zip(names, map_with_all_cores(read, names, f"packing {photos}"), strict=True):
-            if isinstance(result, BrokenPhoto):
-                left_out[name] = str(result)
-            else:
-                square, matrix, bits = result
-                file.write(square)
-                photo_to_image.append(matrix)
-                hashes.append(bits)
-    return photo_to_image, hashes, left_out
-
-
-def _read_fitted(name, photos, size, resize):
-    try:
-        photo = read_photo(photos / name)
-    except BrokenPhoto as error:
-        return error
-    square, matrix = fit_photo(photo, size, resize)
-    return np.ascontiguousarray(square), matrix, difference_hash(photo)
-
-
-def map_with_all_cores(function: Callable[[Item], Made], items: list[Item], description: str) -> Iterator[Made]:
-    """Results in order, by threads (OpenCV lets go of the interpreter), a limited number ahead of who takes them."""
-    ahead = 1024
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(items), description, unit="photo") as bar:
-        for start in range(0, len(items), ahead):
-            for result in pool.map(function, items[start : start + ahead]):
-                yield result
-                bar.update()

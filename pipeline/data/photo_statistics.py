@@ -7,14 +7,16 @@ import cv2
 import numpy as np
 
 from augment import fit_photo
-from pipeline.data.pack import map_with_all_cores
+from pipeline.data.cores import map_with_all_cores
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import UserError
+from pipeline.progress import progress
 
 STATISTICS = ("width", "height", "aspect", "black bars", "brightness", "contrast", "colour", "sharpness", "kilobytes")
 BLACK = 16  # of 255; a row or a column whose pixels are all darker is a bar
 GREY = 3.0  # of 255, the mean difference between channels below which a photo is grey
 SMALL = 128  # pixels, the side to which a photo is brought before its sharpness is measured
+AHEAD = 64  # photos that are decoded before they are taken
 FOLDS = 5
 MIN_PHOTOS = 50  # of either side, to tell them apart
 SURE = 3.0  # standard errors
@@ -41,8 +43,12 @@ def look_at(photos: Path, names: list[str], *, count: int, side: int, descriptio
     Raises UserError where none can.
     """
     rows = np.unique(np.linspace(0, len(names) - 1, count).astype(int))
-    found = map_with_all_cores(lambda row: _look(photos / names[row], side), rows.tolist(), description)
-    kept = [(row, *one) for row, one in zip(rows.tolist(), found, strict=True) if one is not None]
+    kept = []
+    with progress(len(rows), description, unit="photo") as bar:
+        found = map_with_all_cores(lambda row: _look(photos / names[row], side), rows.tolist(), ahead=AHEAD)
+        for row, one in zip(rows.tolist(), found, strict=True):
+            kept += [] if one is None else [(row, *one)]
+            bar.update()
     if not kept:
         raise UserError(f"{photos}: none of the {len(rows):,} photos that were looked at can be read")
     return Looked(*(np.array(column) for column in zip(*kept, strict=True)))

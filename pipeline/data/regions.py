@@ -5,7 +5,9 @@ either is to its own neighbours; what a chain of links connects is a region. Not
 """
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
@@ -15,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.files import check_regular
 
 Regions = dict[str, np.ndarray]  # by name the numbers of their points
+OF_REGION = "validation_mse_"  # and the name of a region: its column in the table of epochs
 
 REACH = 1.9  # of the distance from the nearest neighbour, of the one whose neighbour is nearer
 FEW = 0.02  # of the points; a region of fewer, or of less than three, joins the one that is nearest
@@ -61,12 +64,12 @@ def name_of(points: np.ndarray) -> str:
     return "+".join(ranges[:MAX_RANGES]) + ("+…" if len(ranges) > MAX_RANGES else "")
 
 
-def read_regions(path: Path, num_points: int) -> Regions:
+def read_regions(path: Path, num_points: int, *, flag: str = "--regions") -> Regions:
     """The regions of a JSON file. They may share points and need not have all of them.
 
     Raises UserError of one line where it is none, or names a point that there is not.
     """
-    where = f"--regions {path}"
+    where = f"{flag} {path}".strip()
     try:
         check_regular(path)
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -103,3 +106,10 @@ def region_errors(errors: np.ndarray, counts: np.ndarray, regions: Regions) -> d
     where none of its points is known."""
     sums = {name: (float(errors[points].sum()), int(counts[points].sum())) for name, points in regions.items()}
     return {name: total / count if count else float("nan") for name, (total, count) in sums.items()}
+
+
+def describe_regions(row: dict[str, Any]) -> str:
+    """The mean squared error of each region in a row of the table of epochs, the worst first, in a few words."""
+    found = {name.removeprefix(OF_REGION): error for name, error in row.items() if name.startswith(OF_REGION)}
+    known = {name: error for name, error in found.items() if not math.isnan(error)}
+    return ", ".join(f"{name} {known[name]:.1f}" for name in sorted(known, key=known.__getitem__, reverse=True))

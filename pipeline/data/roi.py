@@ -8,19 +8,23 @@ square's side.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from pipeline.data.cache import claimed, content_key
+from augment.fit import pixels_within
+from pipeline.data.boxes import Boxes
+from pipeline.data.cache import claimed, known_key
 from pipeline.data.contest import Table
-from pipeline.data.pack import map_with_all_cores
+from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import Faults
 from pipeline.files import write_text
 from pipeline.precedence import WHOLE
+from pipeline.progress import progress
 
 Shares = tuple[float, float, float]
 NUM_PHOTOS = 2000  # that are looked at
@@ -37,20 +41,29 @@ def shares_of(roi: Literal["auto", "whole"] | Shares) -> Shares:
     return WHOLE if roi == "whole" else roi
 
 
-def find_roi(table: Path, read_table: Callable[[Path, Faults], Table], *, resize: str, cache: Path) -> Shares:
+def find_roi(
+    table: Path,
+    read_table: Callable[[Path, Faults], Table],
+    *,
+    resize: str,
+    cache: Path,
+    check_photos: bool = False,
+    boxes: Boxes | None = None,
+) -> Shares:
     """The smallest ROI that holds the points of nearly all photos of the train table, with a margin; where that is
     not worth it, the whole square.
 
     It is found once for the same table and photos, and kept in the cache. Faults are left to the pack to name.
     """
-    known = cache / f"roi-{content_key(table, resize, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST)}.json"
+    settings = (resize, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST, *([f"boxes {boxes.key}"] if boxes else []))
+    known = cache / f"roi-{known_key(table, *settings, cache=cache, check_photos=check_photos)}.json"
     with claimed(known):
         if known.exists() and (roi := _read_roi(known)):
             return roi
         rows = read_table(table, faults := Faults())
         if faults.lines:
             return WHOLE
-        points = points_in_square(table.parent / "images", rows.names, rows.values, resize)
+        points = points_in_square(table.parent / "images", rows.names, rows.values, resize, boxes)
         roi = roi_of(points)
         if len(points) >= READ * min(NUM_PHOTOS, len(rows.names)):
             write_text(known, json.dumps(roi))
@@ -90,23 +103,34 @@ def roi_of(points: np.ndarray) -> Shares:
     return left, top, round(float(side), DECIMALS)
 
 
-def points_in_square(photos: Path, names: list[str], points: np.ndarray, resize: str) -> np.ndarray:
+def points_in_square(
+    photos: Path, names: list[str], points: np.ndarray, resize: str, boxes: Boxes | None = None
+) -> np.ndarray:
     """(N, K, 2) points of photos that are evenly spread over the table, in shares of the fitted square's side.
 
     Photos that cannot be read are left out.
     """
     rows = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
-    sizes = map_with_all_cores(_size, [photos / names[row] for row in rows], "where the points lie")
+    frames = map_with_all_cores(partial(_frame, photos, boxes), [names[row] for row in rows], ahead=16 * num_cores())
     found = []
-    for row, size in zip(rows, sizes, strict=True):
-        if size is not None:
-            found.append((points[row] + 0.5 - size / 2) / (size.max() if resize == "letterbox" else size.min()) + 0.5)
+    with progress(len(rows), "where the points lie", unit="photo") as bar:
+        for row, frame in zip(rows, frames, strict=True):
+            bar.update()
+            if frame is not None:
+                corner, size = frame
+                side = size.max() if resize == "letterbox" else size.min()
+                found.append((points[row] - corner + 0.5 - size / 2) / side + 0.5)
     return np.array(found).reshape(-1, *points.shape[1:])
 
 
-def _size(path):
-    """(width, height) of a photo, None of a broken one."""
+def _frame(photos, boxes, name):
+    """The corner (left, top) and the (width, height) of what is shown of a photo, None of a broken one."""
     try:
-        return np.array(read_photo(path).shape[1::-1])
-    except BrokenPhoto:
+        height, width = read_photo(photos / name).shape[:2]
+        shown = (0, 0, width, height)
+        if boxes:
+            shown = pixels_within(boxes.square(name), height, width)
+    except (BrokenPhoto, ValueError):  # the latter of its box; the pack names it
         return None
+    corner = np.array(shown[:2])
+    return corner, np.array(shown[2:]) - corner

@@ -1,7 +1,6 @@
-"""Where the squares of a batch come from: the pack's memory map today; another source, such as the squares in a GPU's
-memory, only has to `take`.
-"""
+"""Where the squares of a batch come from: from the host, or from the memory of the GPU where all of them fit there."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +8,19 @@ import numpy as np
 import torch
 
 from augment.warp import on_device
+from pipeline.blocks import blocks
+
+SHARE_OF_FREE = 0.5  # of a GPU's memory; the other half is for the training
+BLOCK_BYTES = 2**27
+
+
+class Squares(Protocol):
+    """(N, S, S, 3) uint8 fitted photos: an array, or what reads like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, samples: np.ndarray | slice) -> np.ndarray: ...
 
 
 class Source(Protocol):
@@ -22,10 +34,37 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class HostSource:
-    """Squares that lie on the host, memory-mapped or in memory: (N, S, S, 3) uint8."""
+    """Squares that lie on the host: memory-mapped, in memory, or as JPEGs that are decoded here. A GPU is sent those of
+    each batch, ahead of time."""
 
-    squares: np.ndarray
+    squares: Squares
     device: torch.device
 
     def take(self, samples: np.ndarray) -> torch.Tensor:
         return on_device(self.squares[samples], self.device).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class DeviceSource:
+    """(N, S, S, 3) uint8 squares in the GPU's memory: of a batch only the numbers of its photos travel there."""
+
+    squares: torch.Tensor
+
+    @classmethod
+    def of(cls, squares: Squares, device: torch.device) -> "DeviceSource":
+        """Copies the squares to the device, a block at a time, so that the host holds no more than a block."""
+        there = torch.empty(tuple(squares.shape), dtype=torch.uint8, device=device)
+        for block in blocks(len(there), max(1, BLOCK_BYTES // math.prod(squares.shape[1:]))):
+            there[block].copy_(on_device(squares[block], device), non_blocking=True)
+        return cls(there)
+
+    def take(self, samples: np.ndarray) -> torch.Tensor:
+        numbers = on_device(samples, self.squares.device, np.int64)
+        return self.squares.index_select(0, numbers).permute(0, 3, 1, 2)
+
+
+def source_of(squares: Squares, device: torch.device) -> Source:
+    """The squares in the GPU's memory where they fit in half of what is free of it, else on the host."""
+    if device.type == "cuda" and math.prod(squares.shape) <= SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]:
+        return DeviceSource.of(squares, device)
+    return HostSource(squares, device)

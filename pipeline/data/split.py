@@ -27,6 +27,8 @@ def split_by_groups(groups: np.ndarray, *, share: float, seed: int) -> np.ndarra
     held_out = np.zeros(len(numbers), bool)
     free = round(share * len(groups))
     for group in np.random.default_rng(seed).permutation(len(numbers)):
+        if not free:
+            break
         if sizes[group] <= free:
             held_out[group] = True
             free -= sizes[group]

@@ -1,6 +1,7 @@
 """A prediction in the order in which one would tell it: find the runs, load them, weigh their views, weigh the runs,
 predict, submit."""
 
+from pipeline.data.boxes import Boxes, boxes_of_one, read_boxes
 from pipeline.errors import UserError
 from pipeline.files import may_write
 from pipeline.inference.ensemble import Ensemble, Prediction, load_members, weigh_runs
@@ -8,10 +9,11 @@ from pipeline.inference.member import print_not_fitted, weigh_views, why_not_cal
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.photos import predict_photos
 from pipeline.inference.record import keep_earlier, write_record
+from pipeline.inference.report import write_report
 from pipeline.inference.submission import verify_submission, write_submission, write_uncertainty
 from pipeline.inference.uncertainty import print_calibration
 from pipeline.memory import out_of_memory_named, smaller_batch
-from pipeline.runs import find_runs
+from pipeline.runs import Run, find_runs
 from pipeline.runtime import Runtime
 
 
@@ -23,7 +25,10 @@ def predict_command(options: PredictOptions):
 
 def predict_and_submit(options: PredictOptions):
     runtime = Runtime.choose(gpu=options.gpu)
+    if options.photo and runtime.ranks.count > 1:
+        raise UserError("--photo is for one process; leave out torchrun")
     runs = find_runs(options.run, options.runs)
+    boxes = boxes_of(runs, options)
     members = load_members(runs, options, runtime.device)
     members = [weigh_views(member, options.weights, batch_size=options.batch_size) for member in members]
     print_not_fitted(members)
@@ -31,10 +36,36 @@ def predict_and_submit(options: PredictOptions):
     print_ensemble(ensemble, runtime, options)
     if options.photo:
         out = options.output or ensemble.folder / "photos"
-        predict_photos(ensemble, options.photo, out, decimals=options.decimals)
+        predict_photos(ensemble, options.photo, out, decimals=options.decimals, boxes=boxes)
     else:
-        test = ensemble.predict_test(batch_size=options.batch_size)
-        submit(test, ensemble, options)
+        test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
+        if runtime.is_main:
+            submit(test, ensemble, options)
+            report(ensemble)
+
+
+def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
+    """The boxes of the photos that are predicted. Raises UserError where runs need them and there are none."""
+    boxes = read_boxes(options.boxes)
+    if options.box and options.photo:
+        boxes = boxes_of_one(options.photo.name, options.box)
+    if boxes is None and (trained := [run for run in runs if run.recipe().photos.boxes]):
+        flag = "--box or --boxes FILE" if options.photo else "--boxes FILE"
+        raise UserError(f"{trained[0].folder} was trained on boxes of its photos; {flag} gives those of these photos")
+    return boxes
+
+
+def report(ensemble: Ensemble):
+    """Writes the reports of the runs anew, with what their views brought and what was submitted.
+
+    The submission is written already, so a run whose files make no report is said, and is no fault.
+    """
+    for member in ensemble.members:
+        if may_write(member.run.folder):
+            try:
+                print(f"report      {write_report(member.run)}")
+            except UserError as reason:
+                print(f"report      left out: {reason}")
 
 
 def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions):
@@ -59,7 +90,7 @@ def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions):
         print(f"earlier     the submission that was there is of other runs, views or weights; it is now {kept}")
     write_submission(output, test.names, test.points, decimals=options.decimals)
     verify_submission(output, test.names, test.points, decimals=options.decimals)
-    write_record(output, record)
+    write_record(output, record, expected=ensemble.expected())
     if options.uncertainty:
         calibration = ensemble.calibration
         write_uncertainty(options.uncertainty, test.names, test.deviations, calibrated=calibration is not None)

@@ -13,6 +13,7 @@ import torch
 
 from augment.geometry import scale_of
 from pipeline.blocks import blocks
+from pipeline.data.boxes import Boxes
 from pipeline.data.dataset import load_test_data
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.data.pack import Pack, Squares
@@ -31,6 +32,8 @@ from pipeline.inference.merge import blend, merge
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import mean_shape_points
 from pipeline.inference.uncertainty import Calibration, calibration_of_merge, mean_calibration
+from pipeline.metrics import Scores
+from pipeline.ranks import current_ranks
 from pipeline.runs import Run, folder_of
 
 NUM_SHOWN = 12
@@ -55,7 +58,8 @@ class Prediction:
 class Ensemble:
     """Runs and their weights, (R,) or (R, K); `kind` says how the weights were had. folder: where results go.
 
-    calibration: of the variance over views and runs; without one deviations are not calibrated.
+    calibration: of the variance over views and runs; without one deviations are not calibrated. fitted_score: of what
+    is merged, out of fold, where weights of several runs were fitted.
     """
 
     members: list[Member]
@@ -65,10 +69,17 @@ class Ensemble:
     method: str
     power: float
     folder: Path
+    fitted_score: Scores | None = None
 
-    def predict_test(self, *, batch_size: int) -> Prediction:
-        """Predicts the points that the test asks for. Raises UserError with every fault of the data."""
-        opened = [load_test_data(member.recipe, len(member.network.mean_shape)) for member in self.members]
+    def predict_test(self, *, batch_size: int, boxes: Boxes | None = None) -> Prediction:
+        """Predicts the points that the test asks for, each rank a part of the photos; to be called by all.
+
+        Raises UserError with every fault of the data."""
+        opened = current_ranks().in_turn(
+            lambda: [
+                load_test_data(member.recipe, len(member.network.mean_shape), boxes=boxes) for member in self.members
+            ]
+        )
         table = opened[0][0]
         for other, _ in opened[1:]:
             if other.names != table.names or not np.array_equal(other.values, table.values):
@@ -80,7 +91,7 @@ class Ensemble:
         rows = np.flatnonzero(there)
         for i, (member, pack) in enumerate(zip(self.members, packs, strict=True)):
             points[i, ~there] = mean_shape_points(member.network, pack, table.values[~there])
-            points[i, rows], variances[i, rows] = member.predict(
+            points[i, rows], variances[i, rows] = member.predict_together(
                 pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
             )
         merged, variance = np.empty(points.shape[1:]), np.empty(points.shape[1:-1], np.float32)
@@ -114,6 +125,22 @@ class Ensemble:
             for member in self.members
         ]
         return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}
+
+    def expected(self) -> dict[str, Any]:
+        """The MSE that the leaderboard may say, as far as held-out photos tell, with the ends of its 95 % interval
+        where it is of what is merged, and in words what it is of."""
+        score, member = self.fitted_score, self.members[0]
+        if len(self.members) == 1:
+            score = member.expected
+        if score:
+            return {"mse": score.mse, "low": score.low, "high": score.high, "of": "what is merged, on held-out photos"}
+        alone = [one.expected.mse if one.expected else one.run.best_mse for one in self.members]
+        of = (
+            "the run's validation, without views"
+            if len(alone) == 1
+            else "each run alone, on what it held out: the mean"
+        )
+        return {"mse": round(float(np.mean(alone)), 4), "low": None, "high": None, "of": of}
 
     def draw(self, test: Prediction) -> list[Path]:
         """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""
@@ -193,15 +220,24 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
         fitted = load_weights(path, SavedMerge, of=of, num_parts=len(members), num_points=num_points)
     if not fitted:
         try:
-            packs, samples, groups = held_out_by_all([(member.run, member.recipe) for member in members])
+            packs, samples, groups = current_ranks().in_turn(
+                lambda: held_out_by_all([(member.run, member.recipe) for member in members])
+            )
         except UserError as error:
             print(f"weights     of the runs equal, since none can be fitted: {error}")
             return equal
         fitted, scores = _fitted(members, packs, samples, groups, batch_size=options.batch_size)
         names = [str(member.run.folder) for member in members]
-        save_weights(path, fitted, of=of, about={"runs": names, "scores": scores})
+        if current_ranks().is_main:
+            save_weights(path, fitted, of=of, about={"runs": names, "scores": scores})
         print_scores(f"merged runs, {len(groups):,} photos held out by all", scores)
-    return replace(equal, weights=fitted.weights, kind=fitted.kind, calibration=fitted.calibration)
+    return replace(
+        equal,
+        weights=fitted.weights,
+        kind=fitted.kind,
+        calibration=fitted.calibration,
+        fitted_score=fitted.expected,
+    )
 
 
 @dataclass(frozen=True)
@@ -226,7 +262,7 @@ def _fitted(members, packs, samples, groups, *, batch_size):
     found, seconds = [], []
     for member, pack, rows in zip(members, packs, samples, strict=True):
         begun = time.perf_counter()
-        found.append(member.predict(pack, rows, batch_size=batch_size, description="held-out photos"))
+        found.append(member.predict_together(pack, rows, batch_size=batch_size, description="held-out photos"))
         seconds.append((time.perf_counter() - begun) / len(rows))
     points, variances = (np.stack(arrays) for arrays in zip(*found, strict=True))
     parts = Parts(

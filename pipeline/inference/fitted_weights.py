@@ -5,7 +5,7 @@ A part is a view, or a run. Shapes: V parts, N photos, K points.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +15,9 @@ from pipeline.errors import UserError
 from pipeline.files import may_write, sealed, unsealed, write_text
 from pipeline.inference.uncertainty import Calibration, calibrate
 from pipeline.inference.weights import fit_weights
-from pipeline.metrics import score
+from pipeline.metrics import Scores, score
 
+CHOSEN = "chosen"  # the row of the weights that are used
 DECIMALS = 5  # of weights, as they are saved and used
 
 
@@ -39,11 +40,12 @@ class Parts:
 @dataclass(frozen=True)
 class FittedWeights:
     """weights: (V,) or (V, K), 0 for a part that is left out. kind: how they were had. calibration: of the deviations
-    that go with them."""
+    that go with them. expected: the score of what they merge, out of fold."""
 
     weights: np.ndarray
     kind: str
     calibration: Calibration
+    expected: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class SavedWeights:
     weights: list[float] | list[list[float]]
     kind: str
     calibration: Calibration
+    scores: list[dict[str, Any]] = field(default_factory=list, kw_only=True)
 
 
 Saved = TypeVar("Saved", bound=SavedWeights)
@@ -69,7 +72,7 @@ def fit_and_judge(
     errors = parts.points - parts.truth
     fit = fit_weights(errors, parts.counts, parts.groups, prune=prune)
     weights = fit.weights.round(DECIMALS)  # so that the next prediction is the same
-    calibration = calibrate(fit.out_of_fold["chosen"], spread_of(weights), parts.groups)
+    calibration = calibrate(fit.out_of_fold[CHOSEN], spread_of(weights), parts.groups)
     used = np.array([part.any() for part in weights]) if prune else np.ones(len(weights), bool)
 
     def row(name, errors, seconds):
@@ -78,8 +81,15 @@ def fit_and_judge(
 
     rows = [row(*part) for part in zip(parts.names, errors, parts.seconds.tolist(), strict=True)]
     for kind, found in fit.out_of_fold.items():
-        rows.append(row(kind, found, float(parts.seconds[used if kind == "chosen" else ...].sum())))
-    return FittedWeights(weights, fit.kind, calibration), rows
+        rows.append(row(kind, found, float(parts.seconds[used if kind == CHOSEN else ...].sum())))
+    return FittedWeights(weights, fit.kind, calibration, expected_of(rows)), rows
+
+
+def expected_of(rows: list[dict[str, Any]]) -> Scores | None:
+    """The scores of the chosen weights among the rows of `fit_and_judge`, None where they have none."""
+    names = [field.name for field in fields(Scores)]
+    chosen = [row for row in rows if row.get("part") == CHOSEN and all(type(row.get(name)) is float for name in names)]
+    return Scores(**{name: chosen[0][name] for name in names}) if chosen else None
 
 
 def save_weights(path: Path, fitted: FittedWeights, *, of: dict[str, Any], about: dict[str, Any]):
@@ -105,7 +115,8 @@ def load_weights(
     saved = unsealed(path, kind)
     if any(getattr(saved, name) != value for name, value in of.items()):
         return None
-    return FittedWeights(_checked(path, saved.weights, num_parts, num_points), saved.kind, saved.calibration)
+    checked = _checked(path, saved.weights, num_parts, num_points)
+    return FittedWeights(checked, saved.kind, saved.calibration, expected_of(saved.scores))
 
 
 def _checked(path, weights, num_parts, num_points):

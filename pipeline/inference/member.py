@@ -30,7 +30,9 @@ from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
 from pipeline.inference.tta import FixedView, parse_views, read_views
 from pipeline.inference.uncertainty import Calibration
+from pipeline.metrics import Scores
 from pipeline.networks import load_run_network
+from pipeline.ranks import current_ranks
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
 from pipeline.runtime import Runtime, choose_precision
@@ -42,7 +44,8 @@ BY_HAND = "weights by hand"
 class Member:
     """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says how the weights were had.
 
-    not_fitted: why no weights could be fitted; empty where they were, or were not to be.
+    not_fitted: why no weights could be fitted; empty where they were, or were not to be. expected: the score on photos
+    that neither network nor weights have seen, where weights were fitted.
     """
 
     run: Run
@@ -57,6 +60,7 @@ class Member:
     runtime: Runtime
     digest: str
     not_fitted: str = ""
+    expected: Scores | None = None
 
     @property
     def used(self) -> np.ndarray:
@@ -101,6 +105,23 @@ class Member:
             variances[block] = total_variance(found, told, shares, counts)
         return points, variances
 
+    def predict_together(
+        self,
+        pack: Pack,
+        samples: np.ndarray,
+        asked: np.ndarray | None = None,
+        *,
+        batch_size: int,
+        description: str | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `predict`, each rank a part of the photos; to be called by all. They are whole batches, so that no bit
+        depends on how many ranks there are."""
+        ranks = self.runtime.ranks
+        part = ranks.part(len(samples), unit=batch_size)
+        own = None if asked is None else asked[part]
+        points, variances = self.predict(pack, samples[part], own, batch_size=batch_size, description=description)
+        return ranks.arrays_of_all(points, part, len(samples)), ranks.arrays_of_all(variances, part, len(samples))
+
 
 def load_member(run: Run, options: PredictOptions, device: torch.device) -> Member:
     """A run with the views of its recipe, or of a file, and the weights that these have by hand, else equal ones.
@@ -113,6 +134,7 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
         data=options.data or own.run.data,
         cache=options.cache or own.run.cache,
         skip_bad_photos=options.skip_bad_photos,
+        check_photos=options.check_photos,
     )
     recipe, checkpoint, views = replace(own, run=where), options.checkpoint, options.views
     digest = _digest(run.best if checkpoint == "best" else run.last)
@@ -123,7 +145,7 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     parsed = parse_views(entries, size=recipe.photos.size, mirroring=flip_indices is not None, source=source)
     hand = np.array([view.weight for view in parsed])
     kind = "equal weights" if (hand == hand[0]).all() else BY_HAND
-    runtime = Runtime(device, choose_precision(own.network.precision, device))
+    runtime = Runtime(device, choose_precision(own.network.precision, device), current_ranks())
     return Member(
         run, recipe, network, checkpoint, flip_indices, parsed, hand / hand.sum(), kind, None, runtime, digest
     )
@@ -141,7 +163,7 @@ def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:
     if fitted:
         return _with_weights(member, fitted)
     try:
-        data, samples = held_out(member.run, member.recipe)
+        data, samples = member.runtime.ranks.in_turn(lambda: held_out(member.run, member.recipe))
     except UserError as error:
         if weights == "fit":
             raise
@@ -150,7 +172,13 @@ def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:
 
 
 def _with_weights(member: Member, fitted: FittedWeights) -> Member:
-    return replace(member, weights=fitted.weights, kind=fitted.kind, calibration=fitted.calibration)
+    return replace(
+        member,
+        weights=fitted.weights,
+        kind=fitted.kind,
+        calibration=fitted.calibration,
+        expected=fitted.expected,
+    )
 
 
 @dataclass(frozen=True)
@@ -186,7 +214,8 @@ def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_si
         spread_of=lambda weights: np.sqrt(total_variance(parts.points, told, weights, parts.counts)),
     )
     views = equivariance(parts.names, parts.points, data.pack.photo_to_image[samples], member.flip_indices)
-    save_weights(member.run.views, fitted, of=_of(member), about={"scores": scores, "equivariance": views})
+    if member.runtime.is_main:
+        save_weights(member.run.views, fitted, of=_of(member), about={"scores": scores, "equivariance": views})
     print(f"\nrun         {member.run.folder}")
     print_scores("on held-out photos", scores)
     print_equivariance(views, wide=max(len(row["part"]) for row in scores))
@@ -194,15 +223,23 @@ def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_si
 
 
 def _find(member, data, samples, *, batch_size):
-    """What each view finds of the photos at `samples`, and the (V, N, K) variances that the network tells."""
-    shape = len(member.views), len(samples), data.num_points
+    """What each view finds of the photos at `samples`, and the (V, N, K) variances that the network tells; each rank
+    looks at a part of them."""
+    ranks = member.runtime.ranks
+    part = ranks.part(len(samples), unit=batch_size)
+    own = samples[part]
+    shape = len(member.views), len(own), data.num_points
     points, counts, told = np.empty((*shape, 2), np.float32), np.empty(shape, bool), np.empty(shape, np.float32)
     begun = time.perf_counter()
     for found in member.predict_views(
-        data.pack, samples, member.views, member.flip_indices, batch_size=batch_size, description="held-out photos"
+        data.pack, own, member.views, member.flip_indices, batch_size=batch_size, description="held-out photos"
     ):
         points[:, found.block], counts[:, found.block], told[:, found.block] = found[1:]
-    seconds = (time.perf_counter() - begun) / len(samples) / len(member.views)
+    seconds = (time.perf_counter() - begun) / max(len(own), 1) / len(member.views)
+    points, counts, told = (
+        np.ascontiguousarray(ranks.arrays_of_all(array.swapaxes(0, 1), part, len(samples)).swapaxes(0, 1))
+        for array in (points, counts, told)
+    )
     parts = Parts(
         names=[view.name for view in member.views],
         points=points,

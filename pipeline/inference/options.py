@@ -21,6 +21,11 @@ class PredictOptions:
     """The contest's folder; by default the one that the run was trained on."""
     photo: Annotated[Path | None, arg(metavar="PATH")] = None
     """Predict this photo, or all in this folder, instead of a contest; this gives pictures and points.csv."""
+    boxes: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Show the network of each photo the square about a box: a table of file_name, left, top, right and bottom. A run
+    that was trained with --boxes needs it; with --photo a photo may have several."""
+    box: Annotated[tuple[float, float, float, float] | None, arg(metavar="LEFT TOP RIGHT BOTTOM")] = None
+    """With --photo FILE, the box about what is to be found, in pixels of the photo."""
     gpu: bool = False
     """Predict on the GPU."""
     checkpoint: Literal["best", "last"] = "best"
@@ -48,6 +53,9 @@ class PredictOptions:
     """Where decoded photos are kept; by default where the run keeps them."""
     skip_bad_photos: bool = False
     """Give photos that are missing or broken the mean shape, and say how many."""
+    check_photos: bool = False
+    """Look at each photo's size and time, and at all numbers in the cache, before relying on them. By default a start
+    looks at folders and at few files, which does not notice a photo that was edited in place."""
 
     def check(self):
         """Raises UserError, before anything is computed, for what could not be written or makes no sense."""
@@ -57,5 +65,9 @@ class PredictOptions:
             raise UserError(f"--output {self.output} is a file; with --photo it is a folder")
         if self.photo and not self.photo.exists():
             raise UserError(f"--photo {self.photo} is not there; give a photo, or a folder of them")
+        if self.box and (not self.photo or self.photo.is_dir() or self.boxes):
+            raise UserError("--box is of the one photo of --photo FILE; several photos have --boxes FILE")
+        if self.box and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise UserError(f"--box {' '.join(f'{edge:g}' for edge in self.box)} is not left < right and top < bottom")
         if self.photo and self.uncertainty:
             raise UserError("--uncertainty is of a contest's test photos; leave it out with --photo")

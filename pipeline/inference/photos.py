@@ -1,12 +1,15 @@
 """Photos outside any contest: their points drawn on them and written as a table."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from augment import RegionOfInterest
+from augment import RegionOfInterest, transform_points
+from augment.fit import Box, pixels_within
 from pipeline.blocks import blocks
+from pipeline.data.boxes import Boxes
 from pipeline.data.drawing import PREDICTION, draw_points, scaled, write_picture
 from pipeline.data.pack import Squares
 from pipeline.data.photos import BrokenPhoto, read_photo
@@ -18,11 +21,23 @@ from pipeline.inference.submission import write_submission
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 BLOCK = 8
 SIDE = 1000  # of a picture, at most
+EDGE = 1.0  # pixels of the network's image from its edge
+NUM_SAID = 5  # photos
 
 
-def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int):
+@dataclass(frozen=True)
+class Shown:
+    """A photo, or what is in a box of it. name: of its row of points. file: of the photo."""
+
+    name: str
+    file: str
+    photo: np.ndarray
+    box: Box | None
+
+
+def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int, boxes: Boxes | None = None):
     """Writes a picture of each photo and `points.csv` into the folder `out`. What is broken, or no
-    file, is named and left out.
+    file, is named and left out. With boxes each box has a row, and a photo without any is left out.
 
     Raises UserError where there is no photo that can be read.
     """
@@ -32,19 +47,23 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int):
     out.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
     points: list[np.ndarray] = []
+    at_edge: list[str] = []
     for block in blocks(len(paths), BLOCK):
-        photos = dict(_read(paths[block]))
-        if photos:
-            found = _predict(ensemble, photos)
-            for (name, photo), one in zip(photos.items(), found, strict=True):
-                write_picture(out / f"{name}.points.png", _picture(photo, one))
-            names += photos
+        shown = [one for name, photo in _read(paths[block]) for one in _parts(name, photo, boxes)]
+        if shown:
+            found, touching = _predict(ensemble, shown)
+            for name in dict.fromkeys(one.file for one in shown):
+                own = [row for row, one in enumerate(shown) if one.file == name]
+                write_picture(out / f"{name}.points.png", _picture(shown[own[0]].photo, np.concatenate(found[own])))
+            names += [one.name for one in shown]
             points += list(found)
+            at_edge += touching
     if not names:
         raise UserError(f"none of the {len(paths):,} photos of {path} can be read")
     write_submission(out / "points.csv", names, np.stack(points), decimals=decimals)
     print(f"pictures    {out}/")
     print(f"points      {out / 'points.csv'}: {points[0].shape[0]} points on each of {len(names):,} photos")
+    _print_at_edge(at_edge)
 
 
 def _read(paths):
@@ -60,13 +79,45 @@ def _read(paths):
                 print(f"left out    {reason}")
 
 
-def _predict(ensemble, photos):
+def _parts(name, photo, boxes):
+    """The photo, or each of its boxes. A photo without one is named and left out."""
+    if boxes is None:
+        return [Shown(name, name, photo, None)]
+    squares = boxes.squares(name)
+    parts = []
+    for number, square in enumerate(squares):
+        try:
+            pixels_within(square, *photo.shape[:2])
+        except ValueError as reason:
+            print(f"left out    {name!r}: {reason}")
+        else:
+            parts.append(Shown(name if len(squares) == 1 else f"{name}#{number}", name, photo, square))
+    if not squares:
+        print(f"left out    {name!r} has no box in {boxes.source}")
+    return parts
+
+
+def _predict(ensemble, shown):
+    """(N, K, 2) points of what is shown, and a line for each of which some touch the edge of what the network sees."""
     packs = []
+    photos = {one.name: one.photo for one in shown}
+    squares = {one.name: one.box for one in shown if one.box}
     for member in ensemble.members:
         options = member.recipe.photos
         roi = RegionOfInterest.of(shares_of(options.roi), options.size)
-        packs.append(Squares.of(photos, roi, options.resize))
-    return ensemble.predict_all(packs, np.arange(len(photos)))
+        packs.append(Squares.of(photos, roi, options.resize, squares))
+    found = ensemble.predict_all(packs, np.arange(len(shown)))
+    seen = transform_points(packs[0].photo_to_image, found)
+    outside = ((seen < EDGE) | (seen > packs[0].roi.size - 1 - EDGE)).any(axis=2).sum(axis=1)
+    count = found.shape[1]
+    return found, [f"{one.name}: {few} of {count}" for one, few in zip(shown, outside, strict=True) if few]
+
+
+def _print_at_edge(lines):
+    if lines:
+        more = f" … and {len(lines) - NUM_SAID:,} more photos" if len(lines) > NUM_SAID else ""
+        print(f"edge        points touch the edge of what the network is shown: {'; '.join(lines[:NUM_SAID])}{more}")
+        print("            what is to be found may reach beyond it: give --box or --boxes about it, or cut the photo")
 
 
 def _picture(photo, points):

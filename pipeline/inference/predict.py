@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -94,9 +95,13 @@ def predict_views(
     batches = blocks(len(samples), batch_size)
     source = source or HostSource(pack.squares, runtime.device)
 
+    @lru_cache(maxsize=1)  # the views of a block come one after the other
+    def take(start, stop):
+        return source.take(samples[start:stop])
+
     def make(job):
         block, fixed = job
-        squares = source.take(samples[block])
+        squares = take(block.start, block.stop)
         view = fixed.of(len(squares), pack.roi.size)
         return view, show(pack.roi, view, image_size).warp(squares)
 

@@ -1,7 +1,8 @@
-"""What a submission was made of, written beside it, so that another one does not take its place unnoticed.
+"""What a submission was made of, written beside it, so that another one does not take its place unnoticed, and what it
+is worth: here, and on the leaderboard. All records together are a ledger: `python -m tools.ledger`.
 
 submission.csv
-submission.csv.json     runs, checkpoints, views, weights, decimals …
+submission.csv.json     runs, checkpoints, views, weights, decimals …, and of NOTES
 """
 
 import json
@@ -10,7 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import check_regular, write_text
+from pipeline.files import check_regular, digest, write_text
+
+NOTES = ("expected", "content", "leaderboard")  # of the table, not what it was made of
+SUFFIX = ".csv.json"
 
 
 def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
@@ -18,29 +22,47 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
 
     A table that was made of the same is left, to be replaced.
     """
-    if not path.exists() or path.stat().st_size == 0 or _read_record(path) == json.loads(json.dumps(record)):
+    if not path.exists() or path.stat().st_size == 0 or _made_of(read_record(path)) == json.loads(json.dumps(record)):
         return None
     made = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
     names = [f"{path.stem}_{made}{again}{path.suffix}" for again in ("", *(f"-{number}" for number in range(2, 100)))]
     kept = next(path.with_name(name) for name in names if not path.with_name(name).exists())
-    if os.path.lexists(_record_path(path)):
-        _record_path(path).rename(_record_path(kept))
+    if os.path.lexists(record_path(path)):
+        record_path(path).rename(record_path(kept))
     return path.rename(kept)
 
 
-def write_record(path: Path, record: dict[str, Any]):
-    """Notes what the table at `path` was made of."""
-    write_text(_record_path(path), json.dumps(record, indent=1))
+def write_record(path: Path, record: dict[str, Any], *, expected: dict[str, Any] | None):
+    """Notes what the table at `path` was made of, and what is expected of it.
+
+    What the leaderboard said of it stays noted, as long as it is the same table to the byte.
+    """
+    notes: dict[str, Any] = {"expected": expected, "content": digest(path.read_bytes())}
+    earlier = read_record(path) or {}
+    if earlier.get("content") == notes["content"] and "leaderboard" in earlier:
+        notes["leaderboard"] = earlier["leaderboard"]
+    write_text(record_path(path), json.dumps(record | notes, indent=1))
 
 
-def _record_path(path):
+def note_leaderboard(path: Path, score: float):
+    """Notes what the leaderboard said of the table at `path`."""
+    record = (read_record(path) or {}) | {"content": digest(path.read_bytes()), "leaderboard": score}
+    write_text(record_path(path), json.dumps(record, indent=1))
+
+
+def record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _read_record(path):
+def read_record(path: Path) -> dict[str, Any] | None:
     """The record, None where there is none that can be read: then the table is taken to be another."""
     try:
-        check_regular(_record_path(path))
-        return json.loads(_record_path(path).read_bytes())
+        check_regular(record_path(path))
+        record = json.loads(record_path(path).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
+    return record if isinstance(record, dict) else None
+
+
+def _made_of(record):
+    return record and {name: value for name, value in record.items() if name not in NOTES}

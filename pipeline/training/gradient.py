@@ -2,25 +2,31 @@
 
 Parts sum to the whole: the photos that count, and the number that the sum is divided by, are those of the whole batch,
 so that a shorter last part has no more weight than its photos. Normalisation layers that are trained see a part alone.
+
+So it is with the ranks, of which each computes a part of the batch and then has the gradient of all of it. torch's
+DistributedDataParallel would average where this has to sum, wants every weight to have a gradient, and follows one
+forward pass of the network, while a loss may have weights of its own and a trimmed one passes twice. So the gradients
+are added up after the backward pass, not during it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 import torch
 
 from augment import Key
 from models import LandmarkNet
+from pipeline.blocks import parts
 from pipeline.data.mixup import Mixed
 from pipeline.runtime import Runtime
 from pipeline.training.criterion import Criterion, PhotoLosses
 from pipeline.training.losses import squared_errors
+from pipeline.training.norms import own_statistics
 from pipeline.training.trimming import mean_of_selected
 
 
 class Gradient:
-    """Adds the gradient of a batch to that of the parameters, computed in so many parts."""
+    """Adds the gradient of a batch to that of the parameters, computed in so many parts on each rank."""
 
     def __init__(
         self,
@@ -33,35 +39,63 @@ class Gradient:
         self.network, self.criterion, self.runtime, self.num_parts = network, criterion, runtime, num_parts
 
     def add(self, mixed: Mixed, key: Key, *, epoch: float, scaler: torch.amp.GradScaler) -> torch.Tensor:
-        """(1 + B,) the loss, and the squared error of each photo. key: of the batch. epoch: how many are done."""
-        rows = _rows(len(key.samples), self.num_parts)
-        if len(rows) > 1:
-            return self._add_parts([(mixed.part(each), each) for each in rows], key, epoch, scaler)
-        predicted, losses = self._measure(mixed)
-        kept = self.criterion.select(losses.ranks, key, epoch=epoch)
-        total = mean_of_selected(losses.weighted, kept, losses.ranks)
-        scaler.scale(total).backward()
-        return torch.cat((total.detach()[None], squared_errors(predicted, mixed.batch)))
+        """(1 + B,) the loss, and the squared error of each photo. mixed: this rank's photos of the batch. key: of the
+        whole batch. epoch: how many are done. With several ranks no parameter has a gradient before."""
+        count = len(mixed.batch.samples)
+        if min(self.num_parts, count) > 1:
+            micro = [(mixed.part(rows), rows) for rows in parts(count, min(self.num_parts, count))]
+            measured = self._add_parts(micro, key, epoch, scaler)
+        else:
+            predicted, losses = self._measure(mixed)
+            kept, num_kept = self._select(losses.ranks, key, epoch)
+            total = mean_of_selected(losses.weighted, kept, losses.ranks, num_kept=num_kept)
+            scaler.scale(total).backward()
+            measured = torch.cat((total.detach()[None], squared_errors(predicted, mixed.batch)))
+        return self._of_all(measured, len(key.samples))
 
-    def _add_parts(self, parts, key, epoch, scaler):
+    def _add_parts(self, micro, key, epoch, scaler):
         kept = None
         if self.criterion.trims(epoch):  # which photos count depends on the losses of all, before the first gradient
             with torch.no_grad(), _undone(self.network):
-                beforehand = torch.cat([self._measure(part)[1].ranks for part, _ in parts])
-            kept = self.criterion.select(beforehand, key, epoch=epoch)
+                beforehand = torch.cat([self._measure(part)[1].ranks for part, _ in micro])
+            kept, num_kept = self._select(beforehand, key, epoch)
         totals, ranks, errors = [], [], []
-        for part, rows in parts:
+        for part, rows in micro:
             predicted, losses = self._measure(part)
             counts = torch.ones_like(losses.ranks, dtype=torch.bool) if kept is None else kept[rows]
-            num_kept = torch.as_tensor(len(key.samples)) if kept is None else kept.sum()
+            num_kept = torch.as_tensor(len(key.samples)) if kept is None else num_kept
             share = mean_of_selected(losses.weighted, counts, losses.ranks, num_kept=num_kept)
             scaler.scale(share).backward()
             totals.append(share.detach())
             ranks.append(losses.ranks)
             errors.append(squared_errors(predicted, part.batch))
         if kept is None:
-            self.criterion.select(torch.cat(ranks), key, epoch=epoch)  # all count, and their losses are remembered
+            self._select(torch.cat(ranks), key, epoch)  # all count, and their losses are remembered
         return torch.cat((torch.stack(totals).sum()[None], *errors))
+
+    def _select(self, own, key, epoch):
+        """(B,) bool: which of this rank's photos count, by its losses and those of the other ranks, and () how many of
+        all."""
+        ranks, count = self.runtime.ranks, len(key.samples)
+        rows = ranks.part(count)
+        kept = self.criterion.select(ranks.rows_of_all(own, rows, count), key, epoch=epoch)
+        return kept[rows], kept.sum()
+
+    def _of_all(self, measured, count):
+        """What all ranks have measured; their gradients are added up too, and their statistics of norms averaged."""
+        ranks = self.runtime.ranks
+        if ranks.count == 1:
+            return measured
+        own = ranks.part(count)
+        found = measured.new_zeros(1 + count)
+        found[0] = measured[0]
+        found[1:][own] = measured[1:]
+        parameters = [*self.network.parameters(), *self.criterion.parameters()]
+        statistics = own_statistics(self.network)
+        for statistic in statistics:
+            statistic.div_(ranks.count)
+        ranks.add_up([found, *statistics, *(each.grad for each in parameters if each.grad is not None)])
+        return found
 
     def _measure(self, mixed: Mixed) -> tuple[torch.Tensor, PhotoLosses]:
         """(B, K, 2) predicted points, detached, and the losses of the photos."""
@@ -72,13 +106,6 @@ class Gradient:
             others = self.criterion.measure(predicted, mixed.other)
             losses = PhotoLosses(*(mixed.blend(*pair) for pair in zip(losses, others, strict=True)))
         return predicted.points.detach(), losses
-
-
-def _rows(count: int, num_parts: int) -> list[slice]:
-    """Slices of the rows of a batch, in order, of sizes that differ by one at most."""
-    num_parts = min(num_parts, count)
-    ends = [count * part // num_parts for part in range(num_parts + 1)]
-    return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ The rate rises exponentially, a step at each rate, from where nothing moves to w
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +48,13 @@ class Proposal:
     minimum: float
 
 
-def find_rate(trainer: Trainer, chain: Chain, folder: Path):
-    """Sweeps the rate, and leaves what came of it in the folder: a picture, and the same for TensorBoard."""
+def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]):
+    """Sweeps the rate, and leaves what came of it in a folder: a picture, and the same for TensorBoard."""
     print(f"sweep        {NUM_STEPS} steps, from a learning rate of {LOWEST:g} to {HIGHEST:g}", flush=True)
     swept = sweep(trainer, chain)
+    if not trainer.runtime.is_main:
+        return
+    folder = make_folder()
     try:
         proposal = propose(swept)
     except UserError:
@@ -74,7 +77,7 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
             set_rate(trainer.optimiser, rate)
             trainer.step(batch)
             bar.update()
-            loss = trainer.pending[-1][1][0].item()
+            loss = trainer.pending.last_loss()
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
             smoothed = mean / (1 - SMOOTHING ** (len(losses) + 1))
             judged = losses[FIRST_STEPS:]

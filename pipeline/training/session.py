@@ -1,12 +1,12 @@
 """A training from the command to its result: what can be refused is refused first, then the data are read, the parts
 are built in a straight line, and the run is trained or resumed. Folds are runs in turn."""
 
-import math
 import os
 import shlex
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,57 +16,70 @@ from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.loader import parse_chain
-from pipeline.data.regions import regions_text
+from pipeline.data.regions import describe_regions, regions_text
 from pipeline.data.roi import describe_roi
 from pipeline.data.sample_weights import describe_weights
+from pipeline.errors import UserError
 from pipeline.files import check_folder, check_usable, write_text
+from pipeline.inference.measured import measure, save_measured
 from pipeline.inference.predict import predict_points
+from pipeline.inference.report import write_report
 from pipeline.inference.tta import parse_views
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
+from pipeline.ranks import current_ranks
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
-from pipeline.runtime import Runtime, compute_deterministically, print_busy
+from pipeline.runtime import Runtime, compute_deterministically
 from pipeline.stages import num_finished, stage_folder, stage_recipe, write_finished
 from pipeline.stopping import Stopped
+from pipeline.threads import choose_threads
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out, with_kept_weights
+from pipeline.training.job import Job, taken_up
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
+from pipeline.training.norms import describe_norms
 from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
 from pipeline.training.session_time import plan_session
 from pipeline.training.stages import begun_run, check_recipes, folder_of_stages, recipe_of_stage
-from pipeline.training.trainer import OF_REGION, Trainer
+from pipeline.training.trainer import Trainer
 from pipeline.training.user_callbacks import load_callbacks
 
 NOT_LEARNED = 0.7  # of the mean shape's error
+NO_JOB = Job(None)
 
 
 def train_command(command: Command, console: Console):
     """Trains what the command asks for. Raises UserError, early, for what cannot be trained."""
+    job = Job.of(command)
+    command = taken_up(command, job)
     options = command.recipe.run
     check_optimiser(command.recipe.optimiser)
     check_schedule(command.recipe.optimiser)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
-    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache))
+    photos = command.recipe.photos
+    photos = replace(photos, boxes=photos.boxes and Path(os.path.realpath(photos.boxes)))
+    recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
         find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):
-        train_folds(recipe, console, command.folds, command.resume)
+        train_folds(recipe, console, command.folds, command.resume, job=job)
     elif recipe.run.stages:
-        train_stages(recipe, console, command.resume)
+        train_stages(recipe, console, command.resume, job=job)
     else:
-        train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None)
+        train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None, job=job)
+    job.end()
 
 
 def find_learning_rate(recipe: Recipe):
     """Proposes a rate for what the recipe would train."""
     trainer, chain = prepare(recipe, None)
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
-    find_rate(trainer, chain, new_folder(named))
+    find_rate(trainer, chain, lambda: new_folder(named))
 
 
 def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
@@ -80,7 +93,8 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
     start = None if earlier and earlier.last.exists() else read_start(recipe.network)
 
-    data = load_training_data(replace(recipe, photos=earlier.photo_options()) if earlier else recipe)
+    seen = replace(recipe, photos=earlier.photo_options()) if earlier else recipe
+    data = runtime.ranks.in_turn(lambda: load_training_data(seen))
     if start is not None:
         held_out = data.pack.names[data.validation].tolist()
         check_unseen(recipe.network, data.pack.fingerprint, held_out=held_out, everything=False)
@@ -89,42 +103,81 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     return Trainer(network, recipe, data, runtime), chain
 
 
-def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None):
-    """Trains one run, in a new folder unless one is given, or resumes an earlier one."""
+def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None, *, job: Job = NO_JOB):
+    """Trains one run, in a new folder unless one is given, or resumes an earlier one. Of several ranks the main one
+    writes what is written."""
     own_callbacks = load_callbacks(recipe.running.callbacks)
     trainer, chain = prepare(recipe, earlier)
     data, runtime = trainer.data, trainer.runtime
-    floor = mean_shape_score(data)
+    is_main, floor = runtime.is_main, mean_shape_score(data)
     if earlier:
         earlier.check_data(data.pack.fingerprint, data.pack.folder)
-    run = earlier or create_run(recipe, data, floor=floor, folder=folder)
-    console.keep_in(run.folder / "console.txt")
-
+    run = earlier or made_by_main(lambda: create_run(recipe, data, floor=floor, folder=folder).folder)
     resume = f"python hack_train.py --resume {shlex.quote(str(folder.parent if folder else run.folder))}"
-    print_start(run, recipe, data, floor=floor, runtime=runtime, resume=resume)
-    print_busy(runtime)
-    with run.claimed(), out_of_memory_named(what_fits(recipe)):
-        run.write_recipe(recipe)
-        run.add_environment(str(runtime))
-        write_text(run.regions, regions_text(trainer.regions))
-        print_estimate(trainer)
-        trainer.callbacks = default_callbacks(run, own_callbacks)
-        if run.last.exists():
-            trainer.load(run.last)
-            so_far = trainer.state
-            runtime.print(f"resuming     from epoch {so_far.epoch}, step {so_far.step:,}, minute {so_far.minutes:.1f}")
-        elif earlier:
-            runtime.print("resuming     from the start: the run was stopped before its first checkpoint")
+    if is_main:
+        job.begin(run.folder)
+        console.keep_in(run.folder / "console.txt")
+        choose_threads(runtime)
+        print_start(run, recipe, data, floor=floor, trainer=trainer, resume=resume)
+    with run.claimed() if is_main else nullcontext(), out_of_memory_named(what_fits(recipe)):
+        if is_main:
+            run.write_recipe(recipe)
+            run.add_environment(str(runtime))
+            write_text(run.regions, regions_text(trainer.regions))
+            print_estimate(trainer)
+            trainer.callbacks = default_callbacks(run, own_callbacks)
+        if earlier:
+            take_up(trainer, run)
         if recipe.running.session_minutes:
             trainer.recipe = in_session(recipe, minutes=plan_session(trainer))
-            run.write_recipe(trainer.recipe)
+            if is_main:
+                run.write_recipe(trainer.recipe)
         try:
             trainer.train(chain)
         except Stopped:
             runtime.print(f"stopped      to resume: {resume}")
             raise
-    print_result(run, trainer, floor=floor)
-    print_account(trainer, run.folder)
+    if is_main:
+        print_result(run, trainer, floor=floor)
+        print_account(trainer, run.folder)
+        if trainer.state.history:
+            report(run, trainer)
+    runtime.ranks.wait()  # what follows may need what the main one has written
+
+
+def made_by_main(make: Callable[[], Path]) -> Run:
+    """The run in the folder that the main rank makes, for all ranks.
+
+    Raises UserError where another machine does not see it.
+    """
+    folder = Path(current_ranks().text_of_main(lambda: str(make().absolute())))
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not there, where process 0 has made it; give all machines one folder for --runs")
+    return Run(folder)
+
+
+def take_up(trainer: Trainer, run: Run):
+    """Loads the last checkpoint of an earlier run, if there is one, and says so."""
+    state, runtime = trainer.state, trainer.runtime
+    if not run.last.exists():
+        runtime.print("resuming     from the start: the run was stopped before its first checkpoint")
+        return
+    trainer.load(run.last)
+    state = trainer.state
+    runtime.print(f"resuming     from epoch {state.epoch}, step {state.step:,}, minute {state.minutes:.1f}")
+    if trainer.num_ranks_before != runtime.ranks.count:
+        before, now = trainer.num_ranks_before, runtime.ranks.count
+        runtime.print(
+            f"             as {now} processes, {before} before: each step has the photos that it would have had"
+        )
+
+
+def report(run: Run, trainer: Trainer):
+    """Writes the run's report, for which its best weights predict once more what was held out."""
+    runtime = trainer.runtime
+    network = load_run_network(run, "best").to(runtime.device)
+    save_measured(run.folder, measure(network, trainer.data, runtime))
+    runtime.print(f"report       {write_report(run)}")
 
 
 def in_session(recipe: Recipe, *, minutes: float) -> Recipe:
@@ -152,8 +205,9 @@ def check_run_folder(recipe: Recipe, earlier: Run | None):
         check_folder("--runs", recipe.run.runs)
 
 
-def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, runtime: Runtime, resume: str):
+def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, trainer: Trainer, resume: str):
     """What is trained on what, where it goes, and how to resume it."""
+    runtime = trainer.runtime
     runtime.print(f"data         {find_contest(recipe.run.data)}")
     runtime.print(
         f"photos       {len(data.train):,} to train on, {len(data.validation):,} held out; {data.num_points} points"
@@ -168,6 +222,8 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     runtime.print(f"roi          {describe_roi(data.roi)}")
     runtime.print(f"left/right   {data.symmetry}")
     runtime.print(f"network      {recipe.network.model} at {recipe.photos.size} px, {runtime.precision} on {runtime}")
+    if norms := describe_norms(trainer.network, runtime):
+        runtime.print(f"             {norms}")
     runtime.print(f"mean shape   {floor}: the floor, from a network that does not look")
     runtime.print(f"run          {run.folder}")
     runtime.print(f"             after a stop: {resume}")
@@ -194,14 +250,7 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     runtime.print(f"submission   python predict.py --run {run.folder}")
 
 
-def describe_regions(row: dict[str, Any]) -> str:
-    """The mean squared error of each region in a row of the table of epochs, in a few words."""
-    found = {name.removeprefix(OF_REGION): error for name, error in row.items() if name.startswith(OF_REGION)}
-    known = {name: error for name, error in found.items() if not math.isnan(error)}
-    return ", ".join(f"{name} {known[name]:.1f}" for name in sorted(known, key=known.__getitem__, reverse=True))
-
-
-def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None):
+def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None, *, job: Job = NO_JOB):
     """Trains each fold in turn, or resumes them, and keeps what each predicts of what it held out."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     begun = fold_runs(earlier)[0] if earlier else None
@@ -211,13 +260,17 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
         recipe = with_kept_weights(recipe, earlier)
     else:
         read_start(recipe.network)  # a bad one is refused before there is a folder
-    data = load_training_data(recipe)
+    ranks = runtime.ranks
+    data = ranks.in_turn(lambda: load_training_data(recipe))
     if not earlier:
         names = data.pack.names.tolist()
         check_unseen(recipe.network, data.pack.fingerprint, held_out=names, everything=True)
-    folder = earlier or create_folds(recipe, data, count or 0)
+    folder = earlier or made_by_main(lambda: create_folds(recipe, data, count or 0)).folder
     recipe = replace(recipe, photos=replace(recipe.photos, roi=data.roi))
-    write_text(folder / "recipe.yaml", to_yaml(recipe))
+    if ranks.is_main:
+        write_text(folder / "recipe.yaml", to_yaml(recipe))
+        job.begin(folder)
+    ranks.wait()
     parts = []
     for fold, run in enumerate(fold_runs(folder)):
         runtime.print(f"\nfold {fold}")
@@ -225,13 +278,17 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
         train_run(fold_recipe(recipe, folder, fold), console, known, run.folder)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(runtime.device)
-        points = predict_points(network, data.pack, samples, runtime=runtime)
-        save_held_out(run, points)
+        part = ranks.part(len(samples))
+        own = predict_points(network, data.pack, samples[part], runtime=runtime)
+        points = ranks.arrays_of_all(own, part, len(samples))
         parts.append((samples, points))
-    print_folds(folder, data, parts)
+        if ranks.is_main:
+            save_held_out(run, points)
+    if ranks.is_main:
+        print_folds(folder, data, parts)
 
 
-def train_stages(recipe: Recipe, console: Console, earlier: Path | None):
+def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job: Job = NO_JOB):
     """Trains the stages in turn, each from the best weights of the one before, or resumes them."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     find_contest(recipe.run.data)
@@ -239,11 +296,14 @@ def train_stages(recipe: Recipe, console: Console, earlier: Path | None):
         check_folder("--runs", recipe.run.runs)
         check_recipes(recipe)
     count = len(recipe.run.stages)
-    with folder_of_stages(recipe, earlier) as folder:
+    with folder_of_stages(recipe, earlier, runtime.ranks) as folder:
+        job.begin(folder)
         for number in range(min(num_finished(folder), count - 1), count):
             runtime.print(f"\nstage {number}, {count - number - 1} more after it")
             stage = recipe_of_stage(recipe, folder, number)
             train_run(stage, console, begun_run(folder, number), stage_folder(folder, number))
-            write_finished(folder, number + 1)
+            if runtime.is_main:
+                write_finished(folder, number + 1)
+            runtime.ranks.wait()
     runtime.print(f"\nstages       {folder}")
     runtime.print(f"submission   python predict.py --run {folder}")

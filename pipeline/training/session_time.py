@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 from pipeline.errors import UserError
+from pipeline.inference.measured import MAX_MEASURED
 from pipeline.inference.tta import parse_views
 from pipeline.training.trainer import Trainer
 
@@ -47,9 +48,10 @@ def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
         mirroring=trainer.data.flip_indices is not None,
         source="views",
     )
-    speed = measured_speed(trainer)
+    (speed,) = trainer.runtime.ranks.of_main(measured_speed(trainer))  # predict.py may be one process
     prediction = prediction_seconds(trainer, speed=speed, num_views=len(views))
     gone = time.time() - psutil.Process().create_time() if gone is None else gone
+    (gone,) = trainer.runtime.ranks.of_main(gone)
     plan = SessionTime(60 * recipe.running.session_minutes, gone, prediction)
     if plan.training <= 0:
         raise UserError(
@@ -64,11 +66,12 @@ def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
 
 
 def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int) -> float:
-    """What the last validation takes, and predict.py after it: it shows its views to the photos of the test, and to
-    those that were held out, by which it weighs the views."""
+    """What the last validation and the report take, and predict.py after them: it shows its views to the photos of the
+    test, and to those that were held out, by which it weighs the views."""
     data = trainer.data
     num_test = len(data.test) if data.test else 0
     num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + len(data.validation))
+    num_images += 2 * min(len(data.validation), MAX_MEASURED)  # as they are and mirrored
     return STARTING + MARGIN * num_images / speed
 
 

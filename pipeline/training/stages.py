@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.data.loader import parse_chain
 from pipeline.networks import make_network, read_start
+from pipeline.ranks import Ranks
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, flatten
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
@@ -38,18 +39,21 @@ def check_recipes(recipe: Recipe):
 
 
 @contextmanager
-def folder_of_stages(recipe: Recipe, earlier: Path | None) -> Iterator[Path]:
+def folder_of_stages(recipe: Recipe, earlier: Path | None, ranks: Ranks) -> Iterator[Path]:
     """The folder of the stages, a new one unless they are resumed. A new one is removed again where the first stage
     was refused before there was anything to resume.
     """
-    folder = earlier or new_folder(replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_stages")))
-    if not has_stages(folder):
-        write_finished(folder, 0)
-    Run(folder).write_recipe(recipe)  # last: with it they can be resumed
+    named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_stages"))
+    folder = Path(ranks.text_of_main(lambda: str(earlier or new_folder(named))))
+    if ranks.is_main:
+        if not has_stages(folder):
+            write_finished(folder, 0)
+        Run(folder).write_recipe(recipe)  # last: with it they can be resumed
+    ranks.wait()
     try:
         yield folder
     except BaseException:
-        if not earlier and not (stage_folder(folder, 0) / "recipe.yaml").exists():
+        if ranks.is_main and not earlier and not (stage_folder(folder, 0) / "recipe.yaml").exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoi
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.data.mixup import mix
-from pipeline.data.regions import region_errors, regions_of
+from pipeline.data.regions import OF_REGION, region_errors, regions_of
 from pipeline.data.sample_weights import relative_weights
-from pipeline.data.source import HostSource
+from pipeline.data.source import source_of
 from pipeline.errors import UserError
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, point_error_sums, score
@@ -33,6 +33,8 @@ from pipeline.training.early_stop import out_of_patience
 from pipeline.training.finite import mark_not_finite, step_if_finite
 from pipeline.training.gradient import Gradient
 from pipeline.training.identity import identity_of
+from pipeline.training.measured import Measured, PendingSteps, StepResult
+from pipeline.training.norms import build_norms
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
 from pipeline.training.phases import Phases
 from pipeline.training.schedules import build_schedule
@@ -41,8 +43,6 @@ from pipeline.training.state import TrainerState, load_optimiser, numbers_like, 
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
-NUM_NAMED = 3  # photos, in an error
-OF_REGION = "validation_mse_"  # and the name of a region, in the table of epochs
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,6 @@ class EpochResult:
     train: Scores
     validation: Scores
     points: np.ndarray
-
-
-class StepResult(NamedTuple):
-    """What the host has read of a step: its number, its loss, the mean of recent losses, its learning rate, and the
-    norm of its gradient before it was clipped, which in fp16 need not be finite."""
-
-    step: int
-    loss: float
-    smoothed_loss: float
-    rate: float
-    gradient_norm: float
 
 
 class Callback:
@@ -109,8 +98,13 @@ class Trainer:
     ):
         self.recipe, self.data, self.runtime, self.callbacks = recipe, data, runtime, callbacks
         options, device = recipe.optimiser, runtime.device
-        self.network = network.to(device)
-        self.source = HostSource(data.pack.squares, device)
+        if min(options.batch_size, len(data.train)) < runtime.ranks.count:
+            raise UserError(
+                f"--batch-size {options.batch_size}: {runtime.ranks.count} processes train on {len(data.train):,} "
+                "photos, and each needs one of a step; give a larger batch or fewer processes"
+            )
+        self.network = build_norms(network.to(device), runtime, synchronised=recipe.network.sync_norms)
+        self.source = source_of(data.pack.squares, device)
         self.criterion = Criterion(
             recipe.loss,
             typical_scale=float(np.median(1 / scale_of(data.pack.photo_to_image[data.train]))),
@@ -130,9 +124,11 @@ class Trainer:
         self.state = TrainerState()
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
         self.train_sample = sample_like_validation(data, seed=recipe.run.seed)
-        self.pending: list[tuple[np.ndarray, torch.Tensor]] = []
+        self.pending = PendingSteps(data.pack.names)
         self.stop = StopRequest()
         self.phases = Phases()
+        self.num_ranks_before = runtime.ranks.count  # of the sitting that it was loaded from
+        self._order: tuple[int, list[np.ndarray]] = -1, []  # of the pass that it is in
         self.identity = identity_of(recipe, data)
         self.regions = regions_of(recipe.running.regions, data.mean_shape)
         self._begin_sitting()
@@ -143,6 +139,7 @@ class Trainer:
         SIGTERM or Ctrl-C ends the step; when the callbacks have saved all that was trained, Stopped is raised.
         """
         self._begin_sitting()
+        self._begin_together()
         with ExitStack() as begun:
             for callback in self.callbacks:
                 callback.begin(self)
@@ -179,7 +176,7 @@ class Trainer:
         end = step + count
         while step < end:
             number, done = divmod(step, self.steps_per_pass)
-            order = self.pass_order(number)[done:][: end - step]
+            order = [self._own(samples) for samples in self.pass_order(number)[done:][: end - step]]
             yield from training_batches(
                 data.pack,
                 self.source,
@@ -193,21 +190,35 @@ class Trainer:
             step += len(order)
 
     def pass_order(self, number: int) -> list[np.ndarray]:
-        """The samples of each step of a pass over the photos, as far as this rank trains on them."""
-        return epoch_order(
-            self.data.train,
-            seed=self.recipe.run.seed,
-            epoch=number,
-            batch_size=self.recipe.optimiser.batch_size,
-            rank=self.runtime.rank,
-            num_ranks=self.runtime.num_ranks,
-        )
+        """The samples of each step of a pass over the photos, by all ranks."""
+        options, seed = self.recipe.optimiser, self.recipe.run.seed
+        return epoch_order(self.data.train, seed=seed, epoch=number, batch_size=options.batch_size)
+
+    def _own(self, samples):
+        """This rank's part of a step. With mixup the photo before it goes with it, and shines through its first one."""
+        ranks = self.runtime.ranks
+        if ranks.count == 1:
+            return samples
+        part = ranks.part(len(samples))
+        before = [samples[part.start - 1]] if self.recipe.optimiser.mixup else []
+        return np.concatenate([before, samples[part]]).astype(samples.dtype)
+
+    def _mixed(self, batch):
+        """The samples of the step that the batch is of, or a part of, with the photos of this rank, mixed."""
+        alpha, number = self.recipe.optimiser.mixup, self.state.step // self.steps_per_pass
+        mixed = mix(batch, Key(self.recipe.run.seed, number, batch.samples), alpha=alpha)
+        if self.runtime.ranks.count == 1:
+            return batch.samples, mixed
+        if self._order[0] != number:
+            self._order = number, self.pass_order(number)
+        samples = self._order[1][self.state.step % self.steps_per_pass]
+        return samples, mixed.part(slice(1, None)) if alpha else mixed
 
     def step(self, batch: Batch):
         """One step on one batch. What it measured waits on the device until `flush`."""
         state = self.state
-        key = Key(self.recipe.run.seed, state.step // self.steps_per_pass, batch.samples)
-        mixed = mix(batch, key, alpha=self.recipe.optimiser.mixup)
+        samples, mixed = self._mixed(batch)
+        key = Key(self.recipe.run.seed, state.step // self.steps_per_pass, samples)
         self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
         measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
@@ -218,11 +229,10 @@ class Trainer:
         step_if_finite(self.optimiser, self.scaler, norm)
         self.scaler.update()
         self.average.update()
-        rate = torch.full_like(norm[None], self.rate)
-        self.pending.append((batch.samples, torch.cat((measured, norm[None], rate))))
+        self.pending.add(samples, measured, norm, self.rate)
         state.step += 1
         state.batch += 1
-        state.seen += len(batch.samples)
+        state.seen += len(samples)
 
     def flush(self):
         """Reads what the steps since the last time measured. Raises UserError as `_read` does."""
@@ -237,27 +247,16 @@ class Trainer:
         for callback in self.callbacks:
             callback.after_flush(self, measured)
 
-    def _read(self) -> list[tuple[int, np.ndarray, float, float, float, list[float]]]:
-        """What each pending step measured: its number, its samples, the loss, the gradient's norm, the learning rate
-        and the errors of the photos.
-
-        Raises UserError, with the photos' names, for one that is not finite. The weights have not moved by it.
-        """
-        measured = []
-        for step, (samples, values) in enumerate(self.pending, start=self.num_flushed + 1):
-            loss, *errors, norm, rate = values.tolist()
-            if not np.isfinite([loss, *errors]).all():
-                raise UserError(self._not_finite(f"loss is {loss}", step, samples[~np.isfinite(errors)]))
-            if not (np.isfinite(norm) or self.scaler.is_enabled()):  # in fp16 such a step is one of many that overflow
-                raise UserError(self._not_finite(f"gradient's norm is {norm}", step, samples[:0]))
-            measured.append((step, samples, loss, norm, rate, errors))
-        return measured
+    def _read(self) -> list[Measured]:
+        """What each pending step measured. Raises UserError for one that is not finite."""
+        return self.pending.read(self.num_flushed + 1, overflows=self.scaler.is_enabled())
 
     def finish_epoch(self):
         """Validates, and lets the schedule and the callbacks know what came of it."""
         state, speed = self.state, self.photos_per_second
         try:
-            with self.stop.at_once(), self.phases.spent_on("validation"):
+            at_once = self.stop.at_once() if self.runtime.ranks.count == 1 else nullcontext()
+            with at_once, self.phases.spent_on("validation"):
                 result = self._validated(speed)
         except Stopped:
             self._save_and_stop()
@@ -275,12 +274,10 @@ class Trainer:
         """The scores of the validation photos and of a sample of the training photos, both predicted by the averaged
         network, from photos as they are. A prediction that is not a number is an error with the photo's name."""
         data, sample, state = self.data, self.train_sample, self.state
-        names, truth, groups = data.pack.names, data.pack.values, data.groups
-        held_out = data.validation
         points = self.validate()
-        validation = score(points, truth[held_out], groups[held_out], names[held_out])
-        train = score(self.predict(sample, "training photos"), truth[sample], groups[sample], names[sample])
-        regions = region_errors(*point_error_sums(points, truth[held_out]), self.regions)
+        validation = self._score(points, data.validation)
+        train = self._score(self._predict_together(sample, "training photos"), sample)
+        regions = region_errors(*point_error_sums(points, data.pack.values[data.validation]), self.regions)
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -296,8 +293,30 @@ class Trainer:
         return EpochResult(row, train, validation, points)
 
     def validate(self) -> np.ndarray:
-        """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos."""
-        return self.predict(self.data.validation, "validation")
+        """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos; to be called by
+        all ranks, of which each predicts a part of them."""
+        return self._predict_together(self.data.validation, "validation")
+
+    def _predict_together(self, samples, description):
+        """What `predict` finds, and each rank of a part of the photos. Raises Stopped on all when one is told to stop,
+        who does not finish its part."""
+        ranks = self.runtime.ranks
+        if ranks.count == 1:
+            return self.predict(samples, description)
+        part, points = ranks.part(len(samples)), None
+        with suppress(Stopped), self.stop.at_once():
+            points = self.predict(samples[part], description)
+        self.clock()
+        self.stop.refuse()
+        assert points is not None
+        return ranks.arrays_of_all(points, part, len(samples))
+
+    def _score(self, points, samples):
+        """The scores of (N, K, 2) points of the photos at `samples`; on all ranks those that the main one finds."""
+        pack, ranks, none = self.data.pack, self.runtime.ranks, [float("nan")] * 4
+        if ranks.is_main:
+            scores = score(points, pack.values[samples], self.data.groups[samples], pack.names[samples])
+        return Scores(*ranks.of_main(*(astuple(scores) if ranks.is_main else none)))
 
     def predict(
         self, samples: np.ndarray, description: str | None = None, *, image_size: int | None = None
@@ -320,6 +339,7 @@ class Trainer:
         self._read()  # what is not finite must not be saved, since no run could go on from it
         for callback in self.callbacks:
             callback.on_stop(self)
+        self.runtime.ranks.wait()  # the end of one process would end the others before all is saved
         self.stop.refuse()
 
     @property
@@ -366,9 +386,18 @@ class Trainer:
         self._epoch_begun = self.state.minutes, self.state.seen
         self._seen_before = self.state.seen
 
+    @property
+    def minutes_now(self) -> float:
+        """Minutes of the training over all sittings, by the clock of this rank."""
+        return (time.perf_counter() - self._begun) / 60
+
     def clock(self) -> float:
-        """Minutes of the training over all sittings, which are kept in its state."""
-        self.state.minutes = (time.perf_counter() - self._begun) / 60
+        """Minutes of the training over all sittings, which are kept in its state. All ranks go by the clock of the main
+        one, and learn here of a signal that has come to any of them."""
+        ranks, now = self.runtime.ranks, self.minutes_now
+        self.state.minutes, number = ranks.most(now if ranks.is_main else 0.0, self.stop.number or 0)
+        if number and not self.stop:
+            self.stop.learn(int(number))
         return self.state.minutes
 
     @property
@@ -382,11 +411,21 @@ class Trainer:
         minutes, seen = self._epoch_begun
         return (self.state.seen - seen) / max(60 * (self.state.minutes - minutes), 1e-9)
 
-    def _not_finite(self, what, step, samples):
-        names = self.data.pack.names[samples]
-        more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-        photos = f" (photos {', '.join(names[:NUM_NAMED])}{more})" if len(names) else ""
-        return f"the {what} at step {step}{photos}; start anew with a lower --learning-rate or --precision fp32"
+    def _begin_together(self):
+        """Raises UserError unless all ranks train the same on the same photos. They begin with the weights of the main
+        one, since processors differ in how they draw them. Their random numbers differ, so that no two drop out the
+        same; those of the main one lie in the checkpoint."""
+        ranks, seed = self.runtime.ranks, self.recipe.run.seed
+        if ranks.text_of_main(lambda: self.identity) != self.identity:
+            raise UserError(
+                "it has other photos, another split or another recipe than process 0; give all machines the same data, "
+                "command and version"
+            )
+        networks = (self.network, self.average.network)
+        states = [tensor for network in networks for tensor in network.state_dict().values()]
+        ranks.take_of_main([*states, *self.criterion.parameters()])
+        if not ranks.is_main:
+            torch.manual_seed(int(np.random.SeedSequence([seed, self.state.step, ranks.rank]).generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Any]:
         on_gpu = self.runtime.device.type == "cuda"
@@ -401,8 +440,9 @@ class Trainer:
             "progress": asdict(self.state),
             "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
             "sample_errors": self.sample_errors,
-            "pending": [(torch.from_numpy(samples), measured.cpu()) for samples, measured in self.pending],
+            "pending": self.pending.state(),
             "of": self.identity,
+            "num_ranks": self.runtime.ranks.count,
             "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])],
         }
 
@@ -433,12 +473,8 @@ class Trainer:
             callback.load_state_dict(state.get("callbacks", {}).get(type(callback).__name__, {}))
         check_tensor(state["sample_errors"], self.sample_errors, "sample_errors", gaps=True)
         self.sample_errors = state["sample_errors"]
-        self.pending = []
-        for samples, measured in state.get("pending", []):
-            if len(measured) == 1 + len(samples):  # earlier versions kept neither the gradient's norm nor the rate
-                measured = torch.cat((measured, torch.zeros(2)))
-            check_tensor(measured, torch.zeros(3 + len(self.sample_errors[samples])), "pending", gaps=True)
-            self.pending.append((samples.numpy(), measured))
+        self.pending.load(state.get("pending", []))
+        self.num_ranks_before = numbers_like(state, {"num_ranks": 1})["num_ranks"] if "num_ranks" in state else 1
         torch.set_rng_state(state["random"][0])
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:
             torch.cuda.set_rng_state(state["random"][1])

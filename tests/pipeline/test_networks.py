@@ -27,7 +27,7 @@ def run(tmp_path) -> Run:
     found.folder.mkdir()
     found.write_recipe(recipe)
     torch.manual_seed(1)
-    network = build_network(recipe.network.model, SHAPE, 64)
+    network = build_network(recipe.network.model, SHAPE, 64, head=recipe.network.head)
     save_checkpoint(found.best, {"network": network.state_dict(), "epoch": 0})
     found.split.write_text("b\nd\n")
     about = AboutData("faces", 4, 2, Scores(1, 1, 1, 1), (0.1, 0.1, 0.8))

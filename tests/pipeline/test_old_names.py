@@ -1,11 +1,12 @@
 """What earlier versions called a field still names it, in a recipe file and on the command line."""
 
 import pytest
+import yaml
 
 from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.old_names import rename_fields, rename_flags
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, flatten
 from pipeline.recipe_file import read_recipe
 
 OLD = "fit: pad\nwindow: [0.1, 0.1, 0.8]\npermutation: none\naverage: 0.9\n"
@@ -35,6 +36,12 @@ def test_both_names_of_a_field_are_refused():
 
 
 def test_a_run_of_before_there_were_heads_has_the_linear_one_and_a_recipe_of_a_user_the_default(tmp_path):
-    for name, head in (("recipe.yaml", "linear"), ("mine.yaml", Recipe().network.head)):
-        (tmp_path / name).write_text("size: 96\n")
+    whole = {name: value for name, value in flatten(Recipe()).items() if name != "head"}
+    default = Recipe().network.head
+    for name, content, head in (
+        ("recipe.yaml", whole, "linear"),
+        ("recipe.yaml", {"size": 96}, default),
+        ("mine.yaml", whole, default),
+    ):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
         assert read_recipe(tmp_path / name).network.head == head

@@ -73,3 +73,16 @@ def test_in_another_thread_nothing_is_noted_and_nothing_fails():
     thread.start()
     thread.join()
     assert noted == [False]
+
+
+def test_of_several_processes_each_takes_a_signal_that_comes_twice_for_one(monkeypatch):
+    """A batch system sends it to all of them, and torchrun passes it on; a later one still stops at once."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with terminated_as_interrupted(), stop_request() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            send(number)
+        assert stop.number == signal.SIGTERM
+        monkeypatch.setattr("pipeline.stopping.SAME", 0)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGTERM)

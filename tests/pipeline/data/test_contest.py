@@ -2,17 +2,18 @@
 
 import json
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data import rows
+from pipeline.data.cells import _parse_at_once, _parse_one_by_one
 from pipeline.data.contest import (
     GROUPS,
     LANDMARKS,
-    _parse_at_once,
-    _parse_one_by_one,
     count_points,
     find_contest,
     read_groups,
@@ -109,6 +110,59 @@ def test_what_is_parsed_at_once_is_what_is_parsed_cell_by_cell(row):
     text = "\t".join(row).encode()
     if (found := _parse_at_once(text, len(row))) is not None:
         np.testing.assert_array_equal(found, _parse_one_by_one(text))
+
+
+@given(st.lists(st.lists(st.one_of(cells, NASTY), min_size=2, max_size=2), min_size=1, max_size=6))
+@settings(max_examples=1000)
+def test_what_is_parsed_in_whole_arrays_is_what_is_parsed_cell_by_cell(table):
+    lines = ["a.jpg\t" + "\t".join(row) for row in table]
+    found = rows.parse_rows(rows.Lines(("\n".join(lines) + "\n").encode(), 0, len(lines)), 2)
+    for index in np.flatnonzero(found.plain) if found else []:
+        expected = np.array(_parse_one_by_one("\t".join(table[index]).encode()), np.float32)
+        np.testing.assert_array_equal(found.numbers[index], expected)
+        pointed = any("." in cell for cell in table[index])
+        assert not pointed or (np.signbit(found.numbers[index]) == np.signbit(expected))[~np.isnan(expected)].all()
+
+
+@given(rows_given=st.lists(st.lists(cells, min_size=4, max_size=4), min_size=1, max_size=30), size=st.integers(1, 90))
+def test_blocks_of_any_size_are_read_alike(rows_given, size, tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "landmarks.csv"
+    table(path, [f"{i}.jpg\t" + "\t".join(row) for i, row in enumerate(rows_given)])
+    whole, _ = read(path)
+    with mock.patch.object(rows, "BLOCK", size):
+        found, faults = read(path)
+    assert faults == []
+    assert found.names == whole.names
+    np.testing.assert_array_equal(found.values, whole.values)
+
+
+def test_rows_with_faults_in_many_blocks_are_told_in_order_and_leave_no_gap(tmp_path, monkeypatch):
+    """Also where threads are done in another order, and where lines are empty."""
+    monkeypatch.setattr(rows, "BLOCK", 40)
+    lines = [f"{i}.jpg\t{i}\t{'x' if i % 7 == 3 else i}\t3\t4" if i % 5 else "" for i in range(300)]
+    found, faults = read(table(tmp_path / "landmarks.csv", lines))
+    kept = [i for i in range(300) if i % 5 and i % 7 != 3]
+    assert found.names == [f"{i}.jpg" for i in kept]
+    np.testing.assert_array_equal(found.values[:, 0], np.array([kept, kept]).T)
+    assert [int(line.split("line ")[1].split(",")[0]) - 2 for line in faults] == [
+        i for i in range(300) if i % 5 and i % 7 == 3
+    ]
+
+
+def test_plain_numbers_are_parsed_in_whole_arrays(tmp_path, monkeypatch):
+    """Whole numbers and decimals as programs write them need no look at each row, which is many times as slow."""
+    monkeypatch.setattr("pipeline.data.contest.parse_row", lambda *_: pytest.fail("a row was looked at"))
+    path = table(tmp_path / "landmarks.csv", ["a.jpg\t-22\t\t3.25\t99999", "b.jpg\t-0.5\t126.78901234\t7.\t.5"])
+    assert read(path)[1] == []
+
+
+def test_the_numbers_lie_in_a_file_that_leaves_nothing_behind(tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = read_landmarks(table(tmp_path / "landmarks.csv", ["a.jpg\t1\t2\t3\t4"]), Faults(), scratch=scratch)
+    assert isinstance(found.values, np.memmap)
+    assert not list(scratch.iterdir())
+    np.testing.assert_array_equal(found.values, [[[1, 2], [3, 4]]])
 
 
 def test_faults_of_one_kind_are_one_line_with_their_number_and_first_places(tmp_path):

@@ -123,7 +123,9 @@ def test_a_link_to_groups_that_are_not_there_is_a_fault(contest, load, tmp_path)
 @pytest.mark.parametrize("roi", ["auto", "whole"])
 def test_on_a_first_start_the_points_are_read_once(contest, load, tmp_path, monkeypatch, roi):
     read, reads = dataset.contest.read_landmarks, []
-    monkeypatch.setattr(dataset.contest, "read_landmarks", lambda *given: reads.append(given[0]) or read(*given))
+    monkeypatch.setattr(
+        dataset.contest, "read_landmarks", lambda *given, **where: reads.append(given[0]) or read(*given, **where)
+    )
     first = load(contest, "--cache", tmp_path, "--roi", roi)
     assert len(reads) == 1
     assert load(contest, "--cache", tmp_path, "--roi", roi).roi == first.roi

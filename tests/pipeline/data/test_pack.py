@@ -59,7 +59,7 @@ def test_a_test_pack_has_the_asked_indices(contest, tmp_path):
 
 def test_opening_again_reads_no_photo_and_no_table(copy, tmp_path, monkeypatch):
     first, _ = open_train(copy, tmp_path / "cache")
-    monkeypatch.setattr("pipeline.data.pack.read_photo", lambda path: pytest.fail("a photo was read again"))
+    monkeypatch.setattr("pipeline.data.packing.read_photo", lambda path: pytest.fail("a photo was read again"))
     unread = {"roi": WHOLE, "resize": "letterbox", "cache": tmp_path / "cache", "faults": Faults()}
     again = open_pack(copy / LANDMARKS, lambda *_: pytest.fail("the table was read again"), **unread)
     assert again.folder == first.folder
@@ -76,10 +76,10 @@ def test_another_size_fit_table_or_photo_is_another_pack(copy, tmp_path):
     table = copy / LANDMARKS
     header, first, *rest = table.read_text().split("\n")
     table.write_text("\n".join([header, first.replace("\t", "\t1", 1), *rest]))
-    packs.append(open_train(copy, cache)[0])
+    packs.append(open_train(copy, cache, check_photos=True)[0])
     photo = copy / "train/images" / packs[0].names[0]
     cv2.imwrite(str(photo), np.zeros((50, 60, 3), np.uint8))
-    packs.append(open_train(copy, cache)[0])
+    packs.append(open_train(copy, cache, check_photos=True)[0])
     assert len({pack.folder for pack in packs}) == 5
     assert len({packs[0].fingerprint, packs[3].fingerprint, packs[4].fingerprint}) == 3
 

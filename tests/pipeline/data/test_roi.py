@@ -166,7 +166,7 @@ def test_a_broken_photo_does_not_hide_the_roi(contest, tmp_path):
 
 @pytest.mark.parametrize(("size", "scale", "kept"), [(64, 1.0, True), (64, 1.25, False), (96, 1.0, False)])
 def test_weights_bring_their_mean_shape_along_only_where_it_is_of_such_images(size, scale, kept):
-    options = NetworkOptions(model="squeezenet1_1", weights="none")
+    options = NetworkOptions(model="squeezenet1_1", weights="none", head="linear")
     shape = np.random.default_rng(0).uniform(0.2, 0.8, (9, 2))
     earlier = make_network(Recipe(photos=PhotoOptions(size=64), network=options), None, mean_shape=64 * shape + 0.1)
     mean_shape = size * (0.5 + scale * (shape - 0.5))

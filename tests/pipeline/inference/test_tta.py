@@ -10,6 +10,7 @@ import torch
 from augment import RegionOfInterest, transform_points
 from models import Prediction
 from pipeline.data.pack import Squares
+from pipeline.data.source import HostSource
 from pipeline.errors import UserError
 from pipeline.inference.merge import merge, total_variance
 from pipeline.inference.predict import predict_points, predict_views
@@ -133,6 +134,21 @@ def test_equal_views_give_the_single_prediction_to_the_bit(pack):
     blocks = predict_views(network, squares, samples, views_of([], [], []), None, batch_size=3, **CPU)
     merged = np.concatenate([merge(block.points, np.ones(3), block.counts) for block in blocks])
     np.testing.assert_array_equal(merged.astype(np.float32), single)
+
+
+def test_photos_are_taken_once_for_all_views(pack):
+    squares, _ = pack
+    taken = []
+
+    class Counting(HostSource):
+        def take(self, samples):
+            taken.extend(samples.tolist())
+            return super().take(samples)
+
+    source = Counting(squares.squares, torch.device("cpu"))
+    views = views_of([], [TURN], [ZOOM])
+    list(predict_views(Follower().eval(), squares, np.arange(7), views, None, source=source, batch_size=3, **CPU))
+    assert sorted(taken) == list(range(7))
 
 
 def test_neither_the_order_of_photos_nor_the_batch_changes_a_prediction(pack):

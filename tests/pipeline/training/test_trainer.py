@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torchvision.models import mobilenetv3
@@ -590,22 +588,6 @@ def test_an_epoch_sees_every_photo_at_most_once_and_another_epoch_in_another_ord
     }
     assert seen == set(samples)
     assert [len(batch) for batch in epoch_order(samples, seed=0, epoch=0, batch_size=500)] == [103]
-
-
-@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 60), st.integers(0, 9), st.integers(0, 9))
-def test_what_all_ranks_train_on_in_a_step_is_what_one_process_would(num_ranks, batch_size, more, seed, epoch):
-    samples, where = np.arange(num_ranks + more) + 7, {"seed": seed, "epoch": epoch}
-    ranks = [
-        epoch_order(samples, **where, batch_size=batch_size, rank=rank, num_ranks=num_ranks)
-        for rank in range(num_ranks)
-    ]
-    alone = epoch_order(samples, **where, batch_size=num_ranks * batch_size)
-    for step, parts in zip(alone, zip(*ranks, strict=True), strict=True):
-        np.testing.assert_array_equal(np.concatenate(parts), step)
-        sizes = [len(part) for part in parts]
-        assert min(sizes) >= 1
-        assert max(sizes) <= batch_size
-        assert len(step) < num_ranks * batch_size or min(sizes) == batch_size
 
 
 @pytest.mark.parametrize("more", [[], [{"PerspectiveAugmenter": {"tilt_x": 0.15, "tilt_y": [-0.15, 0.15]}}]])

@@ -1,0 +1,123 @@
+"""Packing beside bare decoding and resizing, and packs of JPEGs beside raw ones:
+
+    python -m benchmarks.packing RUN
+
+RUN is a run whose data are still there. Its photos are decoded and resized by all cores and packed, raw and as JPEGs,
+in turn. Then batches are read from both packs, and the run's network predicts the photos that it held out from both:
+how far its points move is what the JPEGs cost.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.results import write_result
+from pipeline.data.contest import LANDMARKS, find_contest
+from pipeline.data.cores import num_cores
+from pipeline.data.dataset import load_training_data
+from pipeline.data.packing import Fitting, pack_photos
+from pipeline.data.source import HostSource
+from pipeline.inference.predict import predict_points
+from pipeline.metrics import score
+from pipeline.networks import load_run_network
+from pipeline.runs import Run
+from pipeline.runtime import Runtime
+
+ROUNDS = 5
+NUM_PACKED = 1200
+BATCH = 32
+
+
+def clocked(work) -> np.ndarray:
+    """Seconds by the clock, and of all cores."""
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    return np.array([time.perf_counter() - clock, time.process_time() - processor])
+
+
+def decode_and_resize(paths: list[Path], size: int):
+    """What no packing can do without, by all cores."""
+
+    def one(path):
+        photo = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        assert photo is not None
+        height, width = (max(1, round(side * size / max(photo.shape[:2]))) for side in photo.shape[:2])
+        cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+
+    with ThreadPoolExecutor(num_cores()) as pool:
+        list(pool.map(one, paths))
+
+
+def packing(photos: Path, names: list[str], size: int) -> dict[str, dict[str, float]]:
+    """Rates over that of bare work, by the clock and a second of processor time."""
+    found: dict[str, list[np.ndarray]] = {"raw": [], "jpeg": []}
+    for _ in range(ROUNDS):
+        bare = clocked(lambda: decode_and_resize([photos / name for name in names], size))
+        for kind, rounds in found.items():
+            with tempfile.TemporaryDirectory() as folder:
+                pack = partial(pack_photos, Path(folder), names, photos, Fitting(size, "letterbox", kind))
+                rounds.append(bare / clocked(pack))
+    return {
+        kind: dict(zip(("clock", "processor"), np.median(rounds, axis=0).round(3).tolist(), strict=True))
+        for kind, rounds in found.items()
+    }
+
+
+def main():
+    run, runtime = Run(Path(sys.argv[1])), Runtime.choose(gpu=False)
+    recipe = run.recipe()
+    root = find_contest(recipe.run.data)
+    with tempfile.TemporaryDirectory() as cache:
+        data = {}
+        for kind in ("raw", "jpeg"):
+            photos = replace(run.photo_options(), pack=kind)
+            data[kind] = load_training_data(replace(recipe, run=replace(recipe.run, cache=Path(cache)), photos=photos))
+        samples = data["raw"].validation
+        packs = {kind: one.pack for kind, one in data.items()}
+        names = packs["raw"].names[:NUM_PACKED].tolist()
+        rates = packing(root / Path(LANDMARKS).parent / "images", names, packs["raw"].roi.square)
+        sources = {kind: HostSource(pack.squares, torch.device("cpu")) for kind, pack in packs.items()}
+        order = np.random.default_rng(0).permutation(len(packs["raw"]))[: 32 * BATCH].reshape(-1, BATCH)
+        costs: dict[str, list[float]] = {kind: [] for kind in sources}
+        for _ in range(ROUNDS):
+            for kind, source in sources.items():
+                costs[kind].append(
+                    clocked(lambda source=source: [source.take(batch) for batch in order])[1] / order.size
+                )
+        network = load_run_network(run, "best").eval()
+        points = {kind: predict_points(network, pack, samples, runtime=runtime) for kind, pack in packs.items()}
+        truth, groups = packs["raw"].values[samples], data["raw"].groups[samples]
+        scores = {kind: score(found, truth, groups).mse for kind, found in points.items()}
+        moved = np.sqrt(np.mean((points["jpeg"] - points["raw"]) ** 2))
+        sizes = {
+            kind: sum(path.stat().st_size for path in pack.folder.glob("images.*")) for kind, pack in packs.items()
+        }
+    result = {
+        "photos": f"{len(names):,} packed, {len(samples):,} held out, squares of {packs['raw'].roi.square} px",
+        "rate of packing over bare decoding and resizing": rates,
+        "bytes of JPEGs over raw": round(sizes["jpeg"] / sizes["raw"], 3),
+        "bytes of a JPEG for a pixel": round(3 * sizes["jpeg"] / sizes["raw"], 3),
+        "processor time of taking a photo, microseconds": {
+            kind: round(1e6 * statistics.median(found)) for kind, found in costs.items()
+        },
+        "MSE on held-out photos, JPEGs over raw": round(scores["jpeg"] / scores["raw"], 4),
+        "RMS of what points move, over the RMS error": round(float(moved / np.sqrt(scores["raw"])), 4),
+    }
+    for name, value in result.items():
+        print(f"{name:55} {value}")
+    write_result("packing", result)
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(int(os.environ.get("OMP_NUM_THREADS", "0")) or -1)
+    main()

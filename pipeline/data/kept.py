@@ -1,0 +1,60 @@
+"""What takes long to find is kept in the cache, under a key of all that it depends on; a damaged file is found anew."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pipeline.data.cache import claimed
+from pipeline.errors import UserError
+from pipeline.files import replacing, sealed, unsealed, write_text
+
+Found = TypeVar("Found", bound=Any)  # a dataclass
+SEAL = 16  # bytes of the hash that an array begins with
+
+
+def key_of(*parts: str | bytes | np.ndarray) -> str:
+    """A hash of texts and arrays, in this order."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
+        digest.update(f"{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def kept(path: Path, kind: type[Found], find: Callable[[], Found]) -> Found:
+    """What `find` finds, a dataclass of plain values, as JSON in the file `path` of the cache: it is asked only where
+    the file is not there.
+    """
+    with claimed(path):
+        if path.exists():
+            try:
+                return unsealed(path, kind)
+            except UserError:
+                print(f"{path} is damaged; what it held is found anew")
+        found = find()
+        write_text(path, sealed(asdict(found)))
+        return found
+
+
+def kept_numbers(path: Path, count: int, find: Callable[[], np.ndarray]) -> np.ndarray:
+    """The same of (count,) int32 numbers."""
+    with claimed(path):
+        if path.exists():
+            content = path.read_bytes()
+            if len(content) == SEAL + 4 * count and _seal(content[SEAL:]) == content[:SEAL]:
+                return np.frombuffer(content, "<i4", offset=SEAL).astype(np.int32)
+            print(f"{path} is damaged; what it held is found anew")
+        found = find().astype(np.int32)
+        content = found.astype("<i4").tobytes()
+        with replacing(path) as file:
+            file.write(_seal(content) + content)
+        return found
+
+
+def _seal(content):
+    return hashlib.blake2b(content, digest_size=SEAL).digest()

@@ -1,0 +1,40 @@
+"""A run's regions of points as its report shows them: where they lie and how far off they are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.data.regions import Regions, find_regions, read_regions
+from pipeline.runs import Run
+
+
+@dataclass(frozen=True)
+class Region:
+    """points: indices. middle: (x, y) in the frame of the mean shape. error: RMS, in pixels, NaN where unknown."""
+
+    name: str
+    points: np.ndarray
+    middle: tuple[float, float]
+    error: float
+
+
+def regions_of_run(run: Run, mean_shape: np.ndarray) -> Regions:
+    """The regions that a run has told the errors of, or, of a run of an earlier version, those that are found in its
+    (K, 2) mean shape. Raises UserError where its regions.json was changed to something else."""
+    if run.regions.exists():
+        return read_regions(run.regions, len(mean_shape), flag="")
+    return find_regions(mean_shape)
+
+
+def with_errors(regions: Regions, mean_shape: np.ndarray, errors: np.ndarray) -> list[Region]:
+    """Regions with the root mean square of their points' (K,) errors, which are NaN where unknown."""
+    return [Region(name, points, _middle(mean_shape[points]), _rms(errors[points])) for name, points in regions.items()]
+
+
+def _middle(points):
+    x, y = points.mean(axis=0)
+    return float(x), float(y)
+
+
+def _rms(errors):
+    return float(np.sqrt(np.nanmean(errors**2))) if np.isfinite(errors).any() else float("nan")

@@ -1,0 +1,226 @@
+"""The report of a run: `report.html`, one file that needs no other, made of what lies in the run's folder alone.
+
+    summary  curves  points and regions  photos' errors  galleries  views and runs  uncertainty  recipe  environment
+
+What is not there, such as weights of views before `predict.py` has fitted them, is left out of it.
+"""
+
+import base64
+import csv
+import io
+import math
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.files import parse_json, read_bytes, unsealed, write_text
+from pipeline.inference import report_figures as figures
+from pipeline.inference.measured import Measured, load_measured
+from pipeline.inference.record import read_record
+from pipeline.inference.regions import Region, regions_of_run, with_errors
+from pipeline.inference.svg import dots, segments
+from pipeline.runs import AboutData, Run, folder_of
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+JPEG_QUALITY = 82
+MANY = 200  # points, of which lines from truth to prediction would hide the photo
+SHOWN_OF_CONSOLE = (
+    "time ",
+    "speed ",
+    "memory ",
+    "data ",
+    "photos ",
+    "groups ",
+    "roi ",
+    "left/right ",
+    "network ",
+    "warning ",
+)
+
+
+def write_report(run: Run) -> Path:
+    """Writes report.html into the run's folder. Raises UserError where files of the run are damaged."""
+    from jinja2 import Environment, StrictUndefined  # it takes a while to import
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content_of(run))
+    path = run.folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def content_of(run: Run) -> dict[str, Any]:
+    """What the template shows: texts, tables of plain values, and figures as SVG."""
+    measured, rows, about = load_measured(run.folder), read_metrics(run), run.about_data()
+    regions: list[Region] = []
+    if measured:
+        regions = with_errors(regions_of_run(run, measured.mean_shape), measured.mean_shape, measured.point_errors)
+    views, runs = read_scores(run.views), read_scores(folder_of(run) / "ensemble.json")
+    environments: Any = _json(run.folder / "environment.json", [])
+    recipe = _yaml(run.folder / "recipe.yaml")
+    return {
+        "name": run.folder.name,
+        "summary": summary(recipe, rows, about, measured),
+        "curves": figures.curves(rows) if rows else "",
+        "shape": figures.shape(measured, regions) if measured else "",
+        "regions": [(region.name, region.error) for region in sorted(regions, key=_error_of, reverse=True)],
+        "distribution": figures.distribution(measured.errors)
+        if measured and np.isfinite(measured.errors).any()
+        else "",
+        "tail": tail_share(measured.errors) if measured else None,
+        "galleries": galleries(measured) if measured else [],
+        "views": figures.parts(views["scores"], prefix="views") if views["scores"] else "",
+        "runs": figures.parts(runs["scores"], prefix="runs") if runs["scores"] else "",
+        "equivariance": views["equivariance"],
+        "calibration": figures.calibration(views["table"]) if views["table"] else "",
+        "calibration_rows": views["table"],
+        "submissions": submissions(run),
+        "speed": speed(rows),
+        "console": console_lines(run),
+        "changes": _yaml(run.folder / "changes.yaml"),
+        "recipe": recipe,
+        "environment": environments[-1] if isinstance(environments, list) and environments else {},
+        "sittings": len(environments) if isinstance(environments, list) else 1,
+        "about": asdict(about),
+        "commands": commands(run),
+    }
+
+
+def _error_of(region: Region) -> float:
+    return -1.0 if math.isnan(region.error) else region.error
+
+
+def summary(recipe: dict, rows: list[dict[str, float]], about: AboutData, measured: Measured | None) -> str:
+    """The run in a sentence."""
+    text = f"{recipe.get('model', 'a network')} at {recipe.get('size', '?')} px"
+    if rows:
+        text += f", trained for {len(rows):,} epochs in {rows[-1]['minutes']:.1f} minutes"
+    text += f" on {about.num_train:,} photos"
+    if measured is None:
+        return text + "."
+    mse, low, high, nme = measured.scores.tolist()
+    interval = f" ({low:.3g} … {high:.3g})" if math.isfinite(low) else ""
+    floor = f"the mean shape, which does not look, has {about.mean_shape.mse:.3g}"
+    return (
+        f"{text}, is {math.sqrt(mse):.2f} px off (RMS of a coordinate) on {len(measured.names):,} photos that it never "
+        f"saw: MSE {mse:.3f} px²{interval}, NME {nme:.2f} %; {floor}."
+    )
+
+
+def read_metrics(run: Run) -> list[dict[str, float]]:
+    """The table of epochs, as numbers; what is none is left out."""
+    if not run.metrics.exists():
+        return []
+    rows = []
+    for row in csv.DictReader(io.StringIO(read_bytes(run.metrics).decode("utf-8", "replace"))):
+        try:
+            numbers = {name: float(value) for name, value in row.items() if name and value}
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{run.metrics} is damaged: {error}; take a copy of it") from error
+        rows.append({name: value for name, value in numbers.items() if math.isfinite(value)})
+    return [row for row in rows if {"epoch", "minutes"} <= row.keys()]
+
+
+def speed(rows: list[dict[str, float]]) -> str:
+    """Photos a second in the median epoch."""
+    rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
+    return f"{np.median(rates):.0f}" if rates else ""
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """Of a file of fitted weights: the scores of parts and merges, equivariance and the calibration's table."""
+    fields = unsealed(path, dict[str, Any]) if path.exists() else {}
+    table = fields.get("calibration", {}).get("table", [])
+    return {"scores": fields.get("scores", []), "equivariance": fields.get("equivariance", []), "table": table}
+
+
+def tail_share(errors: np.ndarray) -> float | None:
+    """The share of the sum of errors that the worst hundredth of the photos has, at least one of them."""
+    known = np.sort(errors[np.isfinite(errors)])[::-1]
+    return float(known[: max(1, len(known) // 100)].sum() / known.sum()) if known.sum() > 0 else None
+
+
+def galleries(measured: Measured) -> list[dict[str, Any]]:
+    """Photos with the paths of their points, by why they are shown."""
+    kinds = dict.fromkeys(measured.kinds.tolist())
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    for number, row in enumerate(measured.shown.tolist()):
+        kind = str(measured.kinds[number])
+        caption = f"MSE {measured.errors[row]:.2f} px²"
+        if kind == "doubtful":
+            caption += f", mirror image {measured.doubts[row]:.2%} of the side off"
+        predicted, truth = measured.predicted[number], measured.truth[number]
+        found[kind].append(
+            {
+                "name": str(measured.names[row]),
+                "caption": caption,
+                "jpeg": jpeg(measured.tiles[number]),
+                "side": measured.tiles.shape[1],
+                "dot": 2.2 if len(predicted) > MANY else 4.5,
+                "predicted": dots(predicted),
+                "truth": dots(truth),
+                "lines": "" if len(predicted) > MANY else segments(truth, predicted),
+            }
+        )
+    return [{"kind": kind, "photos": photos} for kind, photos in found.items()]
+
+
+def jpeg(tile: np.ndarray) -> str:
+    """A (S, S, 3) RGB picture as the text of a JPEG for a data URI."""
+    done, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    )
+    assert done
+    return base64.b64encode(encoded.tobytes()).decode()
+
+
+def submissions(run: Run) -> list[dict[str, Any]]:
+    """The submissions that lie in the run's folder, with what was expected and said of them."""
+    found = []
+    for path in sorted(folder_of(run).glob("*.csv")):
+        record = read_record(path)
+        if record is not None:
+            expected = record.get("expected") if isinstance(record.get("expected"), dict) else {}
+            found.append({"name": path.name, "expected": expected or {}, "leaderboard": record.get("leaderboard")})
+    return found
+
+
+def console_lines(run: Run) -> list[str]:
+    """What the console said last of the data, the time and the memory."""
+    path = run.folder / "console.txt"
+    if not path.exists():
+        return []
+    lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+    last = {line.split()[0]: line for line in lines if line.startswith(SHOWN_OF_CONSOLE)}
+    return list(last.values())
+
+
+def commands(run: Run) -> list[tuple[str, str]]:
+    """What to do next, and the command for it."""
+    folder = shlex.quote(str(run.folder))
+    return [
+        ("Predict and submit", f"python predict.py --run {shlex.quote(str(folder_of(run)))}"),
+        ("Go on", f"python hack_train.py --resume {shlex.quote(str(folder_of(run)))} --epochs N"),
+        ("Fine-tune", f"python hack_train.py --name x --init {folder} --learning-rate 1e-4"),
+        ("Compare with other runs", "python -m tools.compare"),
+        ("Look for wrong labels", f"python -m tools.suspects {folder}"),
+        ("Make this report again", f"python -m tools.report {folder}"),
+    ]
+
+
+def _json(path, otherwise):
+    return parse_json(path, read_bytes(path), object) if path.exists() else otherwise
+
+
+def _yaml(path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(read_bytes(path)) if path.exists() else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is damaged: it is no YAML; take a copy of it") from error
+    return found if isinstance(found, dict) else {}

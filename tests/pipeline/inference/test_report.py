@@ -1,0 +1,200 @@
+"""The report says what the run's files say, needs no other file, and a browser shows it without an error."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data.dataset import load_training_data
+from pipeline.errors import UserError
+from pipeline.inference.measured import choose, load_measured, measure, save_measured
+from pipeline.inference.regions import regions_of_run, with_errors
+from pipeline.inference.report import tail_share, write_report
+from pipeline.networks import load_run_network
+from pipeline.runs import Run
+from pipeline.runtime import Runtime
+
+CPU = Runtime(torch.device("cpu"), "fp32")
+CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+
+
+class Page(HTMLParser):
+    """The texts of a page by the id of what they stand in, and all addresses that it loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.texts, self.addresses, self.ids = [], {}, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        about = dict(attrs)
+        if "id" in about:
+            self.ids.append(about["id"])
+        if tag not in ("meta", "input", "br", "link", "img"):
+            self.stack.append(about.get("id"))
+        self.addresses += [about[name] for name in ("src", "href", "xlink:href") if name in about]
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if tag not in ("meta", "input", "br", "link", "img"):
+            self.stack.pop()
+
+    def handle_data(self, data):
+        for name in filter(None, self.stack):
+            self.texts[name] = self.texts.get(name, "") + data
+
+
+@pytest.fixture
+def run(copy_run):
+    return Run(copy_run())
+
+
+def views(run):
+    """A views.json such as predict.py leaves."""
+    row = {"low": 1.5, "high": 3.0, "nme": 4.0, "seconds": 0.1}
+    about = {
+        "scores": [row | {"part": "as it is", "mse": 2.25}, row | {"part": "chosen", "mse": 2.0}],
+        "equivariance": [{"view": "Mirror <b>", "bias": [0.125, -0.25], "spread": 1.5, "confused": 0.02}],
+        "calibration": {"table": [{"expected": 1.0, "found": 1.25}, {"expected": 2.0, "found": 1.75}]},
+    }
+    run.views.write_text(json.dumps(about))
+
+
+def test_a_training_leaves_a_report_that_says_what_its_best_weights_find(run):
+    measured = load_measured(run.folder)
+    data = load_training_data(replace(run.recipe(), photos=run.photo_options()))
+    assert sorted(measured.names.tolist()) == sorted(run.held_out_names())
+    assert measured.scores[0] == pytest.approx(run.best_mse, rel=1e-3)
+    assert np.nanmean(measured.errors) == pytest.approx(run.best_mse, rel=1e-3)
+    text = (run.folder / "report.html").read_text()
+    assert f"MSE {measured.scores[0]:.3f} px²" in Page(text).texts["summary"]
+    assert f"{len(data.train)} to train on, {len(data.validation)} held out" in text
+    assert text.count("<title>point ") == data.num_points
+    for row in measured.shown:
+        assert str(measured.names[row]) in text
+
+
+def test_a_report_needs_no_other_file_and_every_word_is_escaped(run):
+    views(run)
+    text = write_report(run).read_text()
+    page = Page(text)
+    assert page.stack == []  # every tag is closed
+    assert all(address.startswith(("#", "data:image/")) for address in page.addresses)
+    assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org/)", text)
+    for address in page.addresses:
+        assert not address.startswith("#") or address[1:] in page.ids, address
+    assert re.findall(r"url\(#([^)]*)\)", text)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    assert "Mirror <b>" in page.texts["equivariance"]
+    assert "2.00 %" in page.texts["equivariance"]
+    assert "as it is: 2.250 px² (1.500 … 3.000)" in text
+    assert "expected 1.00 px, found 1.25 px" in text
+
+
+def test_what_is_not_there_is_left_out(run):
+    for name in ("held_out.npz", "metrics.csv", "views.json", "console.txt", "environment.json"):
+        (run.folder / name).unlink(missing_ok=True)
+    page = Page(write_report(run).read_text())
+    assert "recipe" in page.ids
+    assert not {"curves", "points", "photos", "truth"} & set(page.ids)
+
+
+def test_damaged_files_are_named(run):
+    damaged = run.folder / "held_out.npz"
+    content = damaged.read_bytes()
+    for bad in (content[:500], b"", b"text"):
+        damaged.write_bytes(bad)
+        with pytest.raises(UserError, match=r"held_out\.npz is damaged"):
+            write_report(run)
+    damaged.write_bytes(content)
+    save_measured(run.folder, replace(load_measured(run.folder), mean_shape=np.zeros((3, 2))))
+    with pytest.raises(UserError, match="do not fit together"):
+        load_measured(run.folder)
+    damaged.unlink()
+    run.metrics.write_text("epoch,minutes\n1,x\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged"):
+        write_report(run)
+
+
+def test_missing_points_and_few_points_are_no_trouble(run):
+    data = load_training_data(replace(run.recipe(), photos=run.photo_options()))
+    values = np.array(data.pack.values)
+    values[:, 1] = np.nan
+    values[data.validation[0]] = np.nan
+    pack = replace(data.pack)
+    pack.__dict__["values"] = values  # where the cached property keeps it
+    measured = measure(load_run_network(run, "best"), replace(data, pack=pack), CPU)
+    assert np.isnan(measured.point_errors[1])
+    assert np.isnan(measured.errors[0])
+    one = replace(
+        measured,
+        point_errors=measured.point_errors[:1],
+        mean_shape=measured.mean_shape[:1],
+        predicted=measured.predicted[:, :1],
+        truth=measured.truth[:, :1],
+    )
+    for found in (measured, one):
+        save_measured(run.folder, found)
+        assert "<title>point 0: " in write_report(run).read_text()
+
+
+def test_photos_are_shown_from_the_worst_the_middle_and_the_doubtful():
+    errors, doubts = np.arange(100.0), np.arange(100.0)[::-1]
+    rows, kinds = choose(errors, doubts)
+    assert rows[kinds == "worst"].tolist() == list(range(99, 91, -1))
+    assert rows[kinds == "median"].tolist() == [51, 50, 49, 48]
+    assert rows[kinds == "doubtful"].tolist() == list(range(8))
+    assert set(choose(errors[:2], np.empty(0))[1]) == {"worst", "median"}
+    assert tail_share(np.array([6.0, *[1.0] * 4, np.nan])) == pytest.approx(0.6)
+
+
+def test_regions_are_those_of_the_run_or_found(tmp_path):
+    errors = np.array([3.0, 4.0, np.nan, 1.0, 1.0, 1.0])
+    shape = np.array([(0, 0), (1, 0), (2, 0), (50, 9), (51, 9), (52, 9)], float)
+    run = Run(tmp_path)
+    assert list(regions_of_run(run, shape)) == ["0-2", "3-5"]
+    run.regions.write_text('{"some": [0, 1, 2], "none": [2]}')
+    some, none = with_errors(regions_of_run(run, shape), shape, errors)
+    assert (some.name, some.middle, some.error) == ("some", (1, 0), pytest.approx(12.5**0.5))
+    assert np.isnan(none.error)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_a_browser_shows_it_without_an_error(run, tmp_path):
+    views(run)
+    page = write_report(run)
+    probe = (
+        "<script>window.onerror = (m) => { document.title = 'error ' + m };"
+        "addEventListener('load', () => { const box = document.querySelector('figure');"
+        "const path = document.querySelector('path.truth'); const before = getComputedStyle(path).display;"
+        "box.click(); document.getElementById('truth').click();"
+        "document.body.dataset.probe = [box.className, before, getComputedStyle(path).display,"
+        "[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 20),"
+        "document.documentElement.scrollWidth <= innerWidth, document.querySelector('#summary').innerText.length > 80,"
+        "document.querySelectorAll('.figure use title').length > 5].join(' ') });</script></head>"
+    )
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.read_text().replace("</head>", probe, 1))
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=390,800",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    result = subprocess.run(
+        [CHROMIUM, *flags, "--virtual-time-budget=5000", "--dump-dom", f"file://{probed}"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "<title>error" not in result.stdout
+    assert 'data-probe="large inline none true true true true"' in result.stdout

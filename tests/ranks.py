@@ -1,0 +1,88 @@
+"""Several ranks of one computation as processes of their own, connected as torchrun would connect them."""
+
+import multiprocessing
+import os
+import pickle
+import socket
+import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import run_script
+from pipeline.together import started_together
+from tests.scripts import SLOW_TO_IMPORT
+
+
+class Ended(NamedTuple):
+    """How a rank has ended, and what it has returned, or None, and said."""
+
+    status: int
+    result: Any
+    out: str
+    err: str
+
+
+def run_together(count, folder: Path, function, *arguments) -> list[Ended]:
+    """`function(*arguments)` on each of so many ranks.
+
+    The function lies in a module of the tests, so that the processes find it.
+    """
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload([*SLOW_TO_IMPORT, "torch.distributed"])
+    port = free_port()
+    folder.mkdir(exist_ok=True)
+    processes = [
+        forked.Process(target=_run, args=(rank, count, port, folder, function, arguments)) for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            raise AssertionError("a rank hangs")
+    return [
+        Ended(process.exitcode, *(_read(folder / f"{rank}.{name}") for name in ("result", "out", "err")))
+        for rank, process in enumerate(processes)
+    ]
+
+
+def results_of(count, folder, function, *arguments):
+    """What each rank returned, of which none has failed."""
+    found = run_together(count, folder, function, *arguments)
+    assert [each.status for each in found] == [0] * count, "\n".join(each.err for each in found)
+    return [each.result for each in found]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _read(path):
+    if not path.exists():
+        return None
+    return pickle.loads(path.read_bytes()) if path.suffix == ".result" else path.read_text()
+
+
+def _run(rank, count, port, folder, function, arguments):
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+
+    def main():
+        with started_together():
+            result = function(*arguments)
+        (folder / f"{rank}.result").write_bytes(pickle.dumps(result))
+
+    out, err = ((folder / f"{rank}.{name}").open("w", buffering=1) for name in ("out", "err"))
+    with out, err, redirect_stdout(out), redirect_stderr(err):
+        try:
+            run_script(main)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)

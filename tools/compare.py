@@ -1,0 +1,226 @@
+"""Runs side by side: `python -m tools.compare [RUNS …]` prints a table of them and writes `index.html`, with their
+curves over one another, into the folder of runs.
+
+Two runs are compared photo by photo, on the photos that both held out: "better" is said only where the 95 % interval of
+the paired difference, over groups, leaves out zero.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from tyro.conf import Positional, arg
+
+from pipeline.cli import parse_flags
+from pipeline.errors import UserError, run_script
+from pipeline.files import check_folder, read_bytes, write_text
+from pipeline.inference.measured import Measured, load_measured
+from pipeline.inference.record import read_record
+from pipeline.inference.report import read_metrics, read_scores
+from pipeline.inference.svg import COLOURS, as_svg, draw_legend, draw_line, new_figure, prepare
+from pipeline.runs import Run, find_runs, folder_of
+from tools.paired import Difference, difference
+
+PLACES = {
+    "name",
+    "data",
+    "runs",
+    "cache",
+    "gpu",
+    "epochs",
+    "minutes",
+    "views",
+    "split",
+    "boxes",
+}  # not what was changed
+WIDE = (6, 7, 9, 17, 6, 8, 11)  # characters of the columns between the first and the last
+MAX_CHANGES = 60  # characters, on the console
+MAX_COMPARED = 8  # runs, of which every two are compared
+MAX_DOTS = 200  # of a curve
+
+
+@dataclass(frozen=True)
+class Options:
+    run: Positional[tuple[Path, ...]] = ()
+    """Runs, or folders of folds or stages; by default all below --runs."""
+    runs: Path = Path("runs")
+    """Where run folders are."""
+    sort: Annotated[str, arg(metavar="COLUMN")] = "mse"
+    """The column by which the table is sorted."""
+    reverse: bool = False
+    """Sort the other way round."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The page to write; by default index.html in --runs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run in the table; None where something is not known. epochs, minutes: trained. mse, low, high: of the best
+    weights on held-out photos. leaderboard: the best that was noted of its submissions."""
+
+    run: str
+    changed: str
+    epochs: int | None
+    minutes: float | None
+    mse: float | None
+    low: float | None
+    high: float | None
+    nme: float | None
+    views_mse: float | None
+    leaderboard: float | None
+
+
+def all_runs(options: Options) -> list[Run]:
+    """The runs that are asked for, or all that were set up, those within folds and stages too."""
+    if options.run:
+        return [run for folder in options.run for run in find_runs((folder,), options.runs)]
+    found = [path for form in ("*", "*/fold-*", "*/stage-*") for path in options.runs.glob(f"{form}/metrics.csv")]
+    return [Run(path.parent) for path in sorted(found)]
+
+
+def row_of(run: Run, measured: Measured | None, *, below: Path) -> Row:
+    """What the run's files say of it."""
+    history = read_metrics(run)
+    chosen = [row for row in read_scores(run.views)["scores"] if row.get("part") == "chosen"]
+    best = min((row for row in history if "validation_mse" in row), key=lambda row: row["validation_mse"], default={})
+    scores = (
+        measured.scores.tolist()
+        if measured
+        else [best.get(f"validation_{name}") for name in ("mse", "low", "high", "nme")]
+    )
+    mse, low, high, nme = (None if value is None or not math.isfinite(value) else float(value) for value in scores)
+    noted = [
+        record["leaderboard"]
+        for path in folder_of(run).glob("*.csv")
+        if "leaderboard" in (record := read_record(path) or {})
+    ]
+    return Row(
+        run=_name(run, below),
+        changed=changes_of(run),
+        epochs=len(history) or None,
+        minutes=history[-1]["minutes"] if history else None,
+        mse=mse,
+        low=low,
+        high=high,
+        nme=nme,
+        views_mse=chosen[0].get("mse") if chosen else None,
+        leaderboard=min(noted, default=None),
+    )
+
+
+def _name(run, below):
+    path = run.folder.resolve()
+    return str(path.relative_to(below.resolve())) if path.is_relative_to(below.resolve()) else str(run.folder)
+
+
+def changes_of(run: Run) -> str:
+    """What of the recipe is no default, in a line, without where things lie."""
+    path = run.folder / "changes.yaml"
+    try:
+        found: Any = yaml.safe_load(read_bytes(path)) if path.exists() else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is damaged: it is no YAML; take a copy of it") from error
+    return ", ".join(f"{name} {value}" for name, value in (found or {}).items() if name not in PLACES)
+
+
+def differences(rows: Sequence[Row], measured: dict[str, Measured]) -> list[Difference]:
+    """Every two of the first runs that held out photos in common, in the order of the rows."""
+    names = [row.run for row in rows if row.run in measured][:MAX_COMPARED]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    found = [difference(pair, measured[pair[0]], measured[pair[1]]) for pair in pairs]
+    return [one for one in found if one]
+
+
+def sorted_rows(rows: list[Row], column: str, *, reverse: bool) -> list[Row]:
+    """Rows by a column; those in which it is not known come last. Raises UserError for a column that is none."""
+    if column not in (known := [field.name for field in fields(Row)]):
+        raise UserError(f"--sort {column}: the columns are {', '.join(known)}")
+    there = [row for row in rows if getattr(row, column) is not None]
+    there.sort(key=lambda row: getattr(row, column), reverse=reverse)
+    return there + [row for row in rows if getattr(row, column) is None]
+
+
+def print_rows(rows: list[Row]):
+    wide = max(len("run"), *(len(row.run) for row in rows))
+    titles = ("epochs", "minutes", "MSE", "95 %", "NME %", "views", "leaderboard")
+    print("  ".join([f"{'run':{wide}}", *(f"{title:>{w}}" for title, w in zip(titles, WIDE, strict=True)), "changed"]))
+    for row in rows:
+        cells = (
+            row.epochs or "",
+            _shown(row.minutes, 1),
+            _shown(row.mse, 3),
+            f"{row.low:.2f} … {row.high:.2f}" if row.low is not None and row.high is not None else "",
+            _shown(row.nme, 2),
+            _shown(row.views_mse, 3),
+            _shown(row.leaderboard, 3),
+        )
+        changed = row.changed if len(row.changed) <= MAX_CHANGES else f"{row.changed[:MAX_CHANGES]} …"
+        print("  ".join([f"{row.run:{wide}}", *(f"{c:>{w}}" for c, w in zip(cells, WIDE, strict=True)), changed]))
+
+
+def _shown(value, decimals):
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def draw_curves(runs: list[tuple[str, list[dict[str, float]]]]) -> str:
+    """The validation MSE of runs over the minutes that they took."""
+    figure = new_figure(9, 5)
+    axes = figure.subplots()
+    for number, (name, rows) in enumerate(runs):
+        known = [row for row in rows if row.get("validation_mse", 0) > 0]
+        known = known[:: max(1, -(-len(known) // MAX_DOTS))]
+        says = [f"{name}, epoch {row['epoch']:g}: {row['validation_mse']:.4g} px²" for row in known]
+        x, y = [row["minutes"] for row in known], [row["validation_mse"] for row in known]
+        draw_line(axes, x, y, says, label=name, colour=COLOURS[number % len(COLOURS)])
+    prepare(axes, x="minutes", y="validation MSE, px²", logarithmic=True)
+    draw_legend(axes)
+    return as_svg(figure, title="Validation MSE of the runs", prefix="runs")
+
+
+def write_page(path: Path, rows: list[Row], curves: str, found: list[Difference], links: dict[str, str]):
+    from jinja2 import Environment, StrictUndefined  # it takes a while to import
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(Path(__file__).with_name("compare.html.j2").read_text(encoding="utf-8"))
+    write_text(path, template.render(rows=rows, curves=curves, differences=found, links=links))
+
+
+def main():
+    options = parse_flags(Options, __doc__)
+    out = options.out or options.runs / "index.html"
+    check_folder("--out", out.parent)
+    runs = all_runs(options)
+    if not runs:
+        raise UserError(f"no run with a metrics.csv lies in {options.runs}/; train one, or give --runs")
+    found = {_name(run, options.runs): (run, load_measured(run.folder)) for run in runs}
+    rows = sorted_rows(
+        [row_of(run, measured, below=options.runs) for run, measured in found.values()],
+        options.sort,
+        reverse=options.reverse,
+    )
+    print_rows(rows)
+    measured = {name: one for name, (_, one) in found.items() if one is not None}
+    compared = differences(rows, measured)
+    print()
+    for one in compared:
+        print(one)
+    if missing := [name for name in found if name not in measured]:
+        print(f"not compared photo by photo: {', '.join(missing)}; python -m tools.report RUN measures a run")
+    curves = draw_curves([(row.run, read_metrics(found[row.run][0])) for row in rows])
+    reports = {name: run.folder / "report.html" for name, (run, _) in found.items()}
+    links = {name: _link(path, out) for name, path in reports.items() if path.exists()}
+    write_page(out, rows, curves, compared, links)
+    print(f"page        {out}")
+
+
+def _link(path, page):
+    """The address of a file on a page, relative where it lies below it."""
+    path, folder = path.resolve(), page.parent.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_uri()
+
+
+if __name__ == "__main__":
+    run_script(main)

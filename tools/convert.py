@@ -1,0 +1,279 @@
+"""Makes a contest's folder from labels in another format: `python -m tools.convert FORMAT SOURCE OUT`.
+
+OUT gets train/ and test/ in the layout that `hack_train.py` and `predict.py` read, `source.json`, by which
+`tools.convert_back` writes predictions in the format of the source, and `flip_indices.json` where the points' names say
+left and right. What each FORMAT is stands in docs/convert.md.
+"""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Interval
+from tyro.conf import Positional, arg
+
+from pipeline.cli import parse_flags
+from pipeline.data.contest import GROUPS, LANDMARKS, TEST_POINTS
+from pipeline.data.cores import map_with_all_cores, num_cores
+from pipeline.data.photos import BrokenPhoto
+from pipeline.data.split import split_by_groups
+from pipeline.errors import Faults, UserError, run_script
+from pipeline.files import check_folder, write_text
+from pipeline.progress import progress
+from tools.cutting import Cut, Piece, write_piece
+from tools.formats.instance import Instance, Source
+from tools.formats.known import FORMATS
+
+SWAPPED = {"left": "right", "right": "left"}
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Options:
+    format: Positional[
+        Literal[
+            "coco", "pts", "wflw", "kaggle_faces", "cvat", "label_studio", "deeplabcut", "wide", "long"
+        ]
+    ]  # fmt: skip
+    """The format of the source."""
+    source: Positional[Path]
+    """The file, or the folder, that is converted."""
+    out: Positional[Path]
+    """The folder to write, which is not there yet."""
+    test: Annotated[Path | None, arg(metavar="SOURCE")] = None
+    """Another source of the same format, whose photos are the test; their labels, if there are any, are the truth."""
+    test_share: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """Without --test, the share of the photos that become the test; groups stay together."""
+    photos: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the photos of the source lie; by default where the format has them."""
+    test_photos: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Where the photos of --test lie; by default --photos."""
+    cut: Literal["box", "points", "never"] = "box"
+    """What of a photo is kept: the box of the instance, where it has one; the box of its points; or all of it."""
+    margin: Annotated[float, Interval(ge=0, le=10)] = 0.25
+    """What is kept around a box on each side, as a share of its longer side."""
+    hidden: Literal["keep", "missing"] = "keep"
+    """Whether points that are covered, but labelled, are points or missing."""
+    skip_bad_photos: bool = False
+    """Leave out photos that are missing or broken, and say how many."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The pieces of one part of a contest that were written, and the corner of each in its photo."""
+
+    pieces: list[Piece]
+    corners: list[tuple[int, int]]
+
+
+def convert(options: Options):
+    """Raises UserError for a source that cannot be converted; then there is no folder."""
+    source = read(options, options.source, options.photos)
+    test = read(options, options.test, options.test_photos or options.photos) if options.test else None
+    names = source.point_names
+    train, asked = parts(source, test, share=options.test_share)
+    if unknown := sorted({name for instance in asked for name in instance.points} - set(names)):
+        raise UserError(f"{options.test} has points that {options.source} has not, {unknown[0]!r} for one")
+    building = options.out.with_name(f".{options.out.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        done = write_part(train, building / "train", options)
+        write_train(building, done, names, first_pixel=FORMATS[options.format].first_pixel)
+        if asked:
+            tested = write_part(asked, building / "test", options)
+            write_test(building, tested, names, options)
+        if partners := partners_by_name(names):
+            write_text(building / "flip_indices.json", json.dumps(partners))
+        building.rename(options.out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    print_what_to_do(options, partners=bool(partners), asked=bool(asked))
+
+
+def read(options: Options, path: Path, photos: Path | None) -> Source:
+    """A source whose covered points are as the options say. Raises UserError where it has no points at all."""
+    if not path.exists():
+        raise UserError(f"{path} is not there; give the file or folder that is to be converted")
+    source = FORMATS[options.format].read(path, photos)
+    if options.hidden == "keep":
+        return source
+    instances = [
+        replace(one, points={name: place for name, place in one.points.items() if name not in one.hidden})
+        for one in source.instances
+    ]
+    return replace(source, instances=instances)
+
+
+def parts(source: Source, test: Source | None, *, share: float) -> tuple[list[Instance], list[Instance]]:
+    """What is trained on and what is asked. Instances without points teach nothing, and are left out of the first."""
+    labelled = [instance for instance in source.instances if instance.points]
+    if len(labelled) < len(source.instances):
+        print(f"left out    {len(source.instances) - len(labelled):,} instances of train without any point")
+    if not labelled:
+        raise UserError("the source has no instance with points")
+    if test is not None:
+        return labelled, test.instances
+    numbers = np.unique([group_of(instance) for instance in labelled], return_inverse=True)[1]
+    if not share:
+        return labelled, []
+    held_out = split_by_groups(numbers, share=share, seed=0)
+    chosen = [[one for one, out in zip(labelled, held_out, strict=True) if out == which] for which in (False, True)]
+    return chosen[0], chosen[1]
+
+
+def group_of(instance: Instance) -> str:
+    """What belongs together: the group of the format, or all that is on one photo."""
+    return f"group {instance.group}" if instance.group else instance.name
+
+
+def write_part(instances: list[Instance], folder: Path, options: Options) -> Converted:
+    """Writes the photo of each instance into the folder's images. Raises UserError with all that are broken."""
+    pieces = list(named(instances, Cut(options.cut, options.margin)))
+    faults, kept, corners = Faults(), [], []
+    images = folder / "images"
+    images.mkdir(parents=True)
+    written = map_with_all_cores(lambda piece: write_piece(piece, images), pieces, ahead=16 * num_cores())
+    with progress(len(pieces), f"writing {folder.name}", unit="photo") as bar:
+        for piece, result in zip(pieces, written, strict=True):
+            bar.update()
+            if isinstance(result, BrokenPhoto):
+                faults.add(str(result), where=piece.instance.name, kind=str(result).replace(piece.instance.name, ""))
+            else:
+                kept.append(piece)
+                corners.append(result)
+    if faults.lines and options.skip_bad_photos and kept:
+        print(f"left out    {len(faults.lines):,} photos of {folder.name} that are missing or broken")
+    else:
+        faults.refuse()
+    return Converted(kept, corners)
+
+
+def named(instances: list[Instance], cut: Cut) -> Iterator[Piece]:
+    """Each instance with a name of its own, a plain path below a folder, and the box by which it is cut.
+
+    Raises UserError where several are on one photo and nothing tells them apart.
+    """
+    counts = Counter(instance.name for instance in instances)
+    seen: Counter[str] = Counter()
+    taken: set[str] = set()
+    for instance in instances:
+        path = Path(instance.name)
+        if CONTROL.search(instance.name) or not path.name:
+            raise UserError(f"{instance.name!r} is no name of a photo; rename it")
+        if path.is_absolute() or ".." in path.parts:
+            path = Path(path.name)
+        box = cut.box_of(instance)
+        if box is not None:
+            path = path.with_name(f"{path.stem}_{seen[instance.name]}.jpg")
+        elif counts[instance.name] > 1:
+            raise UserError(
+                f"{counts[instance.name]} instances are on {instance.name}, and one of them has no box to be cut by; "
+                "--cut points cuts by their points, or leave them out"
+            )
+        seen[instance.name] += 1
+        yield Piece(free_name(path, taken), instance, box)
+
+
+def free_name(path: Path, taken: set[str]) -> str:
+    """A name that is not taken yet, and is from now on."""
+    others = (path.with_name(f"{path.stem}-{again}{path.suffix}") for again in count(2))
+    name = next(str(one) for one in chain((path,), others) if str(one) not in taken)
+    taken.add(name)
+    return name
+
+
+def places(converted: Converted, names: list[str], *, first_pixel: float) -> np.ndarray:
+    """(N, K, 2) points in pixels of the photos that were written, NaN where they are missing."""
+    points = np.full((len(converted.pieces), len(names), 2), np.nan)
+    column_of = {name: column for column, name in enumerate(names)}
+    for row, piece in enumerate(converted.pieces):
+        for name, place in piece.instance.points.items():
+            points[row, column_of[name]] = place
+    return points - first_pixel - np.array(converted.corners).reshape(-1, 1, 2)
+
+
+def write_train(folder: Path, converted: Converted, names: list[str], *, first_pixel: float):
+    points = places(converted, names, first_pixel=first_pixel)
+    header = ["file_name", *(f"{plain(name)}_{axis}" for name in names for axis in "XY")]
+    written = [piece.name for piece in converted.pieces]
+    write_table(folder / LANDMARKS, header, ([name, *cells(row)] for name, row in zip(written, points, strict=True)))
+    groups = [plain(group_of(piece.instance)) for piece in converted.pieces]
+    if len(set(groups)) < len(groups):
+        write_table(folder / GROUPS, ["file_name", "group"], zip(written, groups, strict=True))
+    print(f"train       {len(points):,} photos of {len(set(groups)):,} groups, {len(names)} points")
+    unknown = np.isnan(points).all(axis=2)
+    if unknown.any():
+        print(f"missing     {unknown.mean():.1%} of the points")
+
+
+def write_test(folder: Path, converted: Converted, names: list[str], options: Options):
+    """The test's table, which asks for all points, the truth where it is known, and what the way back needs."""
+    written = [piece.name for piece in converted.pieces]
+    asked = json.dumps(list(range(len(names))))
+    write_table(folder / TEST_POINTS, ["file_name", "point_index_list"], ([name, asked] for name in written))
+    points = places(converted, names, first_pixel=FORMATS[options.format].first_pixel)
+    if not np.isnan(points).all():
+        header = ["file_name", *(f"Point_M{index}_{axis}" for index in range(len(names)) for axis in "XY")]
+        rows = ([f'"{name}"' if "," in name else name, *cells(row)] for name, row in zip(written, points, strict=True))
+        write_table(folder / "test/truth.csv", header, rows, separator=",")
+    photos = {
+        piece.name: {"corner": corner, "name": piece.instance.name, "about": piece.instance.about}
+        for piece, corner in zip(converted.pieces, converted.corners, strict=True)
+    }
+    source = str((options.test or options.source).resolve())
+    about = {"format": options.format, "source": source, "point_names": names, "photos": photos}
+    write_text(folder / "source.json", json.dumps(about))
+    print(f"test        {len(written):,} photos")
+
+
+def write_table(path: Path, header: list[str], rows, *, separator: str = "\t"):
+    write_text(path, "".join(f"{separator.join(row)}\n" for row in (header, *rows)))
+
+
+def cells(points: np.ndarray) -> list[str]:
+    """Numbers of a row, empty where a point is missing."""
+    return ["" if np.isnan(value) else f"{value:.3f}".rstrip("0").rstrip(".") for value in points.ravel().tolist()]
+
+
+def plain(text: str) -> str:
+    """A text that a table can hold."""
+    return CONTROL.sub(" ", text)
+
+
+def partners_by_name(names: list[str]) -> list[int] | None:
+    """The flip indices that names such as left_eye and right_eye give, None where some have no partner, or none has."""
+    swapped = [re.sub("left|right", lambda found: _cased(found.group()), name, flags=re.IGNORECASE) for name in names]
+    if swapped == names or not set(swapped) <= set(names):
+        return None
+    return [names.index(name) for name in swapped]
+
+
+def _cased(word):
+    other = SWAPPED[word.lower()]
+    return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+
+
+def print_what_to_do(options: Options, *, partners: bool, asked: bool):
+    flip = f" --flip-indices {options.out / 'flip_indices.json'}" if partners else ""
+    print(f"training    python hack_train.py --name x --data {options.out}{flip}")
+    if asked:
+        print(f"way back    python -m tools.convert_back {options.out} submission.csv FILE")
+
+
+def main():
+    options = parse_flags(Options, __doc__)
+    check_folder("OUT", options.out)
+    if options.out.exists():
+        raise UserError(f"OUT {options.out} is there already; give a folder that is not, or remove it")
+    convert(options)
+
+
+if __name__ == "__main__":
+    run_script(main)

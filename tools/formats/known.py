@@ -1,0 +1,16 @@
+"""The formats by name. Another one is a file here, its line in this table, and its file in the tests."""
+
+from tools.formats import coco, cvat, deeplabcut, kaggle_faces, label_studio, pts, tables, wflw
+from tools.formats.instance import Format
+
+FORMATS: dict[str, Format] = {
+    "coco": coco.FORMAT,
+    "pts": pts.FORMAT,
+    "wflw": wflw.FORMAT,
+    "kaggle_faces": kaggle_faces.FORMAT,
+    "cvat": cvat.FORMAT,
+    "label_studio": label_studio.FORMAT,
+    "deeplabcut": deeplabcut.FORMAT,
+    "wide": tables.WIDE,
+    "long": tables.LONG,
+}

@@ -1,0 +1,128 @@
+"""Label Studio: the export as JSON, with keypoints and rectangles in percent of the photo's sides;
+https://labelstud.io/guide/task_format and https://labelstud.io/tags/keypointlabels.
+
+Keypoints of one parent region are an instance, and a rectangle that is their parent is its box; without parents all
+keypoints of a photo are one. Predictions are written as tasks with pre-annotations, which Label Studio imports.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlparse
+
+from pydantic import Field
+
+from pipeline.errors import UserError
+from pipeline.files import write_text
+from tools.formats.instance import Answer, Box, Format, Instance, Source, in_order
+from tools.formats.reading import read_json
+
+
+@dataclass(frozen=True)
+class Region:
+    type: str
+    value: dict[str, Any]
+    id: str = ""
+    original_width: float = 0
+    original_height: float = 0
+    parentID: str | None = None
+    from_name: str = "label"
+    to_name: str = "image"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    result: list[Region]
+    was_cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    data: dict[str, Any]
+    id: int | None = None
+    annotations: list[Annotation] = field(default_factory=list)
+    file_upload: str | None = Field(default=None)
+
+
+def read(source: Path, photos: Path | None) -> Source:
+    tasks = read_json(source, list[Task], what="JSON export of Label Studio")
+    instances = [instance for task in tasks for instance in _instances(task, source, photos or source.parent)]
+    return Source(instances, in_order([name for instance in instances for name in instance.points]))
+
+
+def _instances(task, source, folder):
+    key = next((key for key, value in task.data.items() if key == "image"), None) or next(iter(task.data), "")
+    name = _file_of(str(task.data.get(key, "")), folder)
+    regions = [
+        region for annotation in task.annotations if not annotation.was_cancelled for region in annotation.result
+    ]
+    points = [region for region in regions if region.type in ("keypointlabels", "keypoint")]
+    boxes = {region.id: region for region in regions if region.type in ("rectanglelabels", "rectangle")}
+    parents = in_order([region.parentID or "" for region in points]) or [""]
+    for parent in parents:
+        own = [region for region in points if (region.parentID or "") == parent]
+        rectangle = boxes.get(parent) or (next(iter(boxes.values())) if len(boxes) == len(parents) == 1 else None)
+        first = own[0] if own else rectangle
+        yield Instance(
+            name=name,
+            photo=folder / name,
+            points=_points_of(own, source, name),
+            box=_box_of(rectangle) if rectangle else None,
+            about={
+                "data": task.data,
+                "size": [first.original_width, first.original_height] if first else None,
+                "names": [first.from_name, first.to_name] if first else ["label", "image"],
+            },
+        )
+
+
+def _points_of(regions, source, name):
+    found: dict[str, tuple[float, float]] = {}
+    for region in regions:
+        label = next(iter(region.value.get("keypointlabels", [])), "")
+        if label in found or not label:
+            what = f"two points {label!r}" if label else "a point without a label"
+            raise UserError(f"{source}: {name} has {what}; a parent region tells several instances apart")
+        found[label] = _in_pixels(region, region.value["x"], region.value["y"])
+    return found
+
+
+def _in_pixels(region, x, y):
+    return x / 100 * region.original_width, y / 100 * region.original_height
+
+
+def _box_of(region) -> Box:
+    value = region.value
+    left, top = _in_pixels(region, value["x"], value["y"])
+    width, height = _in_pixels(region, value["width"], value["height"])
+    return left, top, left + width, top + height
+
+
+def _file_of(address, folder):
+    """The photo's name below the folder: the address ends with it, and an upload has a random prefix before it."""
+    parts = urlparse(address)
+    local = parse_qs(parts.query).get("d", [parts.path])[0]
+    name = Path(unquote(local)).name
+    without_prefix = name.partition("-")[2]
+    return without_prefix if without_prefix and not (folder / name).exists() else name
+
+
+def write(source: Path, out: Path, answers: list[Answer], point_names: list[str]):
+    tasks: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        if not answer.about["size"]:
+            raise UserError(f"{source}: of {answer.name} the export does not say its size, so there are no percents")
+        width, height = answer.about["size"]
+        from_name, to_name = answer.about["names"]
+        key = json.dumps(answer.about["data"])
+        task = tasks.setdefault(key, {"data": answer.about["data"], "predictions": [{"result": []}]})
+        for point, (x, y) in zip(point_names, answer.points.tolist(), strict=True):
+            value = {"x": 100 * x / width, "y": 100 * y / height, "width": 0.5, "keypointlabels": [point]}
+            region = {"type": "keypointlabels", "from_name": from_name, "to_name": to_name, "value": value}
+            size = {"original_width": width, "original_height": height, "image_rotation": 0}
+            task["predictions"][0]["result"].append(region | size)
+    write_text(out, json.dumps(list(tasks.values()), indent=1))
+
+
+FORMAT = Format(read, write, first_pixel=0.5)

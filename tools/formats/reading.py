@@ -1,0 +1,64 @@
+"""Reading the files of formats: JSON and tables, whose faults are one line that names the file and what is wrong."""
+
+import csv
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import UserError
+from pipeline.files import read_bytes
+
+Content = TypeVar("Content")
+KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_json(path: Path, kind: type[Content], *, what: str) -> Content:
+    """A JSON file as a value of a type; `what` it should be is said where it is not."""
+    try:
+        return TypeAdapter(kind).validate_json(read_bytes(path))
+    except (ValidationError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "too deeply nested"}
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path} is no {what}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The rows of a table of commas, tabs or semicolons, whichever its first line has most of.
+
+    Raises UserError where it is no text, or a row has another number of cells than the first.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        rows = list(csv.reader(text.splitlines(), delimiter=max(",\t;", key=first.count), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no table in UTF-8: {error}") from error
+    rows = [row for row in rows if row]
+    if len(rows) < 2:
+        raise UserError(f"{path} has no rows below its header")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            raise UserError(f"{path} row {number} has {len(row)} cells, the header {len(rows[0])}")
+    return rows
+
+
+def number(text: Any, path: Path, where: str) -> float | None:
+    """A cell as a number, None of an empty one. Raises UserError, with where it stands, for what is none."""
+    if str(text).strip().lower() in ("", "nan"):
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("inf")
+    if abs(value) == float("inf"):
+        raise UserError(f"{path} {where}: {str(text)[:40]!r} is no number; leave it empty if the point is missing")
+    return value
+
+
+def named_columns(rows: list[list[str]], path: Path, needed: list[str]) -> dict[str, int]:
+    """The columns of a table by their names. Raises UserError where one of those needed is not there."""
+    columns = {name.strip().lower(): index for index, name in enumerate(rows[0])}
+    if missing := [name for name in needed if name not in columns]:
+        raise UserError(f"{path} line 1 has no column {missing[0]!r}; it needs {', '.join(needed)}")
+    return columns

@@ -1,0 +1,158 @@
+"""The ledger of submissions: `python -m tools.ledger` shows all that lie below --runs and in this folder, what was
+expected of each and what the leaderboard said, and how well the one tells the other.
+
+`python -m tools.ledger score FILE 8.41` notes what the leaderboard said of a submission.
+"""
+
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Interval
+from scipy.stats import spearmanr
+from tyro.conf import Positional
+
+from pipeline.cli import parse_flags
+from pipeline.errors import UserError, run_script
+from pipeline.files import digest
+from pipeline.inference.record import SUFFIX, note_leaderboard, read_record
+from pipeline.inference.submission import read_submission
+
+WIDE = (16, 4, 5, 8, 9, 17, 11, 8)  # characters of the columns
+ENOUGH = 3  # submissions, from which on they have an order that tells something
+
+
+@dataclass(frozen=True)
+class Options:
+    submissions: Positional[tuple[Path, ...]] = ()
+    """Submissions elsewhere, which are shown too."""
+    runs: Path = Path("runs")
+    """Where run folders are."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    command: Positional[Literal["score"]]
+    submission: Positional[Path]
+    """The file that was handed in."""
+    value: Positional[Annotated[float, Interval(ge=0, lt=float("inf"))]]
+    """What the leaderboard said of it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission. expected, low and high: its MSE on held-out photos; None where that is not known. leaderboard: what
+    was noted, of this very file: is_same is False where the file was changed after it was written or noted."""
+
+    path: Path
+    made: float
+    runs: int
+    views: int
+    decimals: int | None
+    expected: float | None
+    low: float | None
+    high: float | None
+    leaderboard: float | None
+    is_same: bool
+
+
+def find_entries(paths: Iterable[Path]) -> list[Entry]:
+    """The entries of submissions that have a record, the oldest first."""
+    entries = [entry_of(path) for path in {path.resolve(): path for path in paths}.values()]
+    return sorted((entry for entry in entries if entry), key=lambda entry: (entry.made, str(entry.path)))
+
+
+def entry_of(path: Path) -> Entry | None:
+    record = read_record(path)
+    if record is None or not path.is_file():
+        return None
+    expected = _mapping(record.get("expected"))
+    runs = [_mapping(run) for run in record.get("runs") or []]
+    views = sum(len(run["views"]) if isinstance(run.get("views"), list) else 0 for run in runs)
+    decimals = record.get("decimals")
+    return Entry(
+        path=path,
+        made=path.stat().st_mtime,
+        runs=len(runs or record.get("submissions") or []),
+        views=views,
+        decimals=decimals if isinstance(decimals, int) else None,
+        expected=_number(expected.get("mse")),
+        low=_number(expected.get("low")),
+        high=_number(expected.get("high")),
+        leaderboard=_number(record.get("leaderboard")),
+        is_same=record.get("content") in (None, digest(path.read_bytes())),
+    )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def agreement(entries: list[Entry]) -> str:
+    """How well what was expected tells what the leaderboard said, in a sentence."""
+    known = [entry for entry in entries if entry.expected is not None and entry.leaderboard is not None]
+    if not known:
+        return "no submission has both; python -m tools.ledger score FILE VALUE notes what the leaderboard said"
+    expected, said = (np.array([getattr(entry, name) for entry in known]) for name in ("expected", "leaderboard"))
+    difference = said - expected
+    spread = f" ± {difference.std(ddof=1):.3f}" if len(known) > 1 else ""
+    within = [e for e in known if e.low is not None and e.high is not None and e.low <= (e.leaderboard or 0) <= e.high]
+    parts = [f"the leaderboard is {difference.mean():+.3f}{spread} px² from what was expected"]
+    if judged := sum(entry.low is not None and entry.high is not None for entry in known):
+        parts.append(f"within the interval {len(within)} of {judged} times")
+    if len(known) >= ENOUGH and np.ptp(expected) > 0 and np.ptp(said) > 0:
+        parts.append(f"rank correlation {spearmanr(expected, said).statistic:.2f}")
+    return f"{len(known)} of both: {', '.join(parts)}"
+
+
+def print_ledger(entries: list[Entry]):
+    titles = ("made", "runs", "views", "decimals", "expected", "95 %", "leaderboard", "differs")
+    print("  ".join(f"{title:>{wide}}" for title, wide in zip(titles, WIDE, strict=True)) + "  file")
+    for entry in entries:
+        both = entry.expected is not None and entry.leaderboard is not None
+        cells = (
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made)),
+            entry.runs or "",
+            entry.views or "",
+            "" if entry.decimals is None else entry.decimals,
+            _shown(entry.expected),
+            f"{entry.low:.2f} … {entry.high:.2f}" if entry.low is not None and entry.high is not None else "",
+            _shown(entry.leaderboard),
+            f"{entry.leaderboard - entry.expected:+.3f}" if both else "",  # type: ignore[operator]
+        )
+        changed = "" if entry.is_same else " (was changed since)"
+        print("  ".join(f"{cell:>{wide}}" for cell, wide in zip(cells, WIDE, strict=True)) + f"  {entry.path}{changed}")
+    print(f"\n{agreement(entries)}")
+
+
+def _shown(value):
+    return "" if value is None else f"{value:.3f}"
+
+
+def main():
+    if sys.argv[1:2] == ["score"]:
+        noted = parse_flags(ScoreOptions, __doc__)
+        read_submission(noted.submission)  # refuses what is none
+        note_leaderboard(noted.submission, noted.value)
+        print(f"noted       {noted.submission}: {noted.value:g}")
+        return
+    options = parse_flags(Options, __doc__)
+    below = [*options.runs.rglob(f"*{SUFFIX}"), *Path().glob(f"*{SUFFIX}")]
+    entries = find_entries([*(path.with_suffix("") for path in below), *options.submissions])
+    if not entries:
+        raise UserError(
+            f"no submission with a record lies below {options.runs}/; predict.py writes them, or give --runs"
+        )
+    print_ledger(entries)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,59 @@
+"""Writes the report of a run, `report.html` in its folder: `python -m tools.report RUN`.
+
+Its photos and errors are of the run's best weights on the photos that it held out. They are measured where that was not
+done when the run was trained, or with --measure; else the report is made of the files in the folder alone.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from pipeline.cli import parse_flags
+from pipeline.data.dataset import load_training_data
+from pipeline.errors import run_script
+from pipeline.files import check_usable
+from pipeline.inference.measured import load_measured, measure, save_measured
+from pipeline.inference.report import write_report
+from pipeline.networks import load_run_network
+from pipeline.runs import Run, find_runs
+from pipeline.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Options:
+    run: Positional[Path]
+    """The run, or a folder of folds, each of which gets a report."""
+    measure: bool = False
+    """Predict the held-out photos anew."""
+    data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
+    """Where the contest lies now, if it was moved."""
+    cache: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Where decoded photos are kept; without it where the run kept them."""
+    gpu: bool = False
+    """Predict on the GPU."""
+
+
+def measure_run(run: Run, options: Options):
+    """Keeps what the run's best weights find of what it held out. Raises UserError where its data are not there."""
+    own = run.recipe()
+    where = replace(own.run, data=options.data or own.run.data, cache=options.cache or own.run.cache)
+    data = load_training_data(replace(own, run=where, photos=run.photo_options()))
+    run.check_data(data.pack.fingerprint, data.pack.folder)
+    runtime = Runtime.choose(gpu=options.gpu)
+    network = load_run_network(run, "best").to(runtime.device)
+    save_measured(run.folder, measure(network, data, runtime))
+
+
+def main():
+    options = parse_flags(Options, __doc__)
+    for run in find_runs((options.run,), options.run):
+        check_usable(run.folder)
+        if options.measure or load_measured(run.folder) is None:
+            measure_run(run, options)
+        print(write_report(run))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -5,16 +5,14 @@
 A copy of a contest whose photos are links; one group in five keeps its labels and is held out. Of each kind of fault
 one in a hundred of the other labels is made wrong. The list is made from labels alone, from a run, and from folds; for
 each, how many of each kind are among the suspects, and how many suspects are wrong. Then the same recipe is trained
-with nothing left out, without the suspects of the folds, and without the labels that were made wrong.
+with nothing left out, without the suspects of the run, and without the labels that were made wrong.
 """
 
 import argparse
 import csv
-import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +63,7 @@ def few_off(shape, rng):
 def corrupted(points: np.ndarray, usable: np.ndarray, groups: np.ndarray):
     """(N, K, 2) points with wrong labels, and for each wrong row its kind; and rows whose photos are there once more,
     with their wrong labels."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     partners = find_flip_indices(points, np.arange(len(points)))
     count = round(SHARE * len(usable))
     rows = iter(np.split(rng.permutation(usable)[: len(REASONS) * count], len(REASONS)))
@@ -176,7 +174,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", default="6")
-    parser.add_argument("--fold-epochs", default="5")
+    parser.add_argument("--fold-epochs", type=int, default=5, help="0 leaves folds out")
     options = parser.parse_args()
     out = options.out.resolve()
     shutil.rmtree(out / "train", ignore_errors=True)
@@ -184,22 +182,20 @@ def main():
     split = ("--split", out / "held_out.txt", "-e", options.epochs)
     result: dict[str, object] = {"photos": sum(1 for _ in (out / "train/landmarks.csv").open()) - 1}
     lists = {"labels alone": list_of(out, "labels alone")}
-    begun = sum(os.times()[:4])
     plain = train(out, "all", *split)
     lists["a run"] = list_of(out, "a run", plain)
-    folds = train(out, "folds", "-e", options.fold_epochs, "--folds", "2")
-    lists["folds"] = list_of(out, "folds", folds)
+    if options.fold_epochs:
+        folds = train(out, "folds", "-e", options.fold_epochs, "--folds", "2")
+        lists["folds"] = list_of(out, "folds", folds)
     result["lists"] = {name: judge(rows, kind_of) for name, rows in lists.items()}
     held_out = set((out / "held_out.txt").read_text().split())
-    suspects = [row["file_name"] for row in lists["folds"] if row["file_name"] not in held_out]
+    suspects = [row["file_name"] for row in lists["a run"] if row["file_name"] not in held_out]
     left_out = {"without the suspects": suspects, "without what was made wrong": list(kind_of)}
     trainings = {"with all": errors_of(plain)}
     for name, names in left_out.items():
         weights = write_left_out(out / f"{name}.csv", names)
         trainings[name] = {"left out": len(names)} | errors_of(train(out, name, *split, "--sample-weights", weights))
     result["trainings"] = trainings
-    result["processor minutes"] = round((sum(os.times()[:4]) - begun) / 60, 1)
-    result["finished"] = time.strftime("%Y-%m-%d")
     write_result("suspects", result)
 
 

@@ -3,7 +3,7 @@
 Labels are held against what a run has learned, or what folds predict of photos that they never saw; against what shapes
 look like; and against the labels of exact and near duplicates. Networks learn labels that agree with others before
 those that do not, so the losses of wrong labels stay high over the epochs (Arpit et al., ICML 2017): of the photos that
-a run was trained on its running losses count, of others its predictions.
+a run was trained on its running losses count beside its predictions.
 
 `suspects.csv` lists the photos, the worst first, with the reason, a score and the weight 1; exact duplicates, and
 duplicates of photos of the test, are listed too. `suspects_1.jpg` … show the first of them. A hard photo looks the same
@@ -175,7 +175,10 @@ def _duplicates(checks: Checks, samples: np.ndarray) -> dict[int, list[str]]:
     """For each of the samples that has some, names of its duplicates; those of the test with their folder."""
     data, wanted = checks.data, set(samples.tolist())
     found: dict[int, list[str]] = {}
-    shown = checks.within.those(checks.within.exact | _differ(checks))
+    exact, near = (
+        checks.within.those(which) for which in (checks.within.exact, ~checks.within.exact & _differ(checks))
+    )
+    shown = Pairs(*(np.concatenate(sides) for sides in zip(exact, near, strict=True)))  # of many the exact ones first
     for one, other in [*zip(shown.one, shown.other, strict=True), *zip(shown.other, shown.one, strict=True)]:
         found.setdefault(int(one), []).append(str(data.pack.names[other]))
     for one, other in zip(checks.across.one, checks.across.other, strict=True):

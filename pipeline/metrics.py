@@ -67,12 +67,17 @@ def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] 
     return sums / np.maximum(counts, 1)
 
 
-def point_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(K,) root of the mean squared error of each point over N photos, NaN for one that is known in none of them."""
+def point_error_sums(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) sums of squared errors of each point over N photos, and (K,) numbers of the coordinates that are known."""
     known = ~np.isnan(truth)
     squares = np.where(known, predicted - truth, 0) ** 2
-    counts = known.sum(axis=(0, 2))
-    return np.sqrt(np.where(counts > 0, squares.sum(axis=(0, 2)) / np.maximum(counts, 1), np.nan))
+    return squares.sum(axis=(0, 2)), known.sum(axis=(0, 2))
+
+
+def point_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(K,) root of the mean squared error of each point over N photos, NaN for one that is known in none of them."""
+    sums, counts = point_error_sums(predicted, truth)
+    return np.sqrt(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
 
 
 def score(

@@ -123,6 +123,9 @@ class PhotoOptions:
     """Share of the photos that are trained on; the others validate. Groups and near-duplicates stay together."""
     split: Annotated[Path | None, arg(metavar="FILE")] = None
     """A file with the name of a validation photo a line, such as the validation.txt of a run."""
+    sample_weights: Annotated[Path | None, arg(metavar="FILE")] = None
+    """How much photos count in training: a CSV file with the columns file_name and weight, such as the suspects.csv of
+    tools.suspects; 0 leaves a photo out, and those that are not named have 1."""
     flip_indices: str = "auto"
     """The left/right partner of each point under mirroring: auto finds them, none turns mirroring off, or a JSON
     file that lists them."""
@@ -150,8 +153,8 @@ class NetworkOptions:
     """Start from the best weights of this earlier run, with its head, model, size, resizing and region of interest."""
     freeze_epochs: Whole = 0
     """How many epochs to train the head only, with a frozen backbone."""
-    sync_norms: bool = True
-    """On several GPUs batch normalisation sees the photos of all of them (SyncBN), not those of each GPU alone."""
+    local_norms: bool = False
+    """On several GPUs let batch normalisation see the photos of each GPU alone; by default those of all (SyncBN)."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Precision of convolutions and matrix products; auto takes bf16 where the processor has it, fp16 on other GPUs."""
 
@@ -301,6 +304,9 @@ class RunningOptions:
     patience: Annotated[Annotated[int, Interval(ge=1, le=10**9)] | None, arg(metavar="EPOCHS")] = None
     """End the training after so many epochs without a better validation MSE (early stopping); with --progressive only
     epochs of the last size count."""
+    regions: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Regions of points, of which errors are told: a JSON file such as {"jaw": [0, 1, 2], "nose": [3, 4]}; without it
+    they are found from neighbouring points, and lie in the run's regions.json, to be named."""
     callbacks: Annotated[tuple[str, ...], arg(metavar="FILE.py:CLASS")] = ()
     """Callbacks of your own, each a file and the class in it, such as notify.py:Notify; see docs/callbacks.md."""
 
@@ -332,7 +338,7 @@ SECTION_OF = {
 }
 CHANGEABLE_ON_RESUME = {
     "epochs", "minutes", "data", "gpu", "runs", "cache", "checkpoint_minutes", "keep_best", "skip_bad_photos",
-    "check_photos", "views", "session_minutes", "patience", "callbacks", "boxes",
+    "check_photos", "views", "session_minutes", "patience", "callbacks", "boxes", "regions",
 }  # fmt: skip
 
 HOLDS_WITH = {  # what a field depends on, and the values with which it does anything

@@ -9,6 +9,7 @@ console.txt        what was printed       pictures/         worst photos
 views.json         by predict.py          submission.csv    by predict.py
 best-epoch-N.pt    of --keep-best         report.html       what came of it
 held_out.npz       what the best weights find of the held-out photos
+sample_weights.csv of --sample-weights    regions.json      points whose errors are told together
 
 Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
 that was cut or exchanged is an error, not another split or other flip indices.
@@ -41,7 +42,11 @@ from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, to_yaml
 from pipeline.recipe_file import read_recipe
 from pipeline.stages import has_stages, last_stage
 
-KEPT_AS_FILES = {"split", "flip_indices"}  # what they led to lies in the run, with a digest; they may be moved
+KEPT_AS_FILES = {
+    "split",
+    "flip_indices",
+    "sample_weights",
+}  # what they led to lies in the run, with a digest; they may be moved
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,14 @@ class Run:
         return parse_json(self.flip_indices, self._content("permutation.json"), object)
 
     @property
+    def sample_weights(self) -> Path:
+        return self.folder / "sample_weights.csv"
+
+    @property
+    def regions(self) -> Path:
+        return self.folder / "regions.json"
+
+    @property
     def views(self) -> Path:
         return self.folder / "views.json"
 
@@ -152,10 +165,15 @@ class Run:
         write_text(self.folder / "changes.yaml", yaml.safe_dump(changes(recipe), sort_keys=False, width=110))
 
     def photo_options(self) -> PhotoOptions:
-        """The recipe's, with the ROI, the split and the flip indices that the run was made with."""
+        """The recipe's, with the ROI, the split, the flip indices and the weights of photos that the run was made
+        with."""
         self.held_out_names()
         flip_indices = "none" if self._flip_indices() is None else str(self.flip_indices)
-        return replace(self.recipe().photos, split=self.split, flip_indices=flip_indices)
+        options = replace(self.recipe().photos, split=self.split, flip_indices=flip_indices)
+        if options.sample_weights:
+            self._content("sample_weights.csv")
+            options = replace(options, sample_weights=self.sample_weights)
+        return options
 
     def add_environment(self, device: str):
         """Notes what this sitting computes with, below those of earlier ones."""
@@ -268,8 +286,9 @@ def fold_runs(folder: Path) -> list[Run]:
     if not path.exists():
         return []
     about = unsealed(path, Folds)
-    if about.digests and len(about.digests) != about.folds:
-        raise UserError(f"{path} is damaged: it is of {len(about.digests)} folds; take a copy of it as it was")
+    num_splits = len(about.digests.keys() - {"sample_weights.csv"})
+    if about.digests and num_splits != about.folds:
+        raise UserError(f"{path} is damaged: it is of {num_splits} folds; take a copy of it as it was")
     for name, known in about.digests.items():
         if digest(read_bytes(folder / name)) != known:
             raise UserError(f"{folder / name} was changed since the folds were made; take a copy of it as it was")

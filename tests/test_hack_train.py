@@ -29,7 +29,7 @@ def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, number):
-    def stop(*_):
+    def stop(*_, job):
         raise Stopped(number)
 
     monkeypatch.setattr(session, "train_run", stop)
@@ -41,7 +41,7 @@ def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, n
 
 
 def test_sigterm_while_photos_are_packed_ends_with_a_line(monkeypatch, capsys):
-    monkeypatch.setattr(session, "train_run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(session, "train_run", lambda *_, job: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr("sys.argv", ["hack_train.py"])
     with pytest.raises(SystemExit) as caught:
         hack_train.main()

@@ -38,7 +38,10 @@ from pipeline.runtime import Runtime
 
 MAX_PHOTOS = 4096  # enough for the statistics of norms
 BATCH = 64
-COPIED = ("manifest.json", "data.json", "validation.txt", "permutation.json", "environment.json", "changes.yaml")
+COPIED = (
+    "manifest.json", "data.json", "validation.txt", "permutation.json", "sample_weights.csv", "regions.json",
+    "environment.json", "changes.yaml",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,169 +1,227 @@
-"""Training photos whose labels may be wrong: `python -m tools.suspects RUN`.
+"""Training photos whose labels may be wrong: `python -m tools.suspects RUN`, or `--data PATH` without a network.
 
-Networks learn labels that agree with others before those that do not, so the losses of wrong labels stay high over the
-epochs (Arpit et al., ICML 2017). The photos are ranked by the running mean of their losses, which a run keeps for each;
-`suspects.csv` lists the first of them, and `suspects_1.jpg` … show truth and prediction. A hard photo looks the same
-from afar, so look at each before you take it out.
+Labels are held against what a run has learned, or what folds predict of photos that they never saw; against what shapes
+look like; and against the labels of exact and near duplicates. Networks learn labels that agree with others before
+those that do not, so the losses of wrong labels stay high over the epochs (Arpit et al., ICML 2017): of the photos that
+a run was trained on its running losses count beside its predictions.
+
+`suspects.csv` lists the photos, the worst first, with the reason, a score and the weight 1; exact duplicates, and
+duplicates of photos of the test, are listed too. `suspects_1.jpg` … show the first of them. A hard photo looks the same
+from afar, so look at each; a weight that you set to 0 leaves the photo out by `hack_train.py --sample-weights FILE`.
 """
 
-import csv
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 from annotated_types import Interval
 from tyro.conf import Positional, arg
 
-from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoint
 from pipeline.cli import parse_flags
 from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.drawing import gallery, write_picture
+from pipeline.data.duplicates import Pairs, differences, find_pairs
+from pipeline.data.odd_shapes import fit_usual_shapes, shape_distances, shape_reason
+from pipeline.data.shape_model import ShapeModel
+from pipeline.data.suspects import (
+    EXPLAINED,
+    FEW,
+    LEAST,
+    Suspect,
+    duplicate_scores,
+    rank,
+    reason_of,
+    robust_scores,
+    suspects_table,
+)
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder, write_text
-from pipeline.inference.predict import predict_points
+from pipeline.inference.disagreement import Disagreement, of_folds, of_run
 from pipeline.metrics import photo_errors
-from pipeline.networks import load_run_network
-from pipeline.runs import Run, find_run
+from pipeline.recipe import PhotoOptions, Recipe, RunOptions
+from pipeline.runs import find_run, fold_runs
 from pipeline.runtime import Runtime
 
 ON_A_SHEET = 24  # photos
-EXPLAINED = 0.25  # of the squared error, which a reason leaves at most
-FEW = 0.1  # of the points
+NUM_NAMED = 3  # duplicates of a photo
 
 
 @dataclass(frozen=True)
 class Options:
-    run: Positional[Path]
-    """The run, whose training photos are looked at."""
+    run: Positional[Path | None] = None
+    """The run, or the folder of folds, whose training photos are looked at; without it labels alone are, of --data."""
     count: Annotated[int, Interval(ge=1, le=10_000)] = 48
-    """How many photos to list."""
+    """How many photos to draw, and to list at least."""
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """The folder to write to; without it the run's."""
+    """The folder to write to; without it the run's, or the working folder."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
-    """Where the contest lies now, if it was moved."""
+    """The contest's folder, or where that of the run lies now, if it was moved."""
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
-    """Where decoded photos are kept; without it where the run kept them."""
+    """Where decoded photos are kept; without it where the run kept them, or in cache."""
     gpu: bool = False
     """Predict on the GPU."""
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """sample: its place in the pack. loss: how often the median photo's. error: root mean square, in pixels of the
-    photo. reason: what would explain most of the error, or nothing."""
+class Checks:
+    """What each check found: (N,) scores of the photos of the pack, NaN where it cannot tell."""
 
-    sample: int
-    loss: float
-    error: float
-    reason: str
-
-
-def find_suspects(
-    losses: np.ndarray, truth: np.ndarray, points: np.ndarray, samples: np.ndarray, flip_indices: np.ndarray | None
-) -> list[Suspect]:
-    """The photos at `samples` with (M, K, 2) truth and predicted points, in their order.
-
-    losses: (N,) of all photos of the pack, NaN where they are not known.
-    """
-    median = float(np.nanmedian(losses))
-    errors = np.sqrt(photo_errors(points, truth))
-    return [
-        Suspect(int(sample), float(losses[sample]) / median, float(error), reason_of(found, true, flip_indices))
-        for sample, error, found, true in zip(samples, errors, points, truth, strict=True)
-    ]
-
-
-def reason_of(points: np.ndarray, truth: np.ndarray, flip_indices: np.ndarray | None) -> str:
-    """What leaves at most a quarter of the squared error of (K, 2) points when it is mended, in a few words; nothing
-    where none does."""
-    squares = np.nansum((points - truth) ** 2, axis=1)
-    known = np.isfinite(truth).all(axis=1)
-    most = EXPLAINED * squares.sum()
-    if known.sum() < 2 or not most:
-        return ""
-    if flip_indices is not None and np.nansum((points[flip_indices] - truth) ** 2) <= most:
-        return "left and right are exchanged"
-    worst = np.sort(squares)[::-1]
-    few = max(1, int(FEW * known.sum()))
-    if worst[few:].sum() <= most:
-        far = np.argsort(-squares, kind="stable")[:few]
-        return f"few points are far off: {', '.join(map(str, sorted(far.tolist())))}"
-    found, true = points[known], truth[known]
-    right, down = (round(value) for value in (true - found).mean(axis=0))
-    around, wanted = found - found.mean(axis=0), true - true.mean(axis=0)
-    if ((around - wanted) ** 2).sum() <= most:
-        return f"all points are shifted by ({right}, {down})"
-    scale = (around * wanted).sum() / max((around**2).sum(), 1e-9)
-    if ((scale * around - wanted) ** 2).sum() <= most:
-        return f"all points are scaled by {scale:.2f} and shifted by ({right}, {down})"
-    return ""
-
-
-def read_losses(run: Run, data: TrainingData) -> np.ndarray:
-    """(N,) running losses of the photos of the pack, or their last errors where the run is of an earlier version.
-
-    Raises UserError where the run has not trained on any photo, or its checkpoint is of other photos.
-    """
-    state = load_checkpoint(run.last, "sample_errors")
-    with fitting(run.last):
-        criterion = state.get("criterion", {})
-        check_type(criterion, dict, "criterion")
-        losses = criterion.get("running_losses", state["sample_errors"])
-        check_tensor(losses, torch.zeros(len(data.pack)), "the losses of photos", gaps=True)
-    if losses[data.train].isnan().all():
-        raise UserError(f"{run.folder} has not trained on any photo yet; train it, or give another run")
-    return losses.numpy()
+    data: TrainingData
+    disagreement: Disagreement | None
+    model: ShapeModel | None
+    within: Pairs
+    across: Pairs
+    of_network: np.ndarray
+    of_shape: np.ndarray
+    of_duplicates: np.ndarray
 
 
 def main():
     options = parse_flags(Options, __doc__)
-    run = find_run(options.run, options.run)
-    out = options.out or run.folder
+    if not options.run and not options.data:
+        raise UserError("nothing is named to look at; give the folder of a run or of folds, or --data PATH")
+    out = options.out or options.run or Path()
     check_folder("--out", out)
     runtime = Runtime.choose(gpu=options.gpu)
+    data, disagreement = load(options, runtime)
+    checks = check(data, disagreement)
+    suspects = find_suspects(checks, options.count)
+    out.mkdir(parents=True, exist_ok=True)
+    print_summary(checks, suspects)
+    path = out / "suspects.csv"
+    write_text(path, suspects_table(suspects, data.pack.names))
+    for written in (path, *draw_sheets(out, suspects[: options.count], checks)):
+        print(written)
+
+
+def load(options: Options, runtime: Runtime) -> tuple[TrainingData, Disagreement | None]:
+    """The data, and how far their labels lie from what the run or the folds say of them."""
+    if not options.run:
+        where = RunOptions(data=options.data or Path(), cache=options.cache or Path("cache"))
+        return load_training_data(Recipe(run=where, photos=PhotoOptions(roi="whole"))), None
+    folds = fold_runs(options.run)
+    run = folds[0] if folds else find_run(options.run, options.run)
     own = run.recipe()
     where = replace(own.run, data=options.data or own.run.data, cache=options.cache or own.run.cache)
-    data = load_training_data(replace(own, run=where, photos=run.photo_options()))
+    photos = replace(run.photo_options(), sample_weights=None)  # photos that were left out are looked at as well
+    data = load_training_data(replace(own, run=where, photos=photos))
     run.check_data(data.pack.fingerprint, data.pack.folder)
-    losses = read_losses(run, data)
-    order = data.train[np.argsort(-np.nan_to_num(losses[data.train], nan=-np.inf), kind="stable")]
-    samples = order[np.isfinite(losses[order])][: options.count]
-    network = load_run_network(run, "best").to(runtime.device)
-    points = predict_points(network, data.pack, samples, runtime=runtime, description="suspects")
-    suspects = find_suspects(losses, data.pack.values[samples], points, samples, data.flip_indices)
-    out.mkdir(parents=True, exist_ok=True)
-    for path in (write_table(out / "suspects.csv", suspects, data), *draw_sheets(out, suspects, points, data)):
-        print(path)
+    return data, of_folds(folds, data) if folds else of_run(run, data, runtime)
 
 
-def write_table(path: Path, suspects: list[Suspect], data: TrainingData) -> Path:
-    """Writes a row for each suspect, the worst first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file_name", "loss_over_median", "rms_error_px", "reason"])
-    for suspect in suspects:
-        name = data.pack.names[suspect.sample]
-        writer.writerow([name, f"{suspect.loss:.2f}", f"{suspect.error:.2f}", suspect.reason])
-    write_text(path, text.getvalue())
-    return path
+def check(data: TrainingData, disagreement: Disagreement | None) -> Checks:
+    """Scores of each kind for all photos."""
+    values = data.pack.values
+    model = fit_usual_shapes(values, np.arange(len(values)))
+    within, across = find_pairs(data.pack, data.test)
+    exact, near = (differences(data.pack, within.those(which)) for which in (within.exact, ~within.exact))
+    unknown = np.full(len(values), np.nan)
+    return Checks(
+        data=data,
+        disagreement=disagreement,
+        model=model,
+        within=within,
+        across=across,
+        of_network=disagreement.scores if disagreement else unknown,
+        of_shape=robust_scores(shape_distances(model, values)) if model else unknown,
+        of_duplicates=duplicate_scores(exact, near),
+    )
 
 
-def draw_sheets(out: Path, suspects: list[Suspect], points: np.ndarray, data: TrainingData) -> list[Path]:
+def find_suspects(checks: Checks, count: int) -> list[Suspect]:
+    """The photos whose labels are suspect, and those that are exact duplicates or duplicates of the test's, ranked."""
+    exact = checks.within.those(checks.within.exact)
+    listed = np.unique(np.concatenate((exact.one, exact.other, checks.across.one)))
+    scores = np.stack((checks.of_network, checks.of_shape, checks.of_duplicates))
+    samples = rank(scores, listed=listed, count=count)
+    points = checks.disagreement.predict(samples) if checks.disagreement else None
+    duplicates = _duplicates(checks, samples)
+    suspects = []
+    for row, sample in enumerate(samples):
+        own = scores[:, sample]
+        score = float(np.nanmax(own)) if np.isfinite(own).any() else float("nan")
+        found = None if points is None else points[row]
+        reasons = _reasons(checks, int(sample), found, duplicates.get(int(sample), []))
+        error = _error(found, checks.data.pack.values[sample])
+        suspects.append(Suspect(int(sample), score, reasons, error, duplicates.get(int(sample), [])))
+    return suspects
+
+
+def _error(points, truth):
+    if points is None or np.isnan(points).any():
+        return float("nan")
+    return float(photo_errors(points[None], truth[None])[0] ** 0.5)
+
+
+def _reasons(checks, sample, points, duplicates):
+    """What each check says of a photo that it finds suspect, the check with the highest score first."""
+    data, truth = checks.data, checks.data.pack.values[sample]
+    said = []
+    if checks.of_network[sample] >= LEAST and points is not None:
+        why = reason_of(points, truth, data.flip_indices) or "far from what the network finds"
+        said.append((checks.of_network[sample], why))
+    if checks.of_shape[sample] >= LEAST:
+        why = shape_reason(checks.model, truth, data.flip_indices, explained=EXPLAINED, few=FEW)
+        said.append((checks.of_shape[sample], why or "an unusual shape"))
+    if checks.of_duplicates[sample] >= LEAST:
+        said.append((checks.of_duplicates[sample], "another label than its duplicates"))
+    if not said and duplicates:
+        said.append((0.0, "a duplicate"))
+    return list(dict.fromkeys(why for _, why in sorted(said, key=lambda pair: -pair[0])))
+
+
+def _duplicates(checks: Checks, samples: np.ndarray) -> dict[int, list[str]]:
+    """For each of the samples that has some, names of its duplicates; those of the test with their folder."""
+    data, wanted = checks.data, set(samples.tolist())
+    found: dict[int, list[str]] = {}
+    exact, near = (
+        checks.within.those(which) for which in (checks.within.exact, ~checks.within.exact & _differ(checks))
+    )
+    shown = Pairs(*(np.concatenate(sides) for sides in zip(exact, near, strict=True)))  # of many the exact ones first
+    for one, other in [*zip(shown.one, shown.other, strict=True), *zip(shown.other, shown.one, strict=True)]:
+        found.setdefault(int(one), []).append(str(data.pack.names[other]))
+    for one, other in zip(checks.across.one, checks.across.other, strict=True):
+        assert data.test
+        found.setdefault(int(one), []).append(f"test/{data.test.names[other]}")
+    return {one: list(dict.fromkeys(names))[:NUM_NAMED] for one, names in found.items() if one in wanted}
+
+
+def _differ(checks):
+    """The pairs of which either is suspect for its label's distance from the other's."""
+    far = checks.of_duplicates >= LEAST
+    return far[checks.within.one] | far[checks.within.other]
+
+
+def print_summary(checks: Checks, suspects: list[Suspect]):
+    """How many photos each check finds suspect, and how many are there twice."""
+    within, across = checks.within, checks.across
+    kinds = {"network": checks.of_network, "shape": checks.of_shape, "duplicates' labels": checks.of_duplicates}
+    found = [f"{(scores >= LEAST).sum():,} by {kind}" for kind, scores in kinds.items() if np.isfinite(scores).any()]
+    print(f"suspect      {', '.join(found) or 'nothing can be told'}; {len(suspects):,} are listed")
+    near = len(np.unique(np.concatenate((within.one, within.other))))
+    exact = within.those(within.exact)
+    same = len(np.unique(np.concatenate((exact.one, exact.other))))
+    print(f"duplicates   {near:,} photos of train have near-duplicates there, {same:,} the same pixels")
+    if len(across.one):
+        known = len(np.unique(across.other))
+        print(
+            f"             {known:,} photos of the test have near-duplicates in train, "
+            f"{across.exact.sum():,} pairs with the same pixels"
+        )
+
+
+def draw_sheets(out: Path, suspects: list[Suspect], checks: Checks) -> list[Path]:
     """Pictures of the suspects with truth and prediction, some two dozen each."""
-    paths = []
+    pack, paths = checks.data.pack, []
     for first in range(0, len(suspects), ON_A_SHEET):
         some = suspects[first : first + ON_A_SHEET]
         samples = np.array([suspect.sample for suspect in some])
-        captions = [
-            f"{first + number}: {suspect.reason or f'RMS {suspect.error:.1f} px'}"
-            for number, suspect in enumerate(some, start=1)
-        ]
-        title = f"Suspect labels {first + 1} to {first + len(some)}, by loss"
-        truth = data.pack.values[samples]
-        picture = gallery(data.pack, samples, points[first : first + len(some)], truth, title=title, captions=captions)
+        captions = [f"{first + number}: {suspect.reason}" for number, suspect in enumerate(some, start=1)]
+        title = f"Suspect labels {first + 1} to {first + len(some)}, by score"
+        truth = pack.values[samples]
+        points = checks.disagreement.predict(samples) if checks.disagreement else np.full_like(truth, np.nan)
+        picture = gallery(pack, samples, points, truth, title=title, captions=captions)
         paths.append(out / f"suspects_{1 + first // ON_A_SHEET}.jpg")
         write_picture(paths[-1], picture)
     return paths

@@ -15,6 +15,7 @@ from pipeline.data.kept import kept, kept_numbers, key_of
 from pipeline.data.pack import Pack, open_pack
 from pipeline.data.reading import ReadOnce, read_few
 from pipeline.data.roi import Shares, find_roi, shares_of
+from pipeline.data.sample_weights import read_sample_weights
 from pipeline.data.shape_model import fit_shapes
 from pipeline.data.split import (
     NEAR,
@@ -45,7 +46,8 @@ class TrainingData:
 
     flip_indices: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
     mean_shape: (K, 2) of the photos that are trained on, in pixels of the ROI. ROI: which part of the square
-    that is.
+    that is. weights: (N,) how much each photo counts in training, or None where all count alike; those with 0 are not
+    in `train`.
     """
 
     pack: Pack
@@ -58,6 +60,7 @@ class TrainingData:
     symmetry: str
     mean_shape: np.ndarray
     roi: Shares
+    weights: np.ndarray | None = None
 
     @property
     def num_points(self) -> int:
@@ -77,7 +80,10 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         held_out = split_by_file(options.split, pack.names)
     else:
         held_out = split_by_groups(groups, share=1 - options.train_share, seed=recipe.run.seed)
-    train = np.flatnonzero(~held_out)
+    weights = _sample_weights(options, pack)
+    train = np.flatnonzero(~held_out if weights is None else ~held_out & (weights > 0))
+    if not len(train):
+        raise UserError(f"--sample-weights {options.sample_weights} leaves no photo to train on; raise some weights")
     shape = _shape(pack, train, options.flip_indices)
     if shape.unknown:
         raise UserError(
@@ -100,7 +106,16 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         symmetry=symmetry,
         mean_shape=np.array(shape.mean),
         roi=roi,
+        weights=weights,
     )
+
+
+def _sample_weights(options, pack):
+    """The weights that a file gives the photos, which may name those that --limit-photos or a fault leaves out."""
+    if not options.sample_weights:
+        return None
+    others = None if options.limit_photos else pack.left_out
+    return read_sample_weights(options.sample_weights, pack.names, others=others)
 
 
 def _open_contest(recipe):

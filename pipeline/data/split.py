@@ -5,6 +5,7 @@ measure memory. So whole groups are held out: near-duplicates that are found and
 what it puts together; a chain of either is one group.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,15 +85,31 @@ def split_by_file(path: Path, names: np.ndarray) -> np.ndarray:
 def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
     """(N,) int: equal numbers for photos that a chain of near-duplicates connects, by their (N, 32) uint8 hashes.
 
-    Hashes are sorted by their bits in many random orders, and each is compared with the few that follow it:
-    near ones agree in the first bits of some order. What one order finds is united before the next, since photos that
-    are all alike have very many pairs. Source: Charikar, "Similarity Estimation Techniques from Rounding Algorithms",
+    What one order of the search finds is united before the next: photos that are all alike have very many pairs.
+    """
+    groups = np.arange(len(hashes))
+    for one, other in _pairs_of_orders(hashes):
+        groups = _components(groups[one], groups[other], groups.max() + 1)[groups]
+    return groups
+
+
+def near_duplicate_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two photos of each pair of near-duplicates, by their (N, 32) uint8 hashes; a pair may be there repeatedly,
+    and one in a crowd of near-duplicates may be missing where a chain connects the two."""
+    one, other = (np.concatenate(side) for side in zip(*_pairs_of_orders(hashes), strict=True))
+    return one, other
+
+
+def _pairs_of_orders(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of near-duplicates, as each of many orders finds them.
+
+    Hashes are sorted by their bits in random orders, and each is compared with the few that follow it: near ones agree
+    in the first bits of some order. Source: Charikar, "Similarity Estimation Techniques from Rounding Algorithms",
     STOC 2002, section 3; the sorted lists are those of its approximate neighbour search.
     """
     hashes = np.ascontiguousarray(hashes)
     bits = np.unpackbits(hashes, axis=1)
     rng = np.random.default_rng(0)
-    groups = np.arange(len(hashes))
     for _ in range(NUM_SORTS):
         pairs = []
         prefix = np.packbits(bits[:, rng.permutation(bits.shape[1])[:64]], axis=1)
@@ -101,10 +118,9 @@ def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
         for step in range(1, NUM_NEIGHBOURS + 1):
             differing = np.bitwise_count(words[:-step] ^ words[step:]).sum(1)
             near = differing <= NEAR * np.bitwise_count(words[:-step] | words[step:]).sum(1)
-            pairs.append((groups[order[:-step][near]], groups[order[step:][near]]))
+            pairs.append((order[:-step][near], order[step:][near]))
         one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        groups = _components(one, other, groups.max() + 1)[groups]
-    return groups
+        yield one, other
 
 
 def unite(one: np.ndarray, other: np.ndarray) -> np.ndarray:

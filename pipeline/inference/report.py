@@ -23,7 +23,7 @@ from pipeline.files import parse_json, read_bytes, unsealed, write_text
 from pipeline.inference import report_figures as figures
 from pipeline.inference.measured import Measured, load_measured
 from pipeline.inference.record import read_record
-from pipeline.inference.regions import Region, find_regions
+from pipeline.inference.regions import Region, regions_of_run, with_errors
 from pipeline.inference.svg import dots, segments
 from pipeline.runs import AboutData, Run, folder_of
 
@@ -58,7 +58,9 @@ def write_report(run: Run) -> Path:
 def content_of(run: Run) -> dict[str, Any]:
     """What the template shows: texts, tables of plain values, and figures as SVG."""
     measured, rows, about = load_measured(run.folder), read_metrics(run), run.about_data()
-    regions = find_regions(measured.mean_shape, measured.point_errors) if measured else []
+    regions: list[Region] = []
+    if measured:
+        regions = with_errors(regions_of_run(run, measured.mean_shape), measured.mean_shape, measured.point_errors)
     views, runs = read_scores(run.views), read_scores(folder_of(run) / "ensemble.json")
     environments: Any = _json(run.folder / "environment.json", [])
     recipe = _yaml(run.folder / "recipe.yaml")

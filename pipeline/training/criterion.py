@@ -48,7 +48,10 @@ class Criterion:
     residual log-likelihood estimation a flow, whose weights the optimiser moves.
 
     typical_scale: pixels of a photo per pixel of its image, of the data set's typical photo. mean_shape: (K, 2), whose
-    neighbours are the ends of edges. batch_size: of a step. num_photos: of the pack.
+    neighbours are the ends of edges. batch_size: of a step. num_photos: of the pack. sample_weights: (N,) factors of
+    the losses of the photos of the pack, with a mean of 1 over those that are trained on, so that the mean over a batch
+    need not be divided by anything else: divided by the weights of a batch it would depend on who else is in it. Photos
+    are ranked without them.
     """
 
     def __init__(
@@ -60,10 +63,12 @@ class Criterion:
         batch_size: int,
         num_photos: int,
         device: torch.device,
+        sample_weights: np.ndarray | None = None,
     ):
         self.options, self.typical_scale, self.device = options, typical_scale, device
         self.recent_losses = empty_window(batch_size, device)
         self.running_losses = no_running_losses(num_photos, device)
+        self.sample_weights = None if sample_weights is None else on_device(sample_weights, device, np.float32)
         with device:
             self.flow = Flow() if options.loss == "rle" else None
         self.edges = torch.from_numpy(nearest_neighbours(mean_shape)).to(device) if options.edge_weight else None
@@ -84,6 +89,8 @@ class Criterion:
         if self.edges is not None:
             lengths = edge_losses(predicted.points, batch, self.edges, outside_weight=options.outside_weight)
             weighted = weighted + options.edge_weight * self._weights(batch, 1) * lengths
+        if self.sample_weights is not None:
+            weighted = self.sample_weights[on_device(batch.samples, weighted.device)] * weighted
         return PhotoLosses(weighted, losses.detach())
 
     def _weights(self, batch, power):

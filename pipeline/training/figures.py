@@ -1,6 +1,7 @@
 """Figures of a training, as (H, W, 3) uint8 RGB pictures. They are drawn without pyplot, which keeps a state and may
 look for a screen."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ DPI = 100
 RAW, SMOOTHED, VALIDATION = "0.75", "black", "tab:orange"
 AREA = 12000.0  # square points that the dots of all points of a shape share
 LARGEST = 90.0  # square points, of a dot
+LABEL: dict[str, Any] = {"fontsize": 8, "bbox": {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "0.8", "alpha": 0.8}}
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -80,8 +82,11 @@ def draw_loss_over_rate(steps: np.ndarray) -> np.ndarray:
     return picture_of(figure)
 
 
-def draw_point_errors(mean_shape: np.ndarray, errors: np.ndarray, *, title: str) -> np.ndarray:
-    """A dot for each of the (K, 2) points of the mean shape, coloured by its (K,) error in pixels of the photo.
+def draw_point_errors(
+    mean_shape: np.ndarray, errors: np.ndarray, *, title: str, regions: Mapping[str, np.ndarray] | None = None
+) -> np.ndarray:
+    """A dot for each of the (K, 2) points of the mean shape, coloured by its (K,) error in pixels of the photo, and the
+    root mean squared error of each region, beside it.
 
     The few largest errors share the last colour, so that the others can be told apart; points whose error is not known
     are circles.
@@ -95,6 +100,13 @@ def draw_point_errors(mean_shape: np.ndarray, errors: np.ndarray, *, title: str)
     axes.scatter(x[~known], y[~known], s=size, facecolors="none", edgecolors=RAW)
     colours: dict[str, Any] = {"c": errors[known], "cmap": "viridis", "vmin": 0, "vmax": highest}
     dots = axes.scatter(x[known], y[known], s=size, **colours, edgecolors="0.5", linewidths=0.3)
+    for name, points in (regions or {}).items():
+        if np.isfinite(errors[points]).any():
+            rms = np.sqrt(np.nanmean(errors[points] ** 2))
+            where = mean_shape[
+                points[np.linalg.norm(mean_shape[points] - mean_shape[points].mean(axis=0), axis=1).argmin()]
+            ]
+            axes.annotate(f"{name}: {rms:.1f}", where, xytext=(0, 5), textcoords="offset points", ha="center", **LABEL)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_axis_off()

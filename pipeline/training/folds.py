@@ -2,7 +2,7 @@
 
     recipe.yaml     of all of them          fold-0/, fold-1/ …      runs like any other
     folds.json      how many there are      fold-0.txt …            the photos that each holds out
-    held_out.csv    what each scored
+    held_out.csv    what each scored        sample_weights.csv      of --sample-weights
 
 Each run's `held_out_points.npy` has the points of the photos in its `validation.txt`, in that order.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.dataset import TrainingData
+from pipeline.data.sample_weights import weights_table
 from pipeline.data.split import split_into_folds
 from pipeline.errors import UserError
 from pipeline.files import digest, replacing, sealed, write_text
@@ -22,6 +23,8 @@ from pipeline.metrics import score
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Folds, Run
 from pipeline.training.new_run import new_folder
+
+SAMPLE_WEIGHTS = "sample_weights.csv"
 
 
 def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
@@ -38,15 +41,28 @@ def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
         held_out = "".join(f"{name}\n" for name in data.pack.names[fold_of == fold])
         write_text(folder / f"fold-{fold}.txt", held_out)
         digests[f"fold-{fold}.txt"] = digest(held_out.encode())
+    if recipe.photos.sample_weights:
+        weights = weights_table(data.pack.names, data.weights)
+        write_text(folder / SAMPLE_WEIGHTS, weights)
+        digests[SAMPLE_WEIGHTS] = digest(weights.encode())
     write_text(folder / "recipe.yaml", to_yaml(recipe))
     write_text(folder / "folds.json", sealed(asdict(Folds(count, digests))))  # last: with it they can be resumed
     return folder
+
+
+def with_kept_weights(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the weights of photos that lie in the folder of the folds, where there are some."""
+    kept = folder / SAMPLE_WEIGHTS
+    if not recipe.photos.sample_weights:
+        return recipe
+    return replace(recipe, photos=replace(recipe.photos, sample_weights=kept))
 
 
 def fold_recipe(recipe: Recipe, folder: Path, fold: int) -> Recipe:
     """The recipe of one fold: all the same but for what is held out."""
     name = f"{recipe.run.name}-fold-{fold}"
     split = folder / f"fold-{fold}.txt"
+    recipe = with_kept_weights(recipe, folder)
     return replace(recipe, run=replace(recipe.run, name=name), photos=replace(recipe.photos, split=split))
 
 

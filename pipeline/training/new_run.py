@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.data.dataset import TrainingData
+from pipeline.data.sample_weights import weights_table
 from pipeline.errors import UserError
 from pipeline.files import digest, sealed, write_text
 from pipeline.metrics import Scores
@@ -36,6 +37,8 @@ def _write_what_is_known(run, recipe, data, floor):
         "permutation.json": json.dumps(None if data.flip_indices is None else data.flip_indices.tolist()),
         "data.json": json.dumps(asdict(about), indent=1),
     }
+    if recipe.photos.sample_weights:
+        texts["sample_weights.csv"] = weights_table(data.pack.names, data.weights)
     for name, text in texts.items():
         write_text(run.folder / name, text)
     fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}

@@ -58,9 +58,8 @@ class WorstPhotos(Callback):
         """Draws how far off each point is in the validation photos, on the mean shape."""
         data = trainer.data
         errors = point_errors(result.points, data.pack.values[data.validation])
-        picture = draw_point_errors(
-            data.mean_shape, errors, title=f"Error of each point after epoch {result.row['epoch']}"
-        )
+        title = f"Error of each point, and of each region, after epoch {result.row['epoch']}"
+        picture = draw_point_errors(data.mean_shape, errors, title=title, regions=trainer.regions)
         self.board.add_picture("point_errors", picture, trainer.state.step, split="validation")
         write_picture(self.run.picture("point_errors"), picture)
 

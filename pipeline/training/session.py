@@ -16,7 +16,9 @@ from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.loader import parse_chain
+from pipeline.data.regions import describe_regions, regions_text
 from pipeline.data.roi import describe_roi
+from pipeline.data.sample_weights import describe_weights
 from pipeline.errors import UserError
 from pipeline.files import check_folder, check_usable, write_text
 from pipeline.inference.measured import measure, save_measured
@@ -35,7 +37,7 @@ from pipeline.stopping import Stopped
 from pipeline.threads import choose_threads
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
-from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out
+from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out, with_kept_weights
 from pipeline.training.job import Job, taken_up
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
@@ -121,6 +123,7 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
         if is_main:
             run.write_recipe(recipe)
             run.add_environment(str(runtime))
+            write_text(run.regions, regions_text(trainer.regions))
             print_estimate(trainer)
             trainer.callbacks = default_callbacks(run, own_callbacks)
         if earlier:
@@ -211,6 +214,8 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     )
     if data.pack.left_out:
         runtime.print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
+    if data.weights is not None:
+        runtime.print(f"weights      {describe_weights(data.weights, data.validation)} (--sample-weights)")
     runtime.print(f"groups       {data.grouping}")
     for leak in leaks(data):
         runtime.print(f"warning      {leak}")
@@ -234,6 +239,7 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     best = next(row for row in reversed(state.history) if row["validation_mse"] == state.best_mse)
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     runtime.print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
+    runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
         runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
     if trainer.is_out_of_patience and trainer.progress < 1:
@@ -250,7 +256,9 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
     begun = fold_runs(earlier)[0] if earlier else None
     if begun and (begun.folder / "recipe.yaml").exists():
         recipe = replace(recipe, photos=replace(recipe.photos, roi=begun.recipe().photos.roi))
-    if not earlier:
+    if earlier:
+        recipe = with_kept_weights(recipe, earlier)
+    else:
         read_start(recipe.network)  # a bad one is refused before there is a folder
     ranks = runtime.ranks
     data = ranks.in_turn(lambda: load_training_data(recipe))

@@ -18,10 +18,12 @@ from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoi
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, epoch_order, training_batches
 from pipeline.data.mixup import mix
+from pipeline.data.regions import OF_REGION, region_errors, regions_of
+from pipeline.data.sample_weights import relative_weights
 from pipeline.data.source import source_of
 from pipeline.errors import UserError
 from pipeline.inference.predict import predict_points
-from pipeline.metrics import Scores, score
+from pipeline.metrics import Scores, point_error_sums, score
 from pipeline.recipe import Recipe
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped, StopRequest, stop_request
@@ -101,7 +103,7 @@ class Trainer:
                 f"--batch-size {options.batch_size}: {runtime.ranks.count} processes train on {len(data.train):,} "
                 "photos, and each needs one of a step; give a larger batch or fewer processes"
             )
-        self.network = build_norms(network.to(device), runtime, synchronised=recipe.network.sync_norms)
+        self.network = build_norms(network.to(device), runtime, synchronised=not recipe.network.local_norms)
         self.source = source_of(data.pack.squares, device)
         self.criterion = Criterion(
             recipe.loss,
@@ -110,6 +112,7 @@ class Trainer:
             batch_size=options.batch_size,
             num_photos=len(data.pack),
             device=device,
+            sample_weights=None if data.weights is None else relative_weights(data.weights, data.train),
         )
         self.optimiser = build_optimiser(self.network, options, self.criterion.parameters())
         self.average = build_average(self.network, self.optimiser, options.ema_decay)
@@ -127,6 +130,7 @@ class Trainer:
         self.num_ranks_before = runtime.ranks.count  # of the sitting that it was loaded from
         self._order: tuple[int, list[np.ndarray]] = -1, []  # of the pass that it is in
         self.identity = identity_of(recipe, data)
+        self.regions = regions_of(recipe.running.regions, data.mean_shape)
         self._begin_sitting()
 
     def train(self, chain: Chain):
@@ -273,6 +277,7 @@ class Trainer:
         points = self.validate()
         validation = self._score(points, data.validation)
         train = self._score(self._predict_together(sample, "training photos"), sample)
+        regions = region_errors(*point_error_sums(points, data.pack.values[data.validation]), self.regions)
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -283,6 +288,7 @@ class Trainer:
             "train_loss": state.smoothed_loss,
             "train_mse": train.mse,
             **{f"validation_{name}": value for name, value in asdict(validation).items()},
+            **{f"{OF_REGION}{name}": error for name, error in regions.items()},
         }
         return EpochResult(row, train, validation, points)
 

@@ -24,7 +24,20 @@ CPU = Runtime(torch.device("cpu"), "fp32")
 
 @pytest.fixture(scope="session")
 def kept_run(contest, tmp_path_factory):
-    flags = ["-e", "3", "--keep-best", "3", "--ema-decay", "0", "--precision", "fp32", "-lr", "0.01"]
+    flags = [
+        "-e",
+        "3",
+        "--head",
+        "linear",
+        "--keep-best",
+        "3",
+        "--ema-decay",
+        "0",
+        "--precision",
+        "fp32",
+        "-lr",
+        "0.01",
+    ]
     folder = made_once("kept", lambda folder: train(folder, contest, *flags), tmp_path_factory)
     return Run(next((folder / "runs").iterdir()))
 

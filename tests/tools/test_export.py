@@ -73,7 +73,9 @@ def run(contest, tmp_path):
     """A run that was never trained, of a contest that may have gone."""
     data = Path(shutil.copytree(contest, tmp_path / "contest"))
     shutil.rmtree(data / "test")
-    recipe = Recipe(run=RunOptions(data=data), photos=PhotoOptions(size=48), network=NetworkOptions(model="resnet18"))
+    recipe = Recipe(
+        run=RunOptions(data=data), photos=PhotoOptions(size=48), network=NetworkOptions(model="resnet18", head="linear")
+    )
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     run.write_recipe(recipe)

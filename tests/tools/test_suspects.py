@@ -1,4 +1,5 @@
-"""Labels that are wrong come first, with the reason; a run of an earlier version has a list too."""
+"""The photos whose losses stayed highest are listed and drawn; folds and labels alone give a list too, in which wrong
+labels and duplicates are named; a run of an earlier version has a list."""
 
 import csv
 import io
@@ -11,49 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.data.dataset import load_training_data
 from pipeline.errors import run_script
 from pipeline.runs import Run
+from tests.scripts import train
 from tools import suspects as tool
-from tools.suspects import find_suspects, reason_of
-
-PARTNERS = np.array([1, 0, 3, 2, 4, *range(5, 30)])
-SHAPE = np.random.default_rng(0).uniform(0, 100, (30, 2))
-
-
-def test_the_reason_is_what_explains_most_of_the_error():
-    near = SHAPE + np.random.default_rng(1).normal(size=SHAPE.shape)
-    pairs = np.arange(30).reshape(15, 2)[:, ::-1].ravel()
-    assert reason_of(near, SHAPE[pairs], pairs) == "left and right are exchanged"
-    assert reason_of(near, SHAPE[pairs], None) == ""
-    assert reason_of(near, SHAPE + (20, -7), PARTNERS).startswith("all points are shifted by (20, -")
-    middle = SHAPE.mean(axis=0)
-    assert reason_of(near, middle + 3 * (SHAPE - middle), PARTNERS).startswith("all points are scaled by 2.98 and")
-    two_off = SHAPE.copy()
-    two_off[[3, 17]] += 60
-    two_off[5] = np.nan
-    assert reason_of(near, two_off, PARTNERS) == "few points are far off: 3, 17"
-    rng = np.random.default_rng(2)
-    assert reason_of(near, rng.permutation(SHAPE), PARTNERS) == ""
-
-
-@given(st.integers(0, 10**6))
-def test_there_is_no_reason_without_points_or_error(seed):
-    points = np.random.default_rng(seed).uniform(0, 100, (6, 2))
-    assert reason_of(points, points, np.arange(6)) == ""
-    assert reason_of(points, np.full((6, 2), np.nan), np.arange(6)) == ""
-
-
-def test_losses_are_told_in_those_of_the_median_photo():
-    losses = np.array([np.nan, 1.0, 2.0, 8.0])
-    truth = np.stack([SHAPE, SHAPE])
-    found = find_suspects(losses, truth, truth + (3, 4), np.array([3, 1]), None)
-    assert [(one.sample, one.loss) for one in found] == [(3, 4.0), (1, 0.5)]
-    assert [one.error for one in found] == pytest.approx([12.5**0.5] * 2)
 
 
 def call(*flags):
@@ -71,7 +36,8 @@ def test_the_photos_whose_losses_stayed_highest_are_listed_and_drawn(copy_run, t
     state = load_checkpoint(run.last)
     recipe = run.recipe()
     train = load_training_data(recipe).train
-    losses = torch.arange(len(state["sample_errors"]), dtype=torch.float32)
+    losses = 1 + torch.arange(len(state["sample_errors"]), dtype=torch.float32)
+    losses[train[-4:-1]] = torch.tensor([1e6, 1e7, 1e8])
     losses[train[-1]] = torch.nan  # was never trained on
     if earlier:
         state["sample_errors"] = losses
@@ -86,8 +52,9 @@ def test_the_photos_whose_losses_stayed_highest_are_listed_and_drawn(copy_run, t
     ]
     rows = list(csv.DictReader((tmp_path / "out" / "suspects.csv").open()))
     names = load_training_data(recipe).pack.names
-    assert [row["file_name"] for row in rows] == names[train[-4:-1][::-1]].tolist()
-    assert float(rows[0]["loss_over_median"]) > 1
+    assert [row["file_name"] for row in rows[:3]] == names[train[-4:-1][::-1]].tolist()
+    assert float(rows[0]["score"]) > float(rows[2]["score"]) > 3.5
+    assert {row["weight"] for row in rows} == {"1"}
     assert cv2.imread(str(tmp_path / "out" / "suspects_2.jpg")) is not None
 
 
@@ -102,3 +69,59 @@ def test_a_run_without_losses_is_refused_in_a_line(copy_run):
     assert "does not fit this run" in call(run.folder)[1]
     shutil.rmtree(run.folder)
     assert str(run.folder) in call(run.folder)[1]
+
+
+@pytest.fixture(scope="module")
+def wrong(contest, tmp_path_factory):
+    """A contest with a label that is exchanged, a copy with another label, a copy in the test, and its names."""
+    root = shutil.copytree(contest, tmp_path_factory.mktemp("wrong") / "contest")
+    table, images = root / "train/landmarks.csv", root / "train/images"
+    header, *rows = table.read_text().strip().split("\n")
+    names = [row.split("\t")[0] for row in rows]
+    shape = np.array(rows[5].split("\t")[1:], float).reshape(-1, 2)
+    few = shape.copy()
+    few[:40] += 100
+    rows[5] = "\t".join([names[5], *few.ravel().round().astype(int).astype(str)])
+    moved = shape + 30
+    rows.append("\t".join(["copy.jpg", *moved.ravel().round().astype(int).astype(str)]))
+    shutil.copy(images / names[9], images / "copy.jpg")
+    shutil.copy(images / names[12], sorted((root / "test/images").iterdir())[0])
+    table.write_text("\n".join([header, *rows]) + "\n")
+    return root, names
+
+
+def rows_of(folder):
+    return {row["file_name"]: row for row in csv.DictReader((folder / "suspects.csv").open())}
+
+
+def test_labels_alone_tell_odd_shapes_and_duplicates(wrong, tmp_path):
+    root, names = wrong
+    out, err = call("-d", root, "--cache", tmp_path / "cache", "--out", tmp_path / "out", "--count", "4")
+    assert "1 photos of the test have near-duplicates in train" in out, err
+    rows = rows_of(tmp_path / "out")
+    assert "few points are far off" in rows[names[5]]["reason"]
+    assert rows["copy.jpg"]["reason"] == "another label than its duplicates"
+    assert rows["copy.jpg"]["duplicate_of"] == names[9]
+    assert rows[names[9]]["duplicate_of"] == "copy.jpg"
+    assert rows[names[12]]["duplicate_of"].startswith("test/")
+    assert float(rows[names[5]]["score"]) > float(rows[names[12]]["score"])
+
+
+@pytest.mark.slow
+def test_folds_tell_of_all_photos_what_they_never_saw(wrong, tmp_path):
+    root, names = wrong
+    folder, _ = train(tmp_path, root, "-e", "1", "--steps-per-epoch", "1", "--folds", "2")
+    out, err = call(folder, "--count", "100", "--out", tmp_path / "out")
+    assert "by network" in out, err
+    rows = rows_of(tmp_path / "out")
+    assert rows.keys() == {*names, "copy.jpg"}
+    assert all(float(row["rms_error_px"]) > 0 for row in rows.values())
+    held_out = np.load(folder / "fold-1/held_out_points.npy")
+    np.save(folder / "fold-1/held_out_points.npy", held_out[1:])
+    assert "is of other photos than the fold held out" in call(folder)[1]
+    (folder / "fold-1/held_out_points.npy").unlink()
+    assert "fold-1 is not trained" in call(folder)[1]
+
+
+def test_nothing_to_look_at_is_refused_in_a_line():
+    assert "give the folder of a run or of folds, or --data PATH" in call()[1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from augment import RegionOfInterest
+from models import Prediction
 from pipeline.errors import UserError
 from pipeline.inference import member as module
 from pipeline.inference.member import Member, print_not_fitted, weigh_views, why_not_calibrated
@@ -28,6 +29,9 @@ class Blurred(torch.nn.Module):
 
     def forward(self, images):
         return self.mean_shape + images[:, :, :1, :2].reshape(len(images), 3, 2) / 255
+
+    def predict(self, images):
+        return Prediction(self.forward(images))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.inference.measured import choose, load_measured, measure, save_measured
-from pipeline.inference.regions import find_regions
+from pipeline.inference.regions import regions_of_run, with_errors
 from pipeline.inference.report import tail_share, write_report
 from pipeline.networks import load_run_network
 from pipeline.runs import Run
@@ -144,6 +144,7 @@ def test_missing_points_and_few_points_are_no_trouble(run):
         truth=measured.truth[:, :1],
     )
     for found in (measured, one):
+        run.regions.unlink(missing_ok=True)  # which are of more points
         save_measured(run.folder, found)
         assert "<title>point 0: " in write_report(run).read_text()
 
@@ -158,17 +159,15 @@ def test_photos_are_shown_from_the_worst_the_middle_and_the_doubtful():
     assert tail_share(np.array([6.0, *[1.0] * 4, np.nan])) == pytest.approx(0.6)
 
 
-def test_regions_are_points_that_lie_together():
-    corners = np.array([(0, 0), (100, 0), (0, 100), (100, 100)])
-    shape = (corners[:, None] + np.random.default_rng(0).normal(0, 1, (4, 6, 2))).reshape(-1, 2)
-    errors = np.repeat([1.0, 2.0, 3.0, np.nan], 6)
-    regions = find_regions(shape, errors)
-    assert sorted(np.concatenate([region.points for region in regions]).tolist()) == list(range(24))
-    for region in regions:
-        assert len(set(region.points // 6)) == 1
-        corner = region.points[0] // 6
-        np.testing.assert_equal(region.error, errors[region.points[0]])
-        assert region.name.startswith(("top left", "top right", "bottom left", "bottom right")[corner])
+def test_regions_are_those_of_the_run_or_found(tmp_path):
+    errors = np.array([3.0, 4.0, np.nan, 1.0, 1.0, 1.0])
+    shape = np.array([(0, 0), (1, 0), (2, 0), (50, 9), (51, 9), (52, 9)], float)
+    run = Run(tmp_path)
+    assert list(regions_of_run(run, shape)) == ["0-2", "3-5"]
+    run.regions.write_text('{"some": [0, 1, 2], "none": [2]}')
+    some, none = with_errors(regions_of_run(run, shape), shape, errors)
+    assert (some.name, some.middle, some.error) == ("some", (1, 0), pytest.approx(12.5**0.5))
+    assert np.isnan(none.error)
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")

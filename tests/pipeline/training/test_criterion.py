@@ -18,7 +18,7 @@ NUM_PHOTOS, BATCH, NUM_POINTS = 96, 16, 5
 TRIMMED = LossOptions(top_perc_train=50, without_top_perc_train=9)
 
 
-def criterion_of(options, device="cpu") -> Criterion:
+def criterion_of(options, device="cpu", sample_weights=None) -> Criterion:
     torch.manual_seed(0)
     return Criterion(
         options,
@@ -27,6 +27,7 @@ def criterion_of(options, device="cpu") -> Criterion:
         batch_size=BATCH,
         num_photos=NUM_PHOTOS,
         device=torch.device(device),
+        sample_weights=sample_weights,
     )
 
 
@@ -153,6 +154,41 @@ def test_photos_count_by_the_unit_that_is_said(unit):
         torch.testing.assert_close(found.weighted, factor * found.ranks)
 
 
+@pytest.mark.parametrize("fields", [{}, {"edge_weight": 0.3}, {"loss": "gaussian_nll", "loss_unit": "image"}])
+def test_a_photo_of_twice_the_weight_counts_twice_whoever_is_in_its_batch(fields):
+    """A mean by the weights of a batch would depend on these."""
+    weights = np.random.default_rng(3).uniform(0.1, 4, NUM_PHOTOS)
+    plain, weighted = criterion_of(LossOptions(**fields)), criterion_of(LossOptions(**fields), sample_weights=weights)
+    for batch, predicted, key in steps(0):
+        losses = plain.measure(predicted, batch).weighted
+        expected = (torch.from_numpy(weights[batch.samples]) * losses.double()).mean()
+        torch.testing.assert_close(weighted(predicted, batch, key, epoch=0.0).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weighted.running_losses, remembered(plain), equal_nan=True)
+
+
+def remembered(criterion):
+    for batch, predicted, key in steps(0):
+        criterion(predicted, batch, key, epoch=0.0)
+    return criterion.running_losses
+
+
+@pytest.mark.parametrize("trim_by", ["window", "sample"])
+def test_which_photos_are_trimmed_does_not_depend_on_their_weights(trim_by):
+    options = replace(TRIMMED, trim_by=trim_by)
+    weights = np.random.default_rng(3).uniform(0.1, 4, NUM_PHOTOS)
+    for one, other in zip(
+        kept_of(criterion_of(options), 3), kept_of(criterion_of(options, "cpu", weights), 3), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("options", [LossOptions(), TRIMMED])
+def test_equal_weights_change_no_bit(options):
+    plain, ones = criterion_of(options), criterion_of(options, sample_weights=np.ones(NUM_PHOTOS))
+    for batch, predicted, key in steps(0):
+        assert torch.equal(plain(predicted, batch, key, epoch=0.0), ones(predicted, batch, key, epoch=0.0))
+
+
 def test_the_edge_term_is_added_in_its_unit():
     batch, predicted, _ = next(steps(0))
     plain, more, twice = (
@@ -167,7 +203,7 @@ def test_the_edge_term_is_added_in_its_unit():
 @pytest.mark.parametrize("name", get_args(LossName))
 def test_a_criterion_on_a_gpu_waits_for_nothing(name, trim_by, gpu_without_values):
     options = replace(TRIMMED, loss=name, trim_by=trim_by, trim_at_random=True)
-    criterion = criterion_of(options, device="cuda")
+    criterion = criterion_of(options, device="cuda", sample_weights=np.ones(NUM_PHOTOS))
     batch, predicted, key = next(steps(0))
     tensors = {field: torch.empty_like(getattr(batch, field), device="cuda") for field in ("points", "inside", "scale")}
     points, log_scale, x_logits, y_logits = (torch.empty_like(leaf, device="cuda") for leaf in leaves_of(predicted))

@@ -53,6 +53,7 @@ def gradient_of(options, *, num_parts, mixup=0.0, training=False):
         batch_size=BATCH,
         num_photos=BATCH,
         device=torch.device("cpu"),
+        sample_weights=np.linspace(0.2, 1.8, BATCH),
     )
     gradient = Gradient(network, criterion, runtime=Runtime(torch.device("cpu"), "fp32"), num_parts=num_parts)
     scaler = torch.amp.GradScaler("cpu", enabled=False)

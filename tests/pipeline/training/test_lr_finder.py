@@ -62,7 +62,7 @@ def test_a_sweep_stops_where_the_loss_diverges(contest, tmp_path, monkeypatch):
     from tests.pipeline.training.test_trainer import recipe_of, start
 
     monkeypatch.setattr(lr_finder, "HIGHEST", 1e15)
-    training = start(recipe_of(contest, tmp_path, "--optimiser", "sgd"))
+    training = start(recipe_of(contest, tmp_path, "--optimiser", "sgd", "--head", "linear"))
     found = sweep(training, CHAIN, num_steps=40)
     assert found.diverged
     assert len(found.rates) < 40

@@ -1,0 +1,75 @@
+"""Photos that are there twice: within train, and in train and test."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from augment import transform_points
+from pipeline.data.pack import Pack
+from pipeline.data.split import near_duplicate_pairs
+
+
+class Pairs(NamedTuple):
+    """Near-duplicates, (M,) each: one and other, as numbers of photos, and whether their packed pixels are the same."""
+
+    one: np.ndarray
+    other: np.ndarray
+    exact: np.ndarray
+
+    def those(self, which: np.ndarray) -> "Pairs":
+        return Pairs(*(array[which] for array in self))
+
+
+def find_pairs(train: Pack, test: Pack | None) -> tuple[Pairs, Pairs]:
+    """Pairs within train, and pairs of a photo of train and one of the test, whose numbers are those of their packs."""
+    hashes = np.concatenate([train.hashes, *([test.hashes] if test else [])])
+    pairs = np.unique(np.sort(np.stack(near_duplicate_pairs(hashes), axis=1), axis=1), axis=0)
+    pairs = pairs[(pairs[:, 0] < len(train)) & (pairs[:, 0] != pairs[:, 1])]
+    same = (hashes[pairs[:, 0]] == hashes[pairs[:, 1]]).all(axis=1)
+    across = pairs[:, 1] >= len(train)
+    exact = np.zeros(len(pairs), bool)
+    for index in np.flatnonzero(same):  # few: only of these are the pixels read
+        one, other = pairs[index]
+        beside = test.squares[other - len(train)] if across[index] and test else train.squares[other]
+        exact[index] = np.array_equal(train.squares[one], beside)
+    within = Pairs(pairs[~across, 0], pairs[~across, 1], exact[~across])
+    return within, Pairs(pairs[across, 0], pairs[across, 1] - len(train), exact[across])
+
+
+def label_differences(pack: Pack, pairs: Pairs) -> np.ndarray:
+    """(M,) how far the labels of the photos of each pair lie apart, root mean square in sizes of the shape; NaN where
+    they have no point in common."""
+    one, other = (
+        transform_points(pack.photo_to_image[samples], pack.values[samples]) for samples in (pairs.one, pairs.other)
+    )
+    known = np.isfinite(one + other).all(axis=2)
+    count = np.maximum(known.sum(axis=1), 1)
+    apart = np.where(known[..., None], one - other, 0)
+    squares = (apart**2).sum(axis=(1, 2)) / count
+    sizes = np.minimum(*(_square_size(points, known, count) for points in (one, other)))
+    return np.where(known.sum(axis=1) > 1, np.sqrt(squares / sizes.clip(min=1e-9)), np.nan)
+
+
+def _square_size(points, known, count):
+    """(M,) mean squared distance of the known points from their centre."""
+    points = np.where(known[..., None], points, 0)
+    centre = points.sum(axis=1) / count[:, None]
+    return (np.where(known[..., None], points - centre[:, None], 0) ** 2).sum(axis=(1, 2)) / count
+
+
+def differences(pack: Pack, pairs: Pairs) -> np.ndarray:
+    """(N,) how far the label of each photo of the pack lies from those of the photos that it is paired with, the median
+    of them; NaN without any.
+
+    Of three duplicates of which one has another label, that one alone is far from both others.
+    """
+    photo = np.concatenate((pairs.one, pairs.other))
+    found = np.tile(label_differences(pack, pairs), 2)
+    photo, found = photo[np.isfinite(found)], found[np.isfinite(found)]
+    order = np.lexsort((found, photo))
+    photo, found = photo[order], found[order]
+    medians = np.full(len(pack), np.nan)
+    starts = np.flatnonzero(np.diff(photo, prepend=-1))
+    for samples in np.split(np.arange(len(photo)), starts[1:]) if len(photo) else []:
+        medians[photo[samples[0]]] = np.median(found[samples])
+    return medians

@@ -9,7 +9,9 @@ Rows of a tensor that lie on different ranks are brought together by a sum with 
 takes parts of any sizes.
 """
 
+import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -184,7 +186,8 @@ def _connect(launch):
     """The store that all processes share. Raises UserError where they do not find one another."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+        shared, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store = _unwritten(shared, rank, count)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
         dist.all_reduce(torch.zeros(1))  # one that had nothing to do would be gone before the others have found it
     except RuntimeError as error:  # that of the store and of the network among them
@@ -193,6 +196,39 @@ def _connect(launch):
             "--rdzv-endpoint or --master-addr can be reached from each machine, and set GLOO_SOCKET_IFNAME"
         ) from error
     return store
+
+
+def _unwritten(store, rank, count):
+    """A part of the store that only these processes write to. torchrun may give those that it starts anew the store of
+    the ones before them, in which these have left addresses that lead nowhere, and that they have failed.
+
+    Rank 0 draws a name and tells it to each that asks by a name of its own, until all have said that they know it: what
+    lies in the store from before is asked by none of them.
+    """
+    own, end = secrets.token_hex(8), time.monotonic() + PATIENCE.total_seconds()
+    if rank > 0:
+        store.set(f"asks/{rank}", own)
+        _wait_until(lambda: store.check([f"told/{own}"]), end)
+        name = store.get(f"told/{own}").decode()
+        store.set(f"{name}/knows/{rank}", own)
+        return dist.PrefixStore(name, store)
+    for other in range(1, count):
+
+        def knows(asks=f"asks/{other}", known=f"{own}/knows/{other}"):
+            if store.check([asks]):
+                store.set(f"told/{store.get(asks).decode()}", own)
+            return store.check([known])
+
+        _wait_until(knows, end)
+    return dist.PrefixStore(own, store)
+
+
+def _wait_until(holds: Callable[[], bool], end: float):
+    """Asks again and again, so that a signal is noticed meanwhile."""
+    while not holds():
+        if time.monotonic() > end:
+            raise RuntimeError("they have not all come")
+        time.sleep(0.05)
 
 
 def _num_failures(store: Any, *, more: int = 0) -> int:

@@ -24,17 +24,18 @@ class Ended(NamedTuple):
     err: str
 
 
-def run_together(count, folder: Path, function, *arguments) -> list[Ended]:
-    """`function(*arguments)` on each of so many ranks.
+def run_together(count, folder: Path, function, *arguments, store: int | None = None) -> list[Ended]:
+    """`function(*arguments)` on each of so many ranks. store: the port of one that outlives them, as torchrun's does.
 
     The function lies in a module of the tests, so that the processes find it.
     """
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload([*SLOW_TO_IMPORT, "torch.distributed"])
-    port = free_port()
+    port = store or free_port()
     folder.mkdir(exist_ok=True)
     processes = [
-        forked.Process(target=_run, args=(rank, count, port, folder, function, arguments)) for rank in range(count)
+        forked.Process(target=_run, args=(rank, count, (port, bool(store)), folder, function, arguments))
+        for rank in range(count)
     ]
     for process in processes:
         process.start()
@@ -49,9 +50,9 @@ def run_together(count, folder: Path, function, *arguments) -> list[Ended]:
     ]
 
 
-def results_of(count, folder, function, *arguments):
+def results_of(count, folder, function, *arguments, store: int | None = None):
     """What each rank returned, of which none has failed."""
-    found = run_together(count, folder, function, *arguments)
+    found = run_together(count, folder, function, *arguments, store=store)
     assert [each.status for each in found] == [0] * count, "\n".join(each.err for each in found)
     return [each.result for each in found]
 
@@ -68,10 +69,12 @@ def _read(path):
     return pickle.loads(path.read_bytes()) if path.suffix == ".result" else path.read_text()
 
 
-def _run(rank, count, port, folder, function, arguments):
+def _run(rank, count, where, folder, function, arguments):
+    port, outlives = where
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": str(outlives),
     }  # fmt: skip
 
     def main():

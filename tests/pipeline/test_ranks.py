@@ -88,6 +88,11 @@ def test_what_is_exchanged_is_exact_and_the_same_on_all_ranks(tmp_path):
         assert repr(other) == repr(first)
 
 
+def lasting_store():
+    """One that outlives the ranks, as that of torchrun does."""
+    return torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
 def fail(how):
     ranks = current_ranks()
     ranks.wait()
@@ -108,13 +113,24 @@ def fail(how):
     ],
 )
 def test_a_rank_that_fails_takes_the_others_down_with_one_message(tmp_path, how, statuses, said):
-    found = run_together(3, tmp_path, fail, how)
+    store = lasting_store()
+    found = run_together(3, tmp_path, fail, how, store=store.port)
     for each, expected in zip(found, statuses, strict=True):
         assert each.status == expected or (expected is None and each.status in (1, 2))
     messages = [each.err for each in found if each.err]
     assert len(messages) == 1
     assert messages[0].count("\n") == 1 or how == "bug"
     assert re.search(said, messages[0])
+
+
+def test_what_earlier_processes_have_left_in_the_store_is_not_taken_for_news(tmp_path):
+    """torchrun may keep its store for those that it starts anew."""
+    store = lasting_store()
+    for attempt, how in enumerate(("killed", "fault", "fault")):
+        found = run_together(2, tmp_path / str(attempt), fail, how, store=store.port)
+        assert [each.status for each in found] == [2, -signal.SIGKILL] if how == "killed" else [1, 2]
+        assert len([each.err for each in found if each.err]) == 1
+    assert results_of(2, tmp_path / "last", current_ranks, store=store.port) == [Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2)]
 
 
 def say_something():

@@ -34,6 +34,7 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
         ".lock",
         "report.html",
         "held_out.npz",
+        "regions.json",
     }
     assert {path.name for path in run.iterdir()} == made_with | came_of_it
     assert (run / "console.txt").read_text() == out

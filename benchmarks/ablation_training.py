@@ -73,7 +73,7 @@ def seconds_a_photo(trainer: Trainer, size: int) -> float:
         training_batches(
             trainer.data.pack,
             trainer.source,
-            trainer.pass_order(0)[:STEPS],
+            trainer.order.of_pass(0)[:STEPS],
             parse_chain(trainer.recipe),
             trainer.data.flip_indices,
             seed=0,

@@ -64,7 +64,7 @@ def main():
     network = make_network(recipe, None, mean_shape=data.mean_shape)
     trainer = Trainer(network, recipe, data, runtime)
     chain = parse_augmenters(recipe.augmentation.augment)
-    order = trainer.pass_order(0)
+    order = trainer.order.of_pass(0)
     batches = training_batches(data.pack, trainer.source, order[:1], chain, data.flip_indices, seed=0, epoch=0)
     batch = next(iter(batches))
 

@@ -23,7 +23,7 @@ from pipeline.files import parse_json, read_bytes, unsealed, write_text
 from pipeline.inference import report_figures as figures
 from pipeline.inference.measured import Measured, load_measured
 from pipeline.inference.record import read_record
-from pipeline.inference.regions import Region, regions_of_run, with_errors
+from pipeline.inference.report_regions import Region, regions_of_run, with_errors
 from pipeline.inference.svg import dots, segments
 from pipeline.runs import AboutData, Run, folder_of
 

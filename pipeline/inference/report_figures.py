@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.inference.measured import Measured
-from pipeline.inference.regions import Region
+from pipeline.inference.report_regions import Region
 from pipeline.inference.svg import COLOURS, INK, as_svg, draw_legend, draw_line, hint, new_figure, prepare
 
 AREA, LARGEST = 9000.0, 90.0  # square points of all dots of a shape, and of the largest one

@@ -164,7 +164,7 @@ class Bar(Callback):
     def after_step(self, trainer: Trainer):
         state, options = trainer.state, trainer.recipe.optimiser
         minutes, progress = self._start
-        speed = trainer.photos_per_second
+        speed = trainer.sitting.photos_per_second
         left = 60 * (state.minutes - minutes) * (1 - trainer.progress) / max(trainer.progress - progress, 1e-9)
         epoch_left = (trainer.steps_per_epoch - state.batch) * options.batch_size / max(speed, 1e-9)
         parts = [

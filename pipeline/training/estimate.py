@@ -95,7 +95,7 @@ def print_account(trainer: Trainer, folder: Path):
     parts = [f"training {format_seconds(trained)} ({waited:.0f} % waiting for photos)"]
     parts += [f"{name} {format_seconds(seconds[name])}" for name in others]
     runtime.print(f"time         {', '.join(parts)}")
-    runtime.print(f"speed        {trainer.num_seen_in_sitting / trained:.0f} photos a second while training")
+    runtime.print(f"speed        {trainer.sitting.num_seen / trained:.0f} photos a second while training")
     memory = [f"{amount(peak_bytes())}B at most"]
     if runtime.device.type == "cuda":
         memory.append(f"{amount(torch.cuda.max_memory_allocated())}B of the GPU")

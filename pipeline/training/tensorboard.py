@@ -70,7 +70,7 @@ class TensorBoard(Callback):
     def _share_of_waiting(self, trainer):
         """The share of the time since it was asked last in which no batch was ready."""
         seconds, minutes = self._timed_from
-        self._timed_from = trainer.phases.seconds["waiting for photos"], trainer.minutes_now
+        self._timed_from = trainer.phases.seconds["waiting for photos"], trainer.sitting.minutes
         return (self._timed_from[0] - seconds) / max(60 * (self._timed_from[1] - minutes), 1e-9)
 
     def end(self):

@@ -1,6 +1,5 @@
 """The trainer: draw, warp, predict, measure, select, step, log, save. See `Trainer.train`."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, astuple, dataclass
@@ -16,7 +15,7 @@ from augment.geometry import scale_of
 from models import LandmarkNet
 from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoint, load_network
 from pipeline.data.dataset import TrainingData
-from pipeline.data.loader import Batch, epoch_order, training_batches
+from pipeline.data.loader import Batch, training_batches
 from pipeline.data.mixup import mix
 from pipeline.data.regions import OF_REGION, region_errors, regions_of
 from pipeline.data.sample_weights import relative_weights
@@ -33,12 +32,14 @@ from pipeline.training.early_stop import out_of_patience
 from pipeline.training.finite import mark_not_finite, step_if_finite
 from pipeline.training.gradient import Gradient
 from pipeline.training.identity import identity_of
-from pipeline.training.measured import Measured, PendingSteps, StepResult
 from pipeline.training.norms import build_norms
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
+from pipeline.training.pending import Measured, PendingSteps, StepResult
 from pipeline.training.phases import Phases
 from pipeline.training.schedules import build_schedule
+from pipeline.training.sitting import Sitting
 from pipeline.training.state import TrainerState, load_optimiser, numbers_like, read_state
+from pipeline.training.step_order import StepOrder
 
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
@@ -116,8 +117,14 @@ class Trainer:
         )
         self.optimiser = build_optimiser(self.network, options, self.criterion.parameters())
         self.average = build_average(self.network, self.optimiser, options.ema_decay)
-        self.steps_per_pass = len(self.pass_order(0))
-        self.steps_per_epoch = options.steps_per_epoch or self.steps_per_pass
+        self.order = StepOrder(
+            data.train,
+            seed=recipe.run.seed,
+            batch_size=options.batch_size,
+            ranks=runtime.ranks,
+            mixes=options.mixup > 0,
+        )
+        self.steps_per_epoch = options.steps_per_epoch or self.order.steps_per_pass
         self.schedule = build_schedule(self.optimiser, options, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
         self.gradient = Gradient(self.network, self.criterion, runtime=runtime, num_parts=options.accumulate)
@@ -128,17 +135,16 @@ class Trainer:
         self.stop = StopRequest()
         self.phases = Phases()
         self.num_ranks_before = runtime.ranks.count  # of the sitting that it was loaded from
-        self._order: tuple[int, list[np.ndarray]] = -1, []  # of the pass that it is in
         self.identity = identity_of(recipe, data)
         self.regions = regions_of(recipe.running.regions, data.mean_shape)
-        self._begin_sitting()
+        self.sitting = Sitting(self.state)
 
     def train(self, chain: Chain):
         """Trains to the end, from wherever it is: epochs of steps, each followed by validation and the callbacks.
 
         SIGTERM or Ctrl-C ends the step; when the callbacks have saved all that was trained, Stopped is raised.
         """
-        self._begin_sitting()
+        self.sitting = Sitting(self.state)
         self._begin_together()
         with ExitStack() as begun:
             for callback in self.callbacks:
@@ -154,7 +160,8 @@ class Trainer:
         """The rest of the epoch that it is in, or less when its time is up."""
         state = self.state
         freeze_backbone(self.network, frozen=state.epoch < self.recipe.network.freeze_epochs)
-        self._epoch_begun = self.clock(), state.seen
+        self.clock()
+        self.sitting.begin_epoch()
         coming = self.batches(chain, self.steps_per_epoch - state.batch)
         for batch in self.phases.waited_for("waiting for photos", coming):
             if self.progress >= 1:
@@ -170,55 +177,24 @@ class Trainer:
         self.flush()
 
     def batches(self, chain: Chain, count: int) -> Iterator[Batch]:
-        """The next so many batches. The order of the photos runs on from epoch to epoch, and is another in each pass
-        over them."""
-        data, step = self.data, self.state.step
-        end = step + count
-        while step < end:
-            number, done = divmod(step, self.steps_per_pass)
-            order = [self._own(samples) for samples in self.pass_order(number)[done:][: end - step]]
+        """This rank's part of the next so many steps."""
+        for steps in self.order.following(self.state.step, count):
             yield from training_batches(
-                data.pack,
+                self.data.pack,
                 self.source,
-                order,
+                steps.own,
                 chain,
-                data.flip_indices,
+                self.data.flip_indices,
                 seed=self.recipe.run.seed,
-                epoch=number,
-                size_of_batch=partial(self.image_size, step),
+                epoch=steps.number,
+                size_of_batch=partial(self.image_size, steps.first),
             )
-            step += len(order)
-
-    def pass_order(self, number: int) -> list[np.ndarray]:
-        """The samples of each step of a pass over the photos, by all ranks."""
-        options, seed = self.recipe.optimiser, self.recipe.run.seed
-        return epoch_order(self.data.train, seed=seed, epoch=number, batch_size=options.batch_size)
-
-    def _own(self, samples):
-        """This rank's part of a step. With mixup the photo before it goes with it, and shines through its first one."""
-        ranks = self.runtime.ranks
-        if ranks.count == 1:
-            return samples
-        part = ranks.part(len(samples))
-        before = [samples[part.start - 1]] if self.recipe.optimiser.mixup else []
-        return np.concatenate([before, samples[part]]).astype(samples.dtype)
-
-    def _mixed(self, batch):
-        """The samples of the step that the batch is of, or a part of, with the photos of this rank, mixed."""
-        alpha, number = self.recipe.optimiser.mixup, self.state.step // self.steps_per_pass
-        mixed = mix(batch, Key(self.recipe.run.seed, number, batch.samples), alpha=alpha)
-        if self.runtime.ranks.count == 1:
-            return batch.samples, mixed
-        if self._order[0] != number:
-            self._order = number, self.pass_order(number)
-        samples = self._order[1][self.state.step % self.steps_per_pass]
-        return samples, mixed.part(slice(1, None)) if alpha else mixed
 
     def step(self, batch: Batch):
         """One step on one batch. What it measured waits on the device until `flush`."""
         state = self.state
         samples, mixed = self._mixed(batch)
-        key = Key(self.recipe.run.seed, state.step // self.steps_per_pass, samples)
+        key = self._key(samples)
         self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
         measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
@@ -233,6 +209,17 @@ class Trainer:
         state.step += 1
         state.batch += 1
         state.seen += len(samples)
+
+    def _mixed(self, batch):
+        """The samples of the step that the batch is of, or a part of, with the photos of this rank, mixed."""
+        alpha = self.recipe.optimiser.mixup
+        mixed = mix(batch, self._key(batch.samples), alpha=alpha)
+        if self.runtime.ranks.count == 1:
+            return batch.samples, mixed
+        return self.order.of_step(self.state.step), mixed.part(slice(1, None)) if alpha else mixed
+
+    def _key(self, samples):
+        return Key(self.recipe.run.seed, self.state.step // self.order.steps_per_pass, samples)
 
     def flush(self):
         """Reads what the steps since the last time measured. Raises UserError as `_read` does."""
@@ -253,7 +240,7 @@ class Trainer:
 
     def finish_epoch(self):
         """Validates, and lets the schedule and the callbacks know what came of it."""
-        state, speed = self.state, self.photos_per_second
+        state, speed = self.state, self.sitting.photos_per_second
         try:
             at_once = self.stop.at_once() if self.runtime.ranks.count == 1 else nullcontext()
             with at_once, self.phases.spent_on("validation"):
@@ -381,35 +368,14 @@ class Trainer:
     def rate(self) -> float:
         return rate_of(self.optimiser)
 
-    def _begin_sitting(self):
-        self._begun = time.perf_counter() - 60 * self.state.minutes
-        self._epoch_begun = self.state.minutes, self.state.seen
-        self._seen_before = self.state.seen
-
-    @property
-    def minutes_now(self) -> float:
-        """Minutes of the training over all sittings, by the clock of this rank."""
-        return (time.perf_counter() - self._begun) / 60
-
     def clock(self) -> float:
         """Minutes of the training over all sittings, which are kept in its state. All ranks go by the clock of the main
         one, and learn here of a signal that has come to any of them."""
-        ranks, now = self.runtime.ranks, self.minutes_now
+        ranks, now = self.runtime.ranks, self.sitting.minutes
         self.state.minutes, number = ranks.most(now if ranks.is_main else 0.0, self.stop.number or 0)
         if number and not self.stop:
             self.stop.learn(int(number))
         return self.state.minutes
-
-    @property
-    def num_seen_in_sitting(self) -> int:
-        """Photos that were trained on since this sitting began, each as often as it was."""
-        return self.state.seen - self._seen_before
-
-    @property
-    def photos_per_second(self) -> float:
-        """The speed in this epoch, as far as it was trained in this sitting."""
-        minutes, seen = self._epoch_begun
-        return (self.state.seen - seen) / max(60 * (self.state.minutes - minutes), 1e-9)
 
     def _begin_together(self):
         """Raises UserError unless all ranks train the same on the same photos. They begin with the weights of the main
@@ -478,7 +444,7 @@ class Trainer:
         torch.set_rng_state(state["random"][0])
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:
             torch.cuda.set_rng_state(state["random"][1])
-        self._begin_sitting()
+        self.sitting = Sitting(self.state)
 
 
 def sample_like_validation(data: TrainingData, *, seed: int) -> np.ndarray:

@@ -54,8 +54,8 @@ NO_JOB = Job(None)
 
 
 def train_command(command: Command, console: Console) -> Path:
-    """Trains what the command asks for, and returns the folder that it lies in. Raises UserError, early, for what cannot
-    be trained."""
+    """Trains what the command asks for, and returns the folder that it lies in. Raises UserError, early, for what
+    cannot be trained."""
     job = Job.of(command)
     command = taken_up(command, job)
     options = command.recipe.run

@@ -13,7 +13,7 @@ from pipeline.together import started_together
 
 def train(arguments: Sequence[str | os.PathLike[str]]) -> Path:
     """Trains as the script does with these arguments, such as `["--name", "x", "--data", path]`. Returns the folder of
-    the run, or that of its folds or stages, or of the sweep of --find-lr.
+    the run, or that of its folds or stages, or of the sweep of --find-lr. --session-minutes counts from the start of this process.
 
     Raises UserError for what cannot be trained, and Stopped, a KeyboardInterrupt, where a signal ends it.
     """

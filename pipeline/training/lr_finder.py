@@ -48,13 +48,14 @@ class Proposal:
     minimum: float
 
 
-def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]):
-    """Sweeps the rate, and leaves what came of it in a folder: a picture, and the same for TensorBoard."""
+def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]) -> Path:
+    """Sweeps the rate, and leaves what came of it in a folder, which it returns: a picture, and the same for
+    TensorBoard."""
     print(f"sweep        {NUM_STEPS} steps, from a learning rate of {LOWEST:g} to {HIGHEST:g}", flush=True)
     swept = sweep(trainer, chain)
+    folder = Path(trainer.runtime.ranks.text_of_main(lambda: str(make_folder())))
     if not trainer.runtime.is_main:
-        return
-    folder = make_folder()
+        return folder
     try:
         proposal = propose(swept)
     except UserError:
@@ -63,6 +64,7 @@ def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]):
     write_sweep(folder, swept, proposal)
     print_proposal(swept, proposal)
     print(f"picture      {folder / 'loss_over_rate.png'}")
+    return folder
 
 
 def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Sweep:

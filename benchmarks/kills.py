@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ TRAIN += ["--precision", "fp32", "--roi", "whole", "--flip-indices", "none", "-e
 TRAIN += ["--views", '[[], [{"AffineAugmenter": {"scale": 1.08}}]]']
 MOMENTS = {
     "train": ["", "", "", "cache/*.building", "runs/*/data.json", "runs/*/recipe.yaml", "runs/*/.last.pt.partial",
-              "runs/*/.best.pt.partial", "runs/*/metrics.csv", "runs/*/held_out.npz", "runs/*/.report.html.partial"],
-    "predict": ["", "cache/test-*", "runs/*/views.json", "runs/*/.submission.csv.partial", "runs/*/submission.csv"],
+              "runs/*/.best.pt.partial", "runs/*/metrics.csv", "runs/*/held_out.npz", "runs/*/report.html"],
+    "predict": ["", "cache/test-*", "runs/*/views.json", "runs/*/submission.csv"],
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ class Case:
     def of(cls, number: int, *, lasts: dict[str, float]) -> "Case":
         """lasts: seconds that each kind of work takes without a kill, by `name_of`."""
         rng = np.random.default_rng([SEED, number])
-        work, ranks = ("predict" if rng.random() < 0.25 else "train"), int(rng.integers(1, 3))
+        work, ranks = ("predict" if rng.random() < 0.25 else "train"), (1 if rng.random() < 0.65 else 2)
         after = str(rng.choice(MOMENTS[work]))
         seconds = rng.exponential(0.1) if after else rng.uniform(0.2, 1.0) * lasts[name_of(work, ranks)]
         name = str(rng.choice(["SIGKILL", "SIGKILL", "SIGTERM", "SIGINT"]))
@@ -92,12 +93,15 @@ class Started:
         """All that belong to it, whoever their parents are."""
         return [one for one in psutil.process_iter() if _environment(one).get(MARK) == self.mark]
 
-    def send(self, number: signal.Signals, whom: str):
-        """As Ctrl-C in a terminal, a batch system or a machine that dies sends a signal: to all; or to one rank."""
-        found = [one for one in self.processes() if whom == "all" or _environment(one).get("RANK") == whom[-1]]
-        for one in found or [psutil.Process(self.process.pid)]:
-            if one.is_running():
+    def send(self, number: signal.Signals, whom: str) -> bool:
+        """As Ctrl-C in a terminal, a batch system or a machine that dies sends a signal: to all; or to one rank, where
+        there is one already. Whether there was anything left to send it to."""
+        there = self.processes()
+        found = [one for one in there if whom == "all" or _environment(one).get("RANK") == whom[-1]]
+        for one in found or there:
+            with suppress(psutil.NoSuchProcess):
                 one.send_signal(number)
+        return bool(there)
 
     def ended(self) -> int | None:
         """Its exit status, None where it hangs."""
@@ -135,14 +139,15 @@ def begin(case: Case, folder: Path, contest: Path) -> Started:
     return Started("train", case.ranks, folder, *data, *flags)
 
 
-def kill(case: Case, started: Started, folder: Path) -> float:
-    """Waits for the moment of a case, and sends the signal. Returns the seconds since the start."""
+def kill(case: Case, started: Started, folder: Path) -> float | None:
+    """Waits for the moment of a case, and sends the signal. Returns the seconds since the start, None where it had
+    ended before."""
     begun, now = time.monotonic(), time.time_ns()
     while case.after and started.process.poll() is None and not any(_newer(p, now) for p in folder.glob(case.after)):
         time.sleep(0.002)
     time.sleep(case.seconds)
-    started.send(signal.Signals[case.signal], case.whom)
-    return time.monotonic() - begun
+    sent = started.send(signal.Signals[case.signal], case.whom)
+    return round(time.monotonic() - begun, 2) if sent else None
 
 
 def _newer(path, when):
@@ -179,7 +184,7 @@ def try_case(case: Case, folder: Path, contest: Path, reference: Path) -> dict[s
     differs = difference(case.work, folder, reference) if second == 0 else ""
     faults += [f"another result: {differs}"] if differs else []
     faults += [f"{path.name} is left" for path in folder.glob("runs/**/*.partial")]
-    outcome = {"killed after s": round(at, 2), "ended within s": round(took, 2), "status": status, "step": state}
+    outcome = {"killed after s": at, "ended within s": round(took, 2), "status": status, "step": state}
     return {**vars(case), "seed": SEED, **outcome, "fault": "; ".join(faults)}
 
 
@@ -209,14 +214,15 @@ def references(folder: Path, contest: Path) -> dict[str, float]:
 
 
 def run_cases(folder: Path, count: int) -> list[dict[str, Any]]:
-    """All cases, of which those that were done before are not done again."""
+    """Cases until so many have killed something, of which those that were done before are not done again."""
     contest, record = folder / "contest", folder / "kills.jsonl"
     if not contest.exists():
         write_contest(folder / "contest.new", PHOTOS)
         (folder / "contest.new").rename(contest)
     lasts = references(folder, contest)
     done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
-    for number in range(len(done), count):
+    while sum(map(is_kill, done)) < count:
+        number = len(done)
         case, own = Case.of(number, lasts=lasts), folder / "case"
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir()
@@ -226,14 +232,19 @@ def run_cases(folder: Path, count: int) -> list[dict[str, Any]]:
         print(json.dumps(done[-1]), flush=True)
         if done[-1]["fault"]:
             own.rename(folder / f"case-{number}-of-{time.strftime('%H%M%S')}")
-    return done[:count]
+    return done
+
+
+def is_kill(outcome: dict[str, Any]) -> bool:
+    """Whether there was still something to kill."""
+    return outcome["killed after s"] is not None
 
 
 def main():
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "cache/kills").absolute()
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 50
     folder.mkdir(parents=True, exist_ok=True)
-    done = run_cases(folder, count)
+    done = [one for one in run_cases(folder, count) if is_kill(one) or one["fault"]]
     kinds = Counter((name_of(one["work"], one["ranks"]), one["signal"]) for one in done)
     faults = Counter((name_of(one["work"], one["ranks"]), one["signal"]) for one in done if one["fault"])
     table = {

@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def _opened_alone(path):
     """An empty file to write, which no other process has opened so; where the file system has no locks, any may."""
     while True:
-        file = open(path, "wb", opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC, 0o666))
+        file = open(path, "wb", opener=_open_uncut)  # noqa: SIM115 - the caller closes it
         try:
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -51,6 +51,10 @@ def _opened_alone(path):
         except BaseException:
             file.close()
             raise
+
+
+def _open_uncut(name, flags):
+    return os.open(name, flags & ~os.O_TRUNC, 0o666)
 
 
 def _is_at(path, file):

@@ -239,7 +239,7 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     best = next(row for row in reversed(state.history) if row["validation_mse"] == state.best_mse)
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     runtime.print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
-    runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst")
+    runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst to the best")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
         runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
     if trainer.is_out_of_patience and trainer.progress < 1:

@@ -130,7 +130,7 @@ STEPS = (
         "folds",
         (f"{TRAIN} --name cv --folds 3 --epochs 6 --learning-rate 1e-3 \\\n    {PRETRAINED}",),
         makes=(FOLDS,),
-        quotes=r"^(best|fold|folds|all folds|out.of.fold)",
+        quotes=r"^(held out  |fold \d|all )",
     ),
     Step(
         "views",
@@ -150,24 +150,19 @@ STEPS = (
         (f"python predict.py --runs {W}/runs --run {RUN['low']} {RUN['eye']}",),
         makes=(ENSEMBLE,),
         quotes=rf"{VIEWS}|{SUBMITTED}",
+        figures={"mse": r"^chosen +([\d.]+) "},
     ),
     Step("merge_folds", (f"python predict.py --runs {W}/runs --run {FOLDS}",), quotes=SUBMITTED),
     Step(
         "blend",
-        (
-            f"python -m tools.blend {SUBMISSIONS['ensemble']} \\\n"
-            f"    {SUBMISSIONS['folds']} --output {BLEND}",
-        ),
+        (f"python -m tools.blend {SUBMISSIONS['ensemble']} \\\n    {SUBMISSIONS['folds']} --output {BLEND}",),
         makes=(BLEND, f"{BLEND}.json"),
     ),
     *(_scored(name, path) for name, path in SUBMISSIONS.items()),
     Step(
         "ledger",
         (
-            *(
-                f"python -m tools.ledger score {path} {{score_{name}_mse}}"
-                for name, path in SUBMISSIONS.items()
-            ),
+            *(f"python -m tools.ledger score {path} {{score_{name}_mse}}" for name, path in SUBMISSIONS.items()),
             f"python -m tools.ledger {BLEND} --runs {W}/runs",
         ),
     ),

@@ -63,7 +63,13 @@ def run(step: Step, commands: list[str]) -> Walked:
     for command in commands:
         print(f"\n$ {command}", flush=True)
         done = subprocess.run(
-            command, shell=True, cwd=ROOT, env=os.environ | {"PATH": search}, capture_output=True, text=True, check=False
+            command,
+            shell=True,
+            cwd=ROOT,
+            env=os.environ | {"PATH": search},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         print(done.stdout, flush=True)
         if done.returncode:
@@ -99,7 +105,7 @@ def figures_of(step: Step, walked: Walked) -> dict[str, str]:
 def quoted(step: Step, walked: Walked) -> list[str]:
     """The lines of a step's output that the page shows; long ones are cut, and end in an ellipsis."""
     lines = [line.rstrip() for line in walked.said if re.search(step.quotes, line)]
-    return [line if len(line) <= MAX_WIDE else f"{line[:MAX_WIDE - 2].rstrip()} …" for line in lines]
+    return [line if len(line) <= MAX_WIDE else f"{line[: MAX_WIDE - 2].rstrip()} …" for line in lines]
 
 
 def figures(steps: Sequence[Step], done: dict[str, Walked]) -> dict[str, dict]:

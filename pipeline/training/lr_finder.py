@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from torch.utils.tensorboard import SummaryWriter
 
 from augment import Chain
@@ -26,6 +27,7 @@ NUM_STEPS = 200
 LOWEST, HIGHEST = 1e-6, 10.0
 SMOOTHING = 0.9  # of the loss: it lags by about ten steps
 DIVERGED = 3.0  # times the lowest smoothed loss, above it
+WIDTH = 0.28  # powers of ten, the deviation of the Gaussian that takes the noise of single batches out of the curve
 FIRST_STEPS = 10  # whose smoothed losses are of too few to be judged
 LEAST_FALL = 0.02  # of the loss at the start: a smaller one is noise
 
@@ -116,7 +118,7 @@ def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
 
 def propose(swept: Sweep) -> Proposal:
     """A rate to train with. Raises UserError where the loss fell at no rate, or there are too few steps to tell."""
-    rates, losses = swept.rates[FIRST_STEPS:], swept.losses[FIRST_STEPS:]
+    rates, losses = curve(swept)
     lowest = int(losses.argmin()) if len(losses) > 1 else 0
     if lowest == 0 or losses[0] - losses[lowest] < LEAST_FALL * abs(losses[0]):
         raise UserError(
@@ -126,6 +128,16 @@ def propose(swept: Sweep) -> Proposal:
     slopes = np.gradient(losses[: lowest + 1], np.log(rates[: lowest + 1]))
     steepest, minimum = float(rates[slopes.argmin()]), float(rates[lowest])
     return Proposal(_rounded(min(steepest, minimum / 10)), steepest, minimum)
+
+
+def curve(swept: Sweep) -> tuple[np.ndarray, np.ndarray]:
+    """Rates, and what the loss is there without the noise of single batches, the steepest step of which would be a
+    matter of chance: among small batches it lies anywhere.
+    """
+    rates, losses = swept.rates[FIRST_STEPS:], swept.losses[FIRST_STEPS:]
+    if len(rates) < 2:
+        return rates, losses
+    return rates, gaussian_filter1d(losses, WIDTH / math.log10(rates[1] / rates[0]), mode="nearest")
 
 
 def _rounded(rate):
@@ -158,7 +170,9 @@ def draw(swept: Sweep, proposal: Proposal | None):
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.semilogx(swept.rates, swept.losses, color="black", linewidth=1)
+    axes.semilogx(swept.rates, swept.losses, color="0.7", linewidth=1)
+    if proposal:
+        axes.semilogx(*curve(swept), color="black", linewidth=1.5)
     if proposal:
         for rate, label, colour in (
             (proposal.rate, "proposed", "tab:green"),

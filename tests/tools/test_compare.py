@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.inference.measured import Measured, load_measured, save_measured
 from pipeline.inference.record import note_leaderboard
-from tests.pipeline.inference.test_report import CHROMIUM, Page
+from tests.pipeline.inference.test_report import CHROMIUM, Page, cut_on_paper
 from tools import compare
 from tools.paired import difference
 
@@ -122,3 +122,11 @@ def test_a_browser_sorts_the_table_by_a_click(runs, tmp_path):
     assert sorted(up) == ["a", "b", "c"]
     assert up.index("a") < up.index("b")
     assert down.index("b") < down.index("a")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_nothing_is_cut_off_on_paper(runs, tmp_path):
+    """The last column was, which says what was changed."""
+    run("--runs", runs)
+    assert cut_on_paper((runs / "index.html").read_text(), tmp_path) == "nothing"

@@ -200,3 +200,33 @@ def test_a_browser_shows_it_without_an_error(run, tmp_path):
     )  # fmt: skip
     assert "<title>error" not in result.stdout
     assert 'data-probe="large inline none true true true true"' in result.stdout
+
+
+PAPER = 718  # pixels of a sheet of A4 between its margins
+
+
+def cut_on_paper(page: str, folder) -> str:
+    """The parts of a page that would be cut off at the right edge of a sheet, as a browser lays out what it prints."""
+    probe = (
+        "<script>addEventListener('load', () => { document.body.dataset.cut ="
+        "[...document.querySelectorAll('.scroll, .figure, table, svg, p')].filter(part => part.scrollWidth >"
+        "part.clientWidth + 1 || part.getBoundingClientRect().right > innerWidth + 1).map(part => part.tagName)"
+        ".join(' ') || 'nothing' });</script></head>"
+    )
+    assert "@media print" in page
+    printed = page.replace("@media print", "@media all").replace("@media screen", "@media not all")
+    probed = folder / "printed.html"
+    probed.write_text(printed.replace("</head>", probe, 1))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={PAPER},1000", "--hide-scrollbars"]
+    result = subprocess.run(
+        [CHROMIUM, *flags, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", f"file://{probed}"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    return re.search(r'data-cut="([^"]*)"', result.stdout)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_nothing_is_cut_off_on_paper(run, tmp_path):
+    views(run)
+    assert cut_on_paper(write_report(run).read_text(), tmp_path) == "nothing"

@@ -44,9 +44,8 @@ def main():
     errors = photo_errors(predicted, truth)[labelled]
     share = tail_share(errors)
     if share is not None:
-        print(
-            f"worst 1 % of the photos: {100 * share:.0f} % of the error; the photo in the middle: {np.median(errors):.3f} px²"
-        )
+        middle = f"the photo in the middle: {np.median(errors):.3f} px²"
+        print(f"worst 1 % of the photos: {100 * share:.0f} % of the error; {middle}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.inference.measured import choose, load_measured, measure, save_measured
 from pipeline.inference.report import write_report
-from pipeline.metrics import tail_share
 from pipeline.inference.report_regions import regions_of_run, with_errors
+from pipeline.metrics import tail_share
 from pipeline.networks import load_run_network
 from pipeline.runs import Run
 from pipeline.runtime import Runtime

@@ -20,7 +20,8 @@ def answer(page: str, question: str, folder: Path, *, width: int = 1000) -> str:
     folder: for the browser's files. Fails where the page's scripts end in an error.
     """
     probe = (
-        "<script>const say = (what) => parent.postMessage(what, '*'); window.onerror = (message) => say('error ' + message);"
+        "<script>const say = (what) => parent.postMessage(what, '*');"
+        "window.onerror = (message) => say('error ' + message);"
         f"addEventListener('load', () => say('answer ' + (() => {{ {question} }})()));</script></head>"
     )
     (folder / "asked.html").write_text(page.replace("</head>", probe, 1))

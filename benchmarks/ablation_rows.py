@@ -1,4 +1,4 @@
-"""The rows of the ablations: three studies, each with a default and what each row changes of it."""
+"""The rows of the ablations: four studies, each with a default and what each row changes of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,6 +48,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "sgd": ("--optimiser", "sgd", "--learning-rate", "1e-2"),
     "schedule-free": ("--optimiser", "schedule_free", "--schedule", "constant"),
     "one cycle": ("--schedule", "one_cycle"),
+    "one cycle, no EMA": ("--schedule", "one_cycle", "--ema-decay", "0"),
+    "one cycle, rate 2e-3": ("--schedule", "one_cycle", "--learning-rate", "2e-3"),
+    "one cycle, rate 5e-4": ("--schedule", "one_cycle", "--learning-rate", "5e-4"),
+    "one cycle, beta2 0.99": ("--schedule", "one_cycle", "--beta2", "0.99"),
+    "one cycle, weight decay 0.2": ("--schedule", "one_cycle", "--weight-decay", "0.2"),
+    "one cycle, mirroring alone": (
+        "--schedule",
+        "one_cycle",
+        "--augment",
+        '[{"MirrorAugmenter": {"probability": 0.5}}]',
+    ),
+    "one cycle, muon": ("--schedule", "one_cycle", "--optimiser", "muon"),
+    "schedule-free, rate 3e-3": ("--optimiser", "schedule_free", "--schedule", "constant", "--learning-rate", "3e-3"),
     "linear decay": ("--schedule", "linear"),
     "cosine with restarts": ("--schedule", "cosine_restarts"),
     "mse": ("--loss", "mse"),
@@ -66,6 +79,28 @@ ROWS: dict[str, tuple[str, ...]] = {
     "without the highest 5 %": ("--without-top-perc-train", "5"),
     "trimmed, 1 % to 30 %": ("--without-top-perc-train", "1", "--top-perc-train", "30"),
     "trimmed, random control": ("--without-top-perc-train", "1", "--top-perc-train", "30", "--trim-at-random"),
+}
+
+
+# As many photos as two cores train in twelve minutes, up to 128 px: the rows that matter most, at full length.
+LONG_BASE = (
+    "--model", "resnet18", "--weights", "none", "--head", "integral", "--map-stride", "4", "--deepest-stride", "16",
+    "--batch-size", "8", "--size", "128", "--progressive", "[[0.4, 64], [0.25, 80], [0.2, 96]]",
+    "--schedule", "one_cycle", "--epochs", "24",
+)  # fmt: skip
+
+LONG_ROWS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "cosine": ("--schedule", "cosine"),
+    "schedule-free": ("--optimiser", "schedule_free", "--schedule", "constant"),
+    "no EMA": ("--ema-decay", "0"),
+    "every augmenter": ("--config", "configs/every_augmenter.yaml"),
+    "96 px": ("--size", "96", "--progressive", "[[0.45, 64], [0.3, 80]]"),
+    "weight decay 0.2": ("--weight-decay", "0.2"),
+    "laplace nll": ("--loss", "laplace_nll"),
+    "map stride 8": ("--map-stride", "8"),
+    "muon": ("--optimiser", "muon"),
+    "head simcc, its loss": ("--head", "simcc", "--loss", "simcc"),
 }
 
 
@@ -127,6 +162,7 @@ def head_of(network: LandmarkNet):
 
 STUDIES = {
     "faces": Study(BASE, ROWS, "ablations"),
+    "long": Study(LONG_BASE, LONG_ROWS, "ablations_long"),
     "dense": Study(
         DENSE_BASE,
         DENSE_ROWS,

@@ -26,6 +26,9 @@ BASE = (
     "--batch-size", "8", "--size", "96", "--progressive", "[[0.7, 64]]", "--epochs", "8",
 )  # fmt: skip
 
+CYCLE = ("--schedule", "one_cycle")
+FREE = ("--optimiser", "schedule_free", "--schedule", "constant")
+
 ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "head linear": ("--head", "linear", "--deepest-stride", "64"),
@@ -46,21 +49,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "muon": ("--optimiser", "muon"),
     "lion": ("--optimiser", "lion", "--learning-rate", "1e-4"),
     "sgd": ("--optimiser", "sgd", "--learning-rate", "1e-2"),
-    "schedule-free": ("--optimiser", "schedule_free", "--schedule", "constant"),
-    "one cycle": ("--schedule", "one_cycle"),
-    "one cycle, no EMA": ("--schedule", "one_cycle", "--ema-decay", "0"),
-    "one cycle, rate 2e-3": ("--schedule", "one_cycle", "--learning-rate", "2e-3"),
-    "one cycle, rate 5e-4": ("--schedule", "one_cycle", "--learning-rate", "5e-4"),
-    "one cycle, beta2 0.99": ("--schedule", "one_cycle", "--beta2", "0.99"),
-    "one cycle, weight decay 0.2": ("--schedule", "one_cycle", "--weight-decay", "0.2"),
-    "one cycle, mirroring alone": (
-        "--schedule",
-        "one_cycle",
-        "--augment",
-        '[{"MirrorAugmenter": {"probability": 0.5}}]',
-    ),
-    "one cycle, muon": ("--schedule", "one_cycle", "--optimiser", "muon"),
-    "schedule-free, rate 3e-3": ("--optimiser", "schedule_free", "--schedule", "constant", "--learning-rate", "3e-3"),
+    "schedule-free": FREE,
+    "schedule-free, rate 3e-3": (*FREE, "--learning-rate", "3e-3"),
+    "schedule-free, rate 6e-3": (*FREE, "--learning-rate", "6e-3"),
+    "schedule-free, rate 1e-2": (*FREE, "--learning-rate", "1e-2"),
+    "schedule-free, rate 3e-3, momentum 0.95": (*FREE, "--learning-rate", "3e-3", "--momentum", "0.95"),
+    "one cycle": CYCLE,
+    "one cycle, no EMA": (*CYCLE, "--ema-decay", "0"),
+    "one cycle, rate 2e-3": (*CYCLE, "--learning-rate", "2e-3"),
+    "one cycle, rate 5e-4": (*CYCLE, "--learning-rate", "5e-4"),
+    "one cycle, beta2 0.99": (*CYCLE, "--beta2", "0.99"),
+    "one cycle, weight decay 0.2": (*CYCLE, "--weight-decay", "0.2"),
+    "one cycle, mirroring alone": (*CYCLE, "--augment", '[{"MirrorAugmenter": {"probability": 0.5}}]'),
+    "one cycle, muon": (*CYCLE, "--optimiser", "muon"),
     "linear decay": ("--schedule", "linear"),
     "cosine with restarts": ("--schedule", "cosine_restarts"),
     "mse": ("--loss", "mse"),
@@ -92,7 +93,7 @@ LONG_BASE = (
 LONG_ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "cosine": ("--schedule", "cosine"),
-    "schedule-free": ("--optimiser", "schedule_free", "--schedule", "constant"),
+    "schedule-free": (*FREE, "--learning-rate", "3e-3"),
     "no EMA": ("--ema-decay", "0"),
     "every augmenter": ("--config", "configs/every_augmenter.yaml"),
     "96 px": ("--size", "96", "--progressive", "[[0.45, 64], [0.3, 80]]"),

@@ -108,6 +108,7 @@ def test_what_is_not_there_is_left_out(run):
     page = Page(write_report(run).read_text())
     assert "recipe" in page.ids
     assert not {"curves", "points", "photos", "truth"} & set(page.ids)
+    assert {"#recipe", "#next"} == {address for address in page.addresses if address.startswith("#")}  # none to nowhere
 
 
 def test_damaged_files_are_named(run):
@@ -183,7 +184,9 @@ def test_a_browser_shows_it_without_an_error(run, tmp_path):
         "document.body.dataset.probe = [box.className, before, getComputedStyle(path).display,"
         "[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 20),"
         "document.documentElement.scrollWidth <= innerWidth, document.querySelector('#summary').innerText.length > 80,"
-        "document.querySelectorAll('.figure use title').length > 5].join(' ') });</script></head>"
+        "document.querySelectorAll('.figure use title').length > 5,"
+        "document.querySelector('.small').scrollWidth <= document.querySelector('.small').clientWidth]"
+        ".join(' ') });</script></head>"
     )
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text().replace("</head>", probe, 1))
@@ -199,7 +202,7 @@ def test_a_browser_shows_it_without_an_error(run, tmp_path):
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     assert "<title>error" not in result.stdout
-    assert 'data-probe="large inline none true true true true"' in result.stdout
+    assert 'data-probe="large inline none true true true true true"' in result.stdout
 
 
 PAPER = 718  # pixels of a sheet of A4 between its margins

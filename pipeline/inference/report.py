@@ -203,7 +203,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
         ("Predict and submit", f"python predict.py --run {shlex.quote(str(folder_of(run)))}"),
         ("Go on", f"python hack_train.py --resume {shlex.quote(str(folder_of(run)))} --epochs N"),
         ("Fine-tune", f"python hack_train.py --name x --init {folder} --learning-rate 1e-4"),
-        ("Compare with other runs", "python -m tools.compare"),
+        ("Compare with other runs", f"python -m tools.compare --runs {shlex.quote(str(folder_of(run).parent))}"),
         ("Look for wrong labels", f"python -m tools.suspects {folder}"),
         ("Make this report again", f"python -m tools.report {folder}"),
     ]

@@ -106,6 +106,7 @@ def test_what_is_not_there_is_left_out(run):
     page = Page(write_report(run).read_text())
     assert "recipe" in page.ids
     assert not {"curves", "points", "photos", "truth"} & set(page.ids)
+    assert {"#recipe", "#next"} == {address for address in page.addresses if address.startswith("#")}  # none to nowhere
 
 
 def test_damaged_files_are_named(run):
@@ -179,12 +180,11 @@ def test_a_browser_shows_it_without_an_error(run, tmp_path):
         "return [box.className, before, getComputedStyle(path).display,"
         "[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 20),"
         "document.documentElement.scrollWidth <= innerWidth, document.querySelector('#summary').innerText.length > 80,"
-        "document.querySelectorAll('.figure use title').length > 5].join(' ')"
+        "document.querySelectorAll('.figure use title').length > 5,"
+        "document.querySelector('.small').scrollWidth <= document.querySelector('.small').clientWidth].join(' ')"
     )
-    assert (
-        answer(write_report(run).read_text(), question, tmp_path, width=PHONE)
-        == "large inline none true true true true"
-    )
+    found = answer(write_report(run).read_text(), question, tmp_path, width=PHONE)
+    assert found == "large inline none true true true true true"
 
 
 @pytest.mark.slow

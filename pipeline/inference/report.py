@@ -25,7 +25,7 @@ from pipeline.inference.measured import Measured, load_measured
 from pipeline.inference.record import read_record
 from pipeline.inference.report_regions import Region, regions_of_run, with_errors
 from pipeline.inference.svg import dots, segments
-from pipeline.metrics import tail_share
+from pipeline.metrics import tail
 from pipeline.runs import AboutData, Run, folder_of
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -74,7 +74,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "distribution": figures.distribution(measured.errors)
         if measured and np.isfinite(measured.errors).any()
         else "",
-        "tail": tail_share(measured.errors) if measured else None,
+        "tail": tail(measured.errors) if measured else None,
         "galleries": galleries(measured) if measured else [],
         "views": figures.parts(views["scores"], prefix="views") if views["scores"] else "",
         "runs": figures.parts(runs["scores"], prefix="runs") if runs["scores"] else "",

@@ -262,10 +262,11 @@ def test_a_flow_is_a_density_and_learns_one():
     """Its integral over the plane is one, before and after it has learned a skewed one."""
     generator = torch.manual_seed(0)
     flow = Flow()
-    axis = torch.linspace(-12, 12, 481)
+    axis = torch.linspace(-12, 12, 241)
     plane = torch.cartesian_prod(axis, axis)
-    torch.testing.assert_close(flow.log_prob(plane), -plane.square().sum(1) / 2 - math.log(2 * math.pi))
-    assert trained_flow().log_prob(plane).exp().sum().item() * 0.05**2 == pytest.approx(1, abs=0.01)
+    with torch.no_grad():
+        torch.testing.assert_close(flow.log_prob(plane), -plane.square().sum(1) / 2 - math.log(2 * math.pi))
+        assert trained_flow().log_prob(plane).exp().sum().item() * 0.1**2 == pytest.approx(1, abs=0.01)
     samples = torch.rand(512, 2, generator=generator).log().neg() - 1
     optimiser = torch.optim.Adam(flow.parameters(), lr=5e-3)
     before = -flow.log_prob(samples).mean().item()
@@ -276,7 +277,7 @@ def test_a_flow_is_a_density_and_learns_one():
         optimiser.step()
     assert likelihood.item() < before - 0.3
     with torch.no_grad():
-        assert flow.log_prob(plane).exp().sum().item() * 0.05**2 == pytest.approx(1, abs=0.02)
+        assert flow.log_prob(plane).exp().sum().item() * 0.1**2 == pytest.approx(1, abs=0.02)
 
 
 def test_gradients_of_a_scale_lead_back_from_beyond_its_bounds():

@@ -23,9 +23,10 @@ from pipeline.cli import parse_flags
 from pipeline.data.contest import GROUPS, LANDMARKS, TEST_POINTS
 from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.photos import BrokenPhoto
+from pipeline.data.rows import FARTHEST
 from pipeline.data.split import split_by_groups
 from pipeline.errors import Faults, UserError, run_script
-from pipeline.files import check_folder, write_text
+from pipeline.files import check_folder, sealed, write_text
 from pipeline.progress import progress
 from tools.cutting import Cut, Piece, write_piece
 from tools.formats.instance import Instance, Source
@@ -190,13 +191,18 @@ def free_name(path: Path, taken: set[str]) -> str:
 
 
 def places(converted: Converted, names: list[str], *, first_pixel: float) -> np.ndarray:
-    """(N, K, 2) points in pixels of the photos that were written, NaN where they are missing."""
+    """(N, K, 2) points in pixels of the photos that were written, NaN where they are missing. Raises UserError for
+    what is no position."""
     points = np.full((len(converted.pieces), len(names), 2), np.nan)
     column_of = {name: column for column, name in enumerate(names)}
     for row, piece in enumerate(converted.pieces):
         for name, place in piece.instance.points.items():
             points[row, column_of[name]] = place
-    return points - first_pixel - np.array(converted.corners).reshape(-1, 1, 2)
+    points -= first_pixel + np.array(converted.corners).reshape(-1, 1, 2)
+    if (far := (np.abs(points) > FARTHEST).any(axis=(1, 2))).any():
+        name = converted.pieces[far.argmax()].instance.name
+        raise UserError(f"the labels of {name} have a point that is no position in a photo; mend it, or leave it out")
+    return points
 
 
 def write_train(folder: Path, converted: Converted, names: list[str], *, first_pixel: float):
@@ -229,7 +235,7 @@ def write_test(folder: Path, converted: Converted, names: list[str], options: Op
     }
     source = str((options.test or options.source).resolve())
     about = {"format": options.format, "source": source, "point_names": names, "photos": photos}
-    write_text(folder / "source.json", json.dumps(about))
+    write_text(folder / "source.json", sealed(about))
     print(f"test        {len(written):,} photos")
 
 

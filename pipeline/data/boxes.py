@@ -66,7 +66,7 @@ def _parse(path, content):
     for number, row in enumerate(rows, start=2):
         if row:
             try:
-                left, top, right, bottom = map(float, row[1:])
+                left, top, right, bottom = map(float, "x" if "_" in "".join(row[1:]) else row[1:])  # 1_0 is no number
             except ValueError:
                 left = top = right = bottom = 0.0
             if not -1e6 < left < right < 1e6 or not -1e6 < top < bottom < 1e6:

@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import check_regular, write_text
 
 NUM_WATCHED = 256  # photos, spread evenly, so that data that were copied over the old ones are noticed
 SETTLED = 2.0  # seconds: of what changed later, a further change may have the same time
@@ -81,6 +81,7 @@ def origin_of(table: Path, *settings) -> str:
 
 def _read(path):
     try:
+        check_regular(path)
         return Known.model_validate_json(path.read_bytes())
     except (OSError, ValueError):  # what is not there, or damaged, is found anew
         return None

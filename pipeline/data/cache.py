@@ -70,6 +70,8 @@ def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
     newest = max([*folders.values(), *(when for _, when in known.files.values())])
     if newest < (begun - SETTLED) * 1e9 and all(file.isprintable() for file in (*known.folders, *watched)):
         with claimed(path):
+            if path.is_dir():
+                remove(path)
             write_text(path, known.model_dump_json())
     return key
 

@@ -214,7 +214,7 @@ def test_labels_of_another_format_become_a_contest_or_are_refused(tmp_path, kind
             outcome = tried(lambda: convert(options(kind, path, out, test=path)))
         assert {one.name for one in tmp_path.iterdir()} <= {"source", "out"}
         if outcome.refused:
-            check_line(outcome.refused, label, path, "photo", "instance", "source", "cut")
+            check_line(outcome.refused, path.parent, "is no name of a photo", "instances are on")
             assert not out.exists()
             return "refused"
         table = read_landmarks(out / LANDMARKS, faults := Faults())

@@ -14,6 +14,7 @@ from pipeline.data.cache import content_key, known_key
 from pipeline.data.contest import LANDMARKS
 from pipeline.data.kept import kept, kept_numbers, key_of
 from pipeline.metrics import Scores
+from tests.fuzz.campaign import limits
 
 
 def age(root, seconds=3600):
@@ -126,6 +127,26 @@ def test_what_is_kept_is_found_once_and_anew_where_it_is_damaged(damage, tmp_pat
         assert found[1] == scores  # to the bit
     assert capsys.readouterr().out.count("is damaged") == 2
     find(lambda: pytest.fail("found again"))
+
+
+def as_folder(path):
+    (path / "inside").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("put", [as_folder, os.mkfifo], ids=["folder", "pipe"])
+def test_what_takes_the_place_of_a_file_in_the_cache_gives_way(put, copy, tmp_path):
+    before = key(copy, tmp_path)
+    (known,) = (tmp_path / "cache").glob("known-*.json")
+    paths = tmp_path / "numbers.i4", tmp_path / "scores.json"
+    for path in (known, *paths):
+        path.unlink(missing_ok=True)
+        put(path)
+    with limits():  # a pipe would be waited for without end
+        assert key(copy, tmp_path) == before
+        assert kept_numbers(paths[0], 1, lambda: np.array([3])).tolist() == [3]
+        assert kept(paths[1], Scores, lambda: Scores(1, 2, 3, 4)) == Scores(1, 2, 3, 4)
+    assert known.is_file()
+    assert all(path.is_file() for path in paths)
 
 
 def test_keys_tell_parts_apart():

@@ -67,6 +67,12 @@ def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] 
     return sums / np.maximum(counts, 1)
 
 
+def tail_share(errors: np.ndarray) -> float | None:
+    """The share of the sum of errors that the worst hundredth of the photos has, at least one of them."""
+    known = np.sort(errors[np.isfinite(errors)])[::-1]
+    return float(known[: max(1, len(known) // 100)].sum() / known.sum()) if known.sum() > 0 else None
+
+
 def point_error_sums(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(K,) sums of squared errors of each point over N photos, and (K,) numbers of the coordinates that are known."""
     known = ~np.isnan(truth)

@@ -95,8 +95,14 @@ def build(name: str, recipe: Recipe, num_points: int) -> LandmarkNet:
     """The untrained network of a backbone. Raises one of REFUSALS where it does not take images of that size."""
     mean_shape = recipe.photos.size * np.random.default_rng(0).random((num_points, 2), dtype=np.float32)
     options = recipe.network
-    strides = {"map_stride": options.map_stride, "deepest_stride": options.deepest_stride}
-    return build_network(name, mean_shape, recipe.photos.size, head=options.head, **strides)
+    return build_network(
+        name,
+        mean_shape,
+        recipe.photos.size,
+        head=options.head,
+        map_stride=options.map_stride,
+        deepest_stride=options.deepest_stride,
+    )
 
 
 def backbone_of(name: str, recipe: Recipe, num_points: int) -> Backbone:

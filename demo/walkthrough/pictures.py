@@ -18,7 +18,7 @@ SHEET_ROWS = 4  # of photos, each of 100 pixels
 QUALITIES = range(88, 40, -4)
 DRAWN = {
     "photos": f"{FOLDER}/data_sheets/train_001_points.jpg",
-    "rate": f"{RUN['rate']}/loss_over_rate.png",
+    "rate": f"{RUN['rate-find-lr']}/loss_over_rate.png",
     "curves": f"{RUN['full']}/pictures/curves.png",
     "draws": f"{FOLDER}/sheets/draws.jpg",
     "worst": f"{RUN['low']}/pictures/worst_validation.png",

@@ -11,15 +11,15 @@ FOLDER = Path("walkthrough")
 W = str(FOLDER)
 TRAIN = "python hack_train.py --config configs/walkthrough.yaml"
 PRETRAINED = f"--weights {W}/other/runs/*_other_*/best.pt"
-RUN = {name: f"{W}/runs/*_{name}_*px" for name in ("rate", "head", "full", "low", "eye")}
-FOLDS = f"{W}/runs/*_cv_folds-3_*"
+RUN = {name: f"{W}/runs/*_{name}_*px" for name in ("rate-find-lr", "head", "full", "low", "eye")}
+FOLDS = f"{W}/runs/*_cv-folds-3_*"
 ENSEMBLE = f"{W}/runs/ensemble_*"
 BLEND = f"{W}/blend.csv"
 TRUTH = f"{W}/contest/test_truth.csv"
 
 EPOCHS = r"^(epoch  minutes| +\d+ +\d+\.\d\d )"
 BEST = {"mse": r"^best .*validation MSE ([\d.]+)"}
-VIEWS = r"^(on held-out photos|as it is +\d.*%|equal weights|chosen)"
+VIEWS = r"^(on held-out photos|as it is +\d.*…|equal weights|chosen)"
 SUBMITTED = r"^(merged|submission) "
 
 
@@ -41,7 +41,12 @@ class Step:
 
 def _scored(name: str, submission: str) -> Step:
     """The step that hands in a submission: here the contest's own answers play the leaderboard."""
-    return Step(f"score_{name}", (f"python -m tools.score {submission} {TRUTH}",), figures={"mse": r"MSE ([\d.]+)"})
+    said = {
+        "mse": r"MSE ([\d.]+)",
+        "worst": r"^worst 1 % of the photos: (\d+ ?%)",
+        "middle": r"in the middle: ([\d.]+)",
+    }
+    return Step(f"score_{name}", (f"python -m tools.score {submission} {TRUTH}",), figures=said)
 
 
 SUBMISSIONS = {
@@ -77,7 +82,7 @@ STEPS = (
     Step(
         "rate",
         (f"{TRAIN} --name rate --find-lr \\\n    {PRETRAINED}",),
-        makes=(RUN["rate"],),
+        makes=(RUN["rate-find-lr"],),
         quotes=r"^(sweep|  +\d+ steps|steepest|lowest|proposed)",
         figures={"proposed": r"^proposed +--learning-rate ([\d.e-]+)", "lowest": r"^lowest +([\d.e-]+),"},
     ),
@@ -128,7 +133,7 @@ STEPS = (
     ),
     Step(
         "folds",
-        (f"{TRAIN} --name cv --folds 3 --epochs 6 --learning-rate 1e-3 \\\n    {PRETRAINED}",),
+        (f"{TRAIN} --name cv --folds 3 --epochs 14 --learning-rate 1e-3 \\\n    {PRETRAINED}",),
         makes=(FOLDS,),
         quotes=r"^(held out  |fold \d|all )",
     ),
@@ -137,7 +142,7 @@ STEPS = (
         (f"python predict.py --runs {W}/runs --run {RUN['low']}",),
         makes=(SUBMISSIONS["low"],),
         quotes=rf"{VIEWS}|{SUBMITTED}",
-        figures={"plain": r"^as it is +([\d.]+) .*%", "mse": r"^chosen +([\d.]+) "},
+        figures={"plain": r"^as it is +([\d.]+) .*…", "mse": r"^chosen +([\d.]+) "},
     ),
     Step(
         "average",
@@ -149,7 +154,7 @@ STEPS = (
         "ensemble",
         (f"python predict.py --runs {W}/runs --run {RUN['low']} {RUN['eye']}",),
         makes=(ENSEMBLE,),
-        quotes=rf"{VIEWS}|{SUBMITTED}",
+        quotes=rf"^\d{{8}}-\d{{6}}_|{VIEWS}|{SUBMITTED}",
         figures={"mse": r"^chosen +([\d.]+) "},
     ),
     Step("merge_folds", (f"python predict.py --runs {W}/runs --run {FOLDS}",), quotes=SUBMITTED),
@@ -165,6 +170,13 @@ STEPS = (
             *(f"python -m tools.ledger score {path} {{score_{name}_mse}}" for name, path in SUBMISSIONS.items()),
             f"python -m tools.ledger {BLEND} --runs {W}/runs",
         ),
+        quotes=r"^(?!noted).*\S",
+        figures={"differs": r"^\d+ of both: the leaderboard is ([+-][\d.]+) "},
     ),
-    Step("compare", (f"python -m tools.compare --runs {W}/runs",), makes=(f"{W}/runs/index.html",)),
+    Step(
+        "compare",
+        (f"python -m tools.compare --runs {W}/runs",),
+        makes=(f"{W}/runs/index.html",),
+        quotes=r"^(?!.*fold-[12]).*\S",
+    ),
 )

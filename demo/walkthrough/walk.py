@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.files import parse_json, read_bytes, write_text
 
 SHOWN_OF_A_FAULT = 20  # lines
-MAX_WIDE = 118  # characters of a line that is quoted
+MAX_WIDE = 170  # characters of a line that is quoted
 ROOT = Path(__file__).parents[2]
 
 

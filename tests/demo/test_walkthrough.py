@@ -19,7 +19,8 @@ from pipeline.cli import parse_flags
 from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.inference.options import PredictOptions
-from pipeline.recipe import Recipe, to_yaml
+from pipeline.recipe import to_yaml
+from pipeline.recipe_file import read_recipe
 from tools.ledger import ScoreOptions
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def test_the_figures_are_of_these_steps():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_one_that_the_scripts_take(command, tmp_path, monkeypatch):
     """Paths of runs are replaced by that of a run, of which such a command needs the recipe."""
-    (tmp_path / "recipe.yaml").write_text(to_yaml(Recipe()))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(read_recipe(ROOT / "configs/walkthrough.yaml")))
     monkeypatch.chdir(ROOT)
     python, *words = shlex.split(command.replace("\\\n", ""))
     assert python == "python"

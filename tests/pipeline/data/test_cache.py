@@ -99,6 +99,16 @@ def test_what_changed_just_now_is_looked_at_again(copy, tmp_path):
     assert key(copy, tmp_path) != before
 
 
+def test_what_has_a_time_to_come_is_looked_at_again(copy, tmp_path):
+    """As after a clock that went ahead was set right: its folder's time may come once more."""
+    tomorrow = time.time() + 86400
+    os.utime(copy / "train/images", (tomorrow, tomorrow))
+    before = key(copy, tmp_path)
+    photo = sorted((copy / "train/images").glob("*.jpg"))[1]
+    photo.write_bytes(photo.read_bytes() + b"\0")
+    assert key(copy, tmp_path) != before
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 10**5, b'{"key": 1}', b"\xff"])
 def test_a_damaged_memory_of_a_key_is_none(content, copy, tmp_path):
     before = key(copy, tmp_path)

@@ -90,8 +90,9 @@ def test_one_photo_that_is_edited_in_place_is_found_when_all_are_looked_at(copy,
     assert key(copy, tmp_path, check_photos=True) != before
 
 
-def test_what_changed_just_now_is_looked_at_again(copy, tmp_path):
+def test_what_changed_just_now_is_looked_at_again(copy, tmp_path, monkeypatch):
     """A further change in the same tick of the clock would leave the folder's time as it is."""
+    monkeypatch.setattr(cache_module, "NUM_WATCHED", 2)
     os.utime(copy / "train/images")
     before = key(copy, tmp_path)
     photo = sorted((copy / "train/images").glob("*.jpg"))[1]
@@ -99,8 +100,9 @@ def test_what_changed_just_now_is_looked_at_again(copy, tmp_path):
     assert key(copy, tmp_path) != before
 
 
-def test_what_has_a_time_to_come_is_looked_at_again(copy, tmp_path):
+def test_what_has_a_time_to_come_is_looked_at_again(copy, tmp_path, monkeypatch):
     """As after a clock that went ahead was set right: its folder's time may come once more."""
+    monkeypatch.setattr(cache_module, "NUM_WATCHED", 2)
     tomorrow = time.time() + 86400
     os.utime(copy / "train/images", (tomorrow, tomorrow))
     before = key(copy, tmp_path)

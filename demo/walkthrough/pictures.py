@@ -1,4 +1,4 @@
-"""The pictures of the walkthrough: those that its steps have drawn, made small, and charts of the errors that they say."""
+"""The pictures of the walkthrough: those that its steps have drawn, made small, and charts of what they say."""
 
 import glob
 import re

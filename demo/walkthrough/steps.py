@@ -140,7 +140,7 @@ STEPS = (
     Step(
         "views",
         (f"python predict.py --runs {W}/runs --run {RUN['low']}",),
-        makes=(SUBMISSIONS["low"],),
+        makes=(SUBMISSIONS["low"], f"{RUN['low']}/views.json"),  # fitted weights are kept, and say nothing again
         quotes=rf"{VIEWS}|{SUBMITTED}",
         figures={"plain": r"^as it is +([\d.]+) .*…", "mse": r"^chosen +([\d.]+) "},
     ),
@@ -153,7 +153,7 @@ STEPS = (
     Step(
         "ensemble",
         (f"python predict.py --runs {W}/runs --run {RUN['low']} {RUN['eye']}",),
-        makes=(ENSEMBLE,),
+        makes=(ENSEMBLE, f"{RUN['eye']}/views.json"),
         quotes=rf"^\d{{8}}-\d{{6}}_|{VIEWS}|{SUBMITTED}",
         figures={"mse": r"^chosen +([\d.]+) "},
     ),

@@ -7,6 +7,8 @@ its network was trained with.
 import pickle
 import re
 import struct
+import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,10 @@ State = dict[str, torch.Tensor]
 # the preset's normalisation has made apart again (`transform_input`), not by the preset.
 FROM_MINUS_ONE_TO_ONE = ("inception_v3", "googlenet")
 
-# What torch raises where bytes of a file are others than it wrote.
+# What torch and zipfile raise where bytes of a file are others than were written.
 DAMAGED = (
     RuntimeError, EOFError, pickle.UnpicklingError, struct.error, AssertionError, AttributeError, LookupError,
-    TypeError, ValueError,
+    TypeError, ValueError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's: the auxiliary classifiers of GoogLeNet are 6 % of its
@@ -67,13 +69,23 @@ def read_weights(path: Path, model: str) -> State:
     Raises OSError when it cannot be read, ValueError when it is something else.
     """
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        raise ValueError(f"{path} is not a file of weights that torch.save wrote") from error
+        raise ValueError(f"{path} is not a file of weights as torch.save wrote it; take another copy") from error
     state = content.get("network", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
         raise ValueError(f"{path} holds neither a state dict nor a checkpoint of a run")
     return state if "mean_shape" in state else _as_of_network(state, model)
+
+
+def _check_sums(path):
+    """Compares all that the file holds with its checksums, which torch writes and does not look at. Files in its old
+    format have none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(damaged)
 
 
 def _is_entry(item):

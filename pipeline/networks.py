@@ -82,7 +82,7 @@ def check_unseen(options: NetworkOptions, fingerprint: str, *, held_out: list[st
     """
     flag, path = _source(options)
     run = Run(path.parent) if path else None
-    if not run or not run.split.exists() or run.about_data().fingerprint != fingerprint:
+    if not run or not (run.folder / "recipe.yaml").exists() or run.about_data().fingerprint != fingerprint:
         return  # no run, or one of other photos
     if seen := set(held_out) - set(run.held_out_names()):
         fix = "folds start from weights of no run" if everything else f"give --split {run.split}"

@@ -151,14 +151,21 @@ def write_run(first: Run, output: Path, network: LandmarkNet, kept: list[Kept], 
         output.mkdir(parents=True)
     except FileExistsError as error:
         raise UserError(f"{output} is there already; give another --output") from error
+    try:
+        _write_into(first, output, network, kept, scores)
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)  # nobody could predict with it
+        raise
+    return Run(output)
+
+
+def _write_into(first, output, network, kept, scores):
     for name in COPIED:
         if (first.folder / name).exists():
             shutil.copyfile(first.folder / name, output / name)
-    run = Run(output)
     content = {"network": network.state_dict(), "epoch": kept[0].epoch, "mse": scores.mse}
-    save_checkpoint(run.best, content)
+    save_checkpoint(Run(output).best, content)
     shutil.copyfile(first.folder / "recipe.yaml", output / "recipe.yaml")  # last: with it the folder is a run
-    return run
 
 
 def main():

@@ -23,9 +23,10 @@ from pipeline.cli import parse_flags
 from pipeline.data.contest import GROUPS, LANDMARKS, TEST_POINTS
 from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.photos import BrokenPhoto
+from pipeline.data.rows import FARTHEST
 from pipeline.data.split import split_by_groups
 from pipeline.errors import Faults, UserError, run_script
-from pipeline.files import check_folder, write_text
+from pipeline.files import check_folder, sealed, write_text
 from pipeline.progress import progress
 from tools.cutting import Cut, Piece, write_piece
 from tools.formats.instance import Instance, Source
@@ -78,7 +79,7 @@ def convert(options: Options):
     source = read(options, options.source, options.photos)
     test = read(options, options.test, options.test_photos or options.photos) if options.test else None
     names = source.point_names
-    train, asked = parts(source, test, share=options.test_share)
+    train, asked = parts(source, test, options)
     if unknown := sorted({name for instance in asked for name in instance.points} - set(names)):
         raise UserError(f"{options.test} has points that {options.source} has not, {unknown[0]!r} for one")
     building = options.out.with_name(f".{options.out.name}.building")
@@ -98,10 +99,11 @@ def convert(options: Options):
 
 
 def read(options: Options, path: Path, photos: Path | None) -> Source:
-    """A source whose covered points are as the options say. Raises UserError where it has no points at all."""
+    """A source whose covered points are as the options say. Raises UserError for what is none."""
     if not path.exists():
         raise UserError(f"{path} is not there; give the file or folder that is to be converted")
     source = FORMATS[options.format].read(path, photos)
+    check_positions(source, path)
     if options.hidden == "keep":
         return source
     instances = [
@@ -111,19 +113,29 @@ def read(options: Options, path: Path, photos: Path | None) -> Source:
     return replace(source, instances=instances)
 
 
-def parts(source: Source, test: Source | None, *, share: float) -> tuple[list[Instance], list[Instance]]:
+def check_positions(source: Source, path: Path):
+    """Raises UserError where a point or a box of a source lies where no photo is."""
+    for instance in source.instances:
+        places = [*instance.points.values(), *((instance.box[:2], instance.box[2:]) if instance.box else ())]
+        if places and not (np.abs(places) <= FARTHEST / 2).all():  # in what is cut, points lie elsewhere
+            raise UserError(
+                f"{path}: {instance.name} has a point or a box that lies in no photo; mend it, or remove it"
+            )
+
+
+def parts(source: Source, test: Source | None, options: Options) -> tuple[list[Instance], list[Instance]]:
     """What is trained on and what is asked. Instances without points teach nothing, and are left out of the first."""
     labelled = [instance for instance in source.instances if instance.points]
     if len(labelled) < len(source.instances):
         print(f"left out    {len(source.instances) - len(labelled):,} instances of train without any point")
     if not labelled:
-        raise UserError("the source has no instance with points")
+        raise UserError(f"{options.source} has no instance with points")
     if test is not None:
         return labelled, test.instances
     numbers = np.unique([group_of(instance) for instance in labelled], return_inverse=True)[1]
-    if not share:
+    if not options.test_share:
         return labelled, []
-    held_out = split_by_groups(numbers, share=share, seed=0)
+    held_out = split_by_groups(numbers, share=options.test_share, seed=0)
     chosen = [[one for one, out in zip(labelled, held_out, strict=True) if out == which] for which in (False, True)]
     return chosen[0], chosen[1]
 
@@ -229,7 +241,7 @@ def write_test(folder: Path, converted: Converted, names: list[str], options: Op
     }
     source = str((options.test or options.source).resolve())
     about = {"format": options.format, "source": source, "point_names": names, "photos": photos}
-    write_text(folder / "source.json", json.dumps(about))
+    write_text(folder / "source.json", sealed(about))
     print(f"test        {len(written):,} photos")
 
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
-from pipeline.files import check_folder, parse_json, read_bytes
+from pipeline.files import check_folder, unsealed
 from pipeline.inference.submission import read_submission
 from tools.formats.instance import Answer
 from tools.formats.known import FORMATS
@@ -54,7 +54,7 @@ def convert_back(contest: Path, submission: Path, out: Path) -> int:
     path = contest / "source.json"
     if not path.exists():
         raise UserError(f"{path} is not there; give the folder that tools.convert wrote, with a test in it")
-    about = parse_json(path, read_bytes(path), About)
+    about = unsealed(path, About)
     if about.format not in FORMATS:
         raise UserError(f"{path} is of the format {about.format!r}, which is none of {', '.join(FORMATS)}")
     names, points = read_submission(submission)

@@ -10,11 +10,13 @@ Each file is read back, compared with the network on photos that the run held ou
 not there, and timed. The run alone is enough. What does not agree does not stay.
 """
 
+import io
 import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +34,7 @@ from pipeline.data.pack import Squares
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.data.roi import shares_of
 from pipeline.errors import UserError, run_script
-from pipeline.files import write_text
+from pipeline.files import sync, write_text
 from pipeline.networks import load_run_network
 from pipeline.runs import Run, find_run
 
@@ -54,14 +56,24 @@ class Options:
 
 
 def export_torchscript(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
-    torch.jit.save(torch.jit.trace(network, example), path)
+    with _into(path) as buffer:
+        torch.jit.save(torch.jit.trace(network, example), buffer)
     return torch.jit.load(path)
 
 
 def export_program(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
     batch = torch.export.Dim("batch", min=1, max=4096)
-    torch.export.save(torch.export.export(network, (example,), dynamic_shapes=({0: batch},)), path)
+    with _into(path) as buffer:
+        torch.export.save(torch.export.export(network, (example,), dynamic_shapes=({0: batch},)), buffer)
     return torch.export.load(path).module()
+
+
+@contextmanager
+def _into(path: Path) -> Iterator[io.BytesIO]:
+    """What is to be written to a file: torch, where it writes by itself and the disk is full, aborts the process."""
+    buffer = io.BytesIO()
+    yield buffer
+    path.write_bytes(buffer.getbuffer())
 
 
 def export_onnx(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
@@ -190,6 +202,7 @@ def _export(export, network, photos, path):
         worst = worst_difference(found, network, photos)
         if not worst < MAX_DIFFERENCE:
             raise UserError(f"{path} was not written: what it would give is {worst:.3f} px off the network")
+        sync(file)
         file.replace(path)
     return found, worst
 

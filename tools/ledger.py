@@ -23,6 +23,7 @@ from pipeline.inference.record import SUFFIX, note_leaderboard, read_record
 from pipeline.inference.submission import read_submission
 
 WIDE = (16, 4, 5, 8, 9, 17, 11, 8)  # characters of the columns
+MOST = 1e300  # of what counts as a number
 ENOUGH = 3  # submissions, from which on they have an order that tells something
 
 
@@ -71,13 +72,13 @@ def entry_of(path: Path) -> Entry | None:
     if record is None or not path.is_file():
         return None
     expected = _mapping(record.get("expected"))
-    runs = [_mapping(run) for run in record.get("runs") or []]
-    views = sum(len(run["views"]) if isinstance(run.get("views"), list) else 0 for run in runs)
+    runs = [_mapping(run) for run in _list(record.get("runs"))]
+    views = sum(len(_list(run.get("views"))) for run in runs)
     decimals = record.get("decimals")
     return Entry(
         path=path,
         made=path.stat().st_mtime,
-        runs=len(runs or record.get("submissions") or []),
+        runs=len(runs or _list(record.get("submissions"))),
         views=views,
         decimals=decimals if isinstance(decimals, int) else None,
         expected=_number(expected.get("mse")),
@@ -92,8 +93,14 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """It as a finite number, None of anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < MOST else None
 
 
 def agreement(entries: list[Entry]) -> str:

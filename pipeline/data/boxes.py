@@ -7,6 +7,7 @@ it were the photo; points stay in pixels of the whole photo.
 """
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,18 +58,27 @@ def boxes_of_one(name: str, box: Box) -> Boxes:
 
 def _parse(path, content):
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a table of boxes: it is not UTF-8") from error
-    rows = csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",")
-    if [cell.strip().lower() for cell in next(rows, [])] != COLUMNS:
-        raise UserError(f"{path} line 1: the columns of a table of boxes are {', '.join(COLUMNS)}")
-    for number, row in enumerate(rows, start=2):
-        if row:
-            try:
-                left, top, right, bottom = map(float, row[1:])
-            except ValueError:
-                left = top = right = bottom = 0.0
-            if not -1e6 < left < right < 1e6 or not -1e6 < top < bottom < 1e6:
-                raise UserError(f"{path} line {number}: {row} is not a name and left < right, top < bottom in pixels")
-            yield row[0], (left, top, right, bottom)
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        if [cell.strip().lower() for cell in next(rows, [])] != COLUMNS:
+            raise UserError(f"{path} line 1: the columns of a table of boxes are {', '.join(COLUMNS)}")
+        for row in rows:
+            if row:
+                yield row[0], _box(row, f"{path} line {rows.line_num}")
+    except csv.Error as error:
+        raise UserError(f"{path} line {rows.line_num}: {error}; a quotation mark may be missing") from error
+
+
+def _box(row, where):
+    try:
+        left, top, right, bottom = map(float, row[1:])
+    except ValueError:
+        left = top = right = bottom = 0.0
+    is_box = -1e6 < left < right < 1e6 and -1e6 < top < bottom < 1e6
+    if not is_box or "_" in "".join(row[1:]):  # Python takes 1_0 for a number
+        raise UserError(f"{where}: {row} is not a name and left < right, top < bottom in pixels")
+    return left, top, right, bottom

@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import check_regular, write_text
 
 NUM_WATCHED = 256  # photos, spread evenly, so that data that were copied over the old ones are noticed
 SETTLED = 2.0  # seconds: of what changed later, a further change may have the same time
@@ -70,6 +70,8 @@ def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
     newest = max([*folders.values(), *(when for _, when in known.files.values())])
     if newest < (begun - SETTLED) * 1e9 and all(file.isprintable() for file in (*known.folders, *watched)):
         with claimed(path):
+            if path.is_dir():
+                remove(path)
             write_text(path, known.model_dump_json())
     return key
 
@@ -81,6 +83,7 @@ def origin_of(table: Path, *settings) -> str:
 
 def _read(path):
     try:
+        check_regular(path)
         return Known.model_validate_json(path.read_bytes())
     except (OSError, ValueError):  # what is not there, or damaged, is found anew
         return None

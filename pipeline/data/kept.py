@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline.data.cache import claimed
+from pipeline.data.cache import claimed, remove
 from pipeline.errors import UserError
-from pipeline.files import replacing, sealed, unsealed, write_text
+from pipeline.files import read_bytes, replacing, sealed, unsealed, write_text
 
 Found = TypeVar("Found", bound=Any)  # a dataclass
 SEAL = 16  # bytes of the hash that an array begins with
@@ -35,7 +35,7 @@ def kept(path: Path, kind: type[Found], find: Callable[[], Found]) -> Found:
             try:
                 return unsealed(path, kind)
             except UserError:
-                print(f"{path} is damaged; what it held is found anew")
+                _make_room(path)
         found = find()
         write_text(path, sealed(asdict(found)))
         return found
@@ -45,15 +45,23 @@ def kept_numbers(path: Path, count: int, find: Callable[[], np.ndarray]) -> np.n
     """The same of (count,) int32 numbers."""
     with claimed(path):
         if path.exists():
-            content = path.read_bytes()
+            try:
+                content = read_bytes(path)
+            except UserError:  # it is no file any more
+                content = b""
             if len(content) == SEAL + 4 * count and _seal(content[SEAL:]) == content[:SEAL]:
                 return np.frombuffer(content, "<i4", offset=SEAL).astype(np.int32)
-            print(f"{path} is damaged; what it held is found anew")
+            _make_room(path)
         found = find().astype(np.int32)
         content = found.astype("<i4").tobytes()
         with replacing(path) as file:
             file.write(_seal(content) + content)
         return found
+
+
+def _make_room(path):
+    print(f"{path} is damaged; what it held is found anew")
+    remove(path)
 
 
 def _seal(content):

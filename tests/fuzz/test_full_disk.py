@@ -1,20 +1,30 @@
-"""Wherever the disk is full, it is said in a line, with the status 2, and what was finished is there and can be
-resumed. A limit on the size of files stands for the disk."""
+"""Wherever the disk is full, it is said in a line, with the status 2, and what was finished is there, whole, and can be
+gone on with. A limit on the size of files stands for the disk, or it is full for files of one name: what is small and
+comes after something large would else always find room."""
 
+import csv
+import errno
+import io
+import json
+import os
 import resource
 import shutil
 import signal
 import threading
 from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 
+from pipeline import files
 from pipeline.checkpoint import load_checkpoint
 from pipeline.inference.submission import read_submission
-from tests.fuzz.campaign import NUM_CASES, campaign, check_line, tried
-from tests.fuzz.conftest import TINY
+from tests.fuzz.campaign import NUM_CASES, campaign, check_line, one_of, tried
 from tests.fuzz.damage import remove
-from tests.scripts import call
+from tests.fuzz.works import SCRIPTS, TOOLS, export_network, prepare, train_on_jpegs
+
+FULL = ("a file grew larger than is allowed here", "the disk is full", "cannot be written")
+OPEN = files._opened_alone
 
 
 @contextmanager
@@ -29,64 +39,143 @@ def files_of_at_most(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def train_anew(folder, run, contest):
-    return call(
-        "hack_train.py",
-        folder,
-        "-n",
-        "new",
-        "-d",
-        contest,
-        "--cache",
-        folder / "cache",
-        *TINY,
-        "--runs",
-        folder / "new",
-    )
+class Full(io.BufferedWriter):
+    def write(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def resume(folder, run, contest):
-    return call("hack_train.py", folder, "--resume", run, "-e", "2")
+def name_of(temporary):
+    return temporary.name.removeprefix(".").removesuffix(".partial")
 
 
-def predict(folder, run, contest):
-    (run / "views.json").unlink(missing_ok=True)
-    return call("predict.py", folder, "--run", run, "--uncertainty", folder / "sd.csv")
+def no_room_for(name):
+    """The disk is full whenever a file of that name is written."""
+
+    def opened(path):
+        file = OPEN(path)
+        return Full(file.detach()) if name_of(path) == name else file
+
+    return mock.patch.object(files, "_opened_alone", opened)
 
 
-@pytest.mark.parametrize("work", [train_anew, resume, predict], ids=lambda work: work.__name__)
-def test_a_full_disk_is_a_line_and_what_was_finished_stays(work, tiny, tiny_contest, tmp_path, monkeypatch):
+def names_written(work):
+    """What comes of it, and the names of the files that it replaces, in their order."""
+    names = []
+    with mock.patch.object(files, "_opened_alone", lambda path: names.append(name_of(path)) or OPEN(path)):
+        return work(), list(dict.fromkeys(names))
+
+
+@pytest.fixture
+def begin(tiny, tmp_path, monkeypatch):
+    """Makes the folder as it was before the work; gives the run in it."""
     whole = next((tiny / "runs").iterdir())
     said_by_threads = []
     monkeypatch.setattr(threading, "excepthook", said_by_threads.append)
 
-    def check(rng):
-        for name in ("runs", "cache", "new"):
-            remove(tmp_path / name)
-        run = shutil.copytree(whole, tmp_path / "runs" / whole.name)
-        if rng.random() < 0.5:
-            shutil.copytree(tiny / "cache", tmp_path / "cache")
-        size = int(10 ** rng.uniform(2, 6.9))
-
-        def limited():
-            with files_of_at_most(size):
-                return work(tmp_path, run, tiny_contest)
-
-        status, _, err = tried(limited).result
+    def make(*, with_cache):
         assert not said_by_threads, said_by_threads[0].exc_value
-        if status:
-            assert status == 2
-            check_line(err.removesuffix("\n"), "a file grew larger than is allowed here", "cannot be written")
-        for path in (run / "best.pt", run / "last.pt"):
+        for path in tmp_path.iterdir():
+            remove(path)
+        if with_cache:
+            shutil.copytree(tiny / "cache", tmp_path / "cache")
+        return shutil.copytree(whole, tmp_path / "runs" / whole.name)
+
+    return make
+
+
+def check_whole(folder):
+    """Every file below a folder is there to its end, and no part of one."""
+    for path in (path for path in folder.rglob("*") if path.is_file() and "events" not in path.name):
+        assert not path.name.endswith(".partial"), path
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+        elif path.suffix == ".pt":
             load_checkpoint(path)
-        if (run / "submission.csv").exists():
-            read_submission(run / "submission.csv")
-        assert not list(tmp_path.rglob("*.partial"))
-        status_again, _, err = tried(lambda: work(tmp_path, run, tiny_contest)).result
-        assert status_again == 0, err
-        return "refused" if status else "done"
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>"), path
+        elif path.name in ("submission.csv", "blend.csv"):
+            read_submission(path)
+        elif path.suffix == ".csv":
+            separator = "\t" if b"\t" in path.read_bytes() else ","
+            assert len({len(row) for row in csv.reader(path.open(newline=""), delimiter=separator)}) <= 1, path
+            assert path.read_bytes()[-1:] in (b"", b"\n"), path
+
+
+def check_full(work, full, folder, run, contest):
+    """What comes of it on the full disk is all of it, or a line and nothing half."""
+
+    def limited():
+        with full:
+            return work(folder, run, contest)
+
+    status, _, err = tried(limited).result
+    if status:
+        assert status == 2, err
+        check_line(err.removesuffix("\n"), *FULL)
+    load_checkpoint(run / "best.pt")
+    load_checkpoint(run / "last.pt")
+    check_whole(folder)
+    return "refused" if status else "done"
+
+
+def check_again(work, folder, run, contest):
+    """There is room again."""
+    status, _, err = tried(lambda: work(folder, run, contest)).result
+    assert status == 0, err
+    check_whole(folder)
+
+
+@pytest.mark.parametrize("work", SCRIPTS, ids=lambda work: work.__name__)
+def test_a_full_disk_is_a_line_and_what_was_finished_stays(work, begin, tiny_contest, tmp_path):
+    (status, _, err), names = names_written(lambda: work(tmp_path, begin(with_cache=True), tiny_contest))
+    assert status == 0, err
+
+    def check(rng):
+        run = begin(with_cache=rng.random() < 0.5)
+        by_size = rng.random() < 0.5
+        full = files_of_at_most(int(10 ** rng.uniform(2, 6.9))) if by_size else no_room_for(one_of(rng, names))
+        outcome = check_full(work, full, tmp_path, run, tiny_contest)
+        check_again(work, tmp_path, run, tiny_contest)
+        return outcome
 
     campaign(f"full disk, {work.__name__}", check, cases=range(one_sixth()))
+
+
+@pytest.mark.slow
+def test_a_training_that_finds_no_room_for_one_file_says_so(begin, tiny_contest, tmp_path):
+    run = begin(with_cache=True)
+    for name in ("manifest.json", "held_out.npz", "report.html"):
+        assert check_full(train_on_jpegs, no_room_for(name), tmp_path, run, tiny_contest) == "refused", name
+    check_again(train_on_jpegs, tmp_path, run, tiny_contest)
+
+
+SLOW = ("look_at_data", "find_suspects", "report_anew", "average_weights")
+
+
+@pytest.mark.parametrize(
+    "work", [pytest.param(work, marks=pytest.mark.slow if work.__name__ in SLOW else ()) for work in TOOLS],
+    ids=lambda work: work.__name__,
+)  # fmt: skip
+def test_a_tool_on_a_full_disk_says_so_and_leaves_nothing_half(work, begin, tiny_contest, tmp_path):
+    """One kind of file after another finds no room; then there is room for all."""
+    run = begin(with_cache=True)
+    prepare(work, tmp_path)
+    (status, _, err), names = names_written(lambda: work(tmp_path, run, tiny_contest))
+    assert status == 0, err
+    assert names
+    run = begin(with_cache=True)
+    prepare(work, tmp_path)
+    for name in names:
+        assert check_full(work, no_room_for(name), tmp_path, run, tiny_contest) == "refused", name
+    check_again(work, tmp_path, run, tiny_contest)
+
+
+@pytest.mark.slow
+def test_an_export_that_finds_no_room_says_so(begin, tiny_contest, tmp_path):
+    """Torch, where it writes such a file by itself, would abort the process."""
+    run = begin(with_cache=True)
+    assert check_full(export_network, files_of_at_most(100_000), tmp_path, run, tiny_contest) == "refused"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["landmarks.json"]
 
 
 def one_sixth():

@@ -97,6 +97,9 @@ def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
         check_unseen(options, "faces", held_out=list("abcdef"), everything=True)
     check_unseen(options, "other faces", held_out=list("abcdef"), everything=False)
     check_unseen(NetworkOptions(), "faces", held_out=list("abcdef"), everything=True)
+    run.split.unlink()  # nobody can tell any more
+    with pytest.raises(UserError, match=rf"{run.split} cannot be read"):
+        check_unseen(options, "faces", held_out=["b"], everything=False)
 
     def __len__(self):
         return len(self.names)

@@ -202,6 +202,24 @@ def test_names_tell_left_from_right():
         ("wide", lambda text: text + "\nshort;1", "row 14 has 2 cells"),
         ("long", lambda text: text.replace("right_eye", "nose"), "stands above already"),
         ("wide", lambda text: text.replace("video/0.png", "gone.png"), "gone.png cannot be read"),
+        (
+            "wide",
+            lambda text: text[:-4] + "1e5",
+            r"wide\.csv: video/11\.png has a point or a box that lies in no photo",
+        ),
+        (
+            "coco",
+            lambda text: text.replace('"keypoints": [', '"keypoints": [NaN, 1, 2, 1, 1, 2, 1, 1, 2], "x": [', 1),
+            "lies in no photo",
+        ),
+        ("coco", lambda text: text.replace('"bbox": [', '"bbox": [1e999, 1, 2, 3], "x": [', 1), "lies in no photo"),
+        (
+            "label_studio",
+            lambda text: text.replace('"keypointlabels": [', '"keypointlabels": [1, '),
+            "is none: keypointl",
+        ),
+        ("label_studio", lambda text: text.replace('"x": ', '"z": ', 1), "rectanglelabels whose value is none: x"),
+        ("label_studio", lambda text: text.replace('"x": ', '"x": 1e999, "z": '), r"json: 0\.png has .* no photo"),
     ],
 )
 def test_a_fault_of_a_source_is_named_and_leaves_nothing(tmp_path, kind, damage, message):
@@ -220,6 +238,22 @@ def test_a_pts_file_has_as_many_points_as_it_says(tmp_path):
     (tmp_path / "video/3.pts").rename(tmp_path / "video/33.pts")
     with pytest.raises(UserError, match=r"33\.pts has no photo"):
         convert(options("pts", path, tmp_path / "out"))
+
+
+def test_what_was_noted_for_the_way_back_is_not_taken_when_it_was_changed(tmp_path):
+    path, _ = source(tmp_path, "wide")
+    convert(options("wide", path, tmp_path / "out", test=path))
+    names, truth = read_submission(tmp_path / "out/test/truth.csv", gaps=True)
+    write_submission(tmp_path / "s.csv", names, np.nan_to_num(truth), decimals=2)
+    about = tmp_path / "out/source.json"
+    content = json.loads(about.read_text())
+    next(iter(content["photos"].values()))["corner"][0] += 1
+    about.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"source\.json was changed"):
+        convert_back(tmp_path / "out", tmp_path / "s.csv", tmp_path / "answer")
+    del content["digest"]  # as an earlier version wrote it
+    about.write_text(json.dumps(content))
+    assert convert_back(tmp_path / "out", tmp_path / "s.csv", tmp_path / "answer") == len(names)
 
 
 def test_predictions_of_other_photos_or_points_do_not_go_back(tmp_path):

@@ -1,5 +1,6 @@
 """The ledger holds what was expected of each submission and what the leaderboard said of that very file."""
 
+import json
 import sys
 from unittest import mock
 
@@ -70,6 +71,26 @@ def test_a_submission_of_other_makers_can_be_noted_and_nothing_else(tmp_path, ca
             run(*arguments)
     (tmp_path / "blend.csv.json").write_text("[1")
     assert find_entries([path]) == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"runs": 3, "submissions": "x"},
+        {"runs": [1, None, {"views": {}}], "expected": [1]},
+        {"expected": {"mse": 10**400, "low": True, "high": "x"}, "leaderboard": float("inf"), "decimals": "two"},
+        {"expected": {"mse": float("nan")}, "leaderboard": []},
+    ],
+)
+def test_what_a_record_should_not_hold_is_not_shown_and_hides_no_submission(tmp_path, record, capsys):
+    path, _ = submission(tmp_path / "s.csv", expected=5.0)
+    path.with_name("s.csv.json").write_text(json.dumps(record))
+    run("--runs", tmp_path)
+    assert f"{path}" in (out := capsys.readouterr().out)
+    assert "inf" not in out
+    assert "nan" not in out
+    (entry,) = find_entries([path])
+    assert (entry.expected, entry.low, entry.high, entry.leaderboard) == (None,) * 4
 
 
 def test_predict_notes_what_it_expects_and_a_second_prediction_keeps_the_first(copy_run, tmp_path):

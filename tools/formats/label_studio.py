@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.files import write_text
@@ -29,6 +29,17 @@ class Region:
     parentID: str | None = None
     from_name: str = "label"
     to_name: str = "image"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The value of a keypoint or a rectangle, in percents of the photo."""
+
+    x: float
+    y: float
+    width: float = 0
+    height: float = 0
+    keypointlabels: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ def _instances(task, source, folder):
             name=name,
             photo=folder / name,
             points=_points_of(own, source, name),
-            box=_box_of(rectangle) if rectangle else None,
+            box=_box_of(rectangle, source, name) if rectangle else None,
             about={
                 "data": task.data,
                 "size": [first.original_width, first.original_height] if first else None,
@@ -80,11 +91,12 @@ def _instances(task, source, folder):
 def _points_of(regions, source, name):
     found: dict[str, tuple[float, float]] = {}
     for region in regions:
-        label = next(iter(region.value.get("keypointlabels", [])), "")
+        place = _place_of(region, source, name)
+        label = next(iter(place.keypointlabels), "")
         if label in found or not label:
             what = f"two points {label!r}" if label else "a point without a label"
             raise UserError(f"{source}: {name} has {what}; a parent region tells several instances apart")
-        found[label] = _in_pixels(region, region.value["x"], region.value["y"])
+        found[label] = _in_pixels(region, place.x, place.y)
     return found
 
 
@@ -92,10 +104,19 @@ def _in_pixels(region, x, y):
     return x / 100 * region.original_width, y / 100 * region.original_height
 
 
-def _box_of(region) -> Box:
-    value = region.value
-    left, top = _in_pixels(region, value["x"], value["y"])
-    width, height = _in_pixels(region, value["width"], value["height"])
+def _place_of(region, source, name) -> Place:
+    try:
+        return TypeAdapter(Place).validate_python(region.value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{source}: {name} has a {region.type} whose value is none: {where}: {first['msg']}") from error
+
+
+def _box_of(region, source, name) -> Box:
+    place = _place_of(region, source, name)
+    left, top = _in_pixels(region, place.x, place.y)
+    width, height = _in_pixels(region, place.width, place.height)
     return left, top, left + width, top + height
 
 

@@ -1,6 +1,7 @@
 """Reading the files of formats: JSON and tables, whose faults are one line that names the file and what is wrong."""
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ def read_rows(path: Path) -> list[list[str]]:
     try:
         text = read_bytes(path).decode("utf-8-sig")
         first = text.partition("\n")[0]
-        rows = list(csv.reader(text.splitlines(), delimiter=max(",\t;", key=first.count), strict=True))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",\t;", key=first.count), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no table in UTF-8: {error}") from error
     rows = [row for row in rows if row]

@@ -92,12 +92,20 @@ def test_a_photo_without_one_box_is_a_fault_with_its_name(contest, tmp_path):
         (HEADER + "a.jpg,1,2,3\n", "line 2"),
         (HEADER + "a.jpg,1,2,3,4\nb.jpg,5,6,5,8\n", "line 3"),
         (HEADER + "a.jpg,nan,2,3,4\n", "line 2"),
+        (HEADER + "a.jpg,1_0,2,30,4\n", "line 2"),
+        (HEADER + 'a.jpg,1,2,3,4\n"b.jpg,5,6,7,8\n' + 9999 * "c.jpg,1,2,3,4\n", "line .*quotation mark"),
     ],
 )
 def test_what_is_no_table_of_boxes_is_refused_with_its_line(tmp_path, text, message):
     (tmp_path / "boxes.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_boxes(tmp_path / "boxes.csv")
+
+
+def test_a_name_may_hold_whatever_ends_a_line_elsewhere(tmp_path):
+    names = ["a\u2028b.jpg", "a\x0bb.jpg", "a\x85.jpg"]
+    (tmp_path / "boxes.csv").write_text(HEADER + "".join(f"{name},1,2,3,4\r\n" for name in names), newline="")
+    assert list(read_boxes(tmp_path / "boxes.csv").of_photo) == names
 
 
 def fake(shown):

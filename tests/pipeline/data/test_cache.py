@@ -14,6 +14,7 @@ from pipeline.data.cache import content_key, known_key
 from pipeline.data.contest import LANDMARKS
 from pipeline.data.kept import kept, kept_numbers, key_of
 from pipeline.metrics import Scores
+from tests.fuzz.campaign import limits
 
 
 def age(root, seconds=3600):
@@ -89,9 +90,21 @@ def test_one_photo_that_is_edited_in_place_is_found_when_all_are_looked_at(copy,
     assert key(copy, tmp_path, check_photos=True) != before
 
 
-def test_what_changed_just_now_is_looked_at_again(copy, tmp_path):
+def test_what_changed_just_now_is_looked_at_again(copy, tmp_path, monkeypatch):
     """A further change in the same tick of the clock would leave the folder's time as it is."""
+    monkeypatch.setattr(cache_module, "NUM_WATCHED", 2)
     os.utime(copy / "train/images")
+    before = key(copy, tmp_path)
+    photo = sorted((copy / "train/images").glob("*.jpg"))[1]
+    photo.write_bytes(photo.read_bytes() + b"\0")
+    assert key(copy, tmp_path) != before
+
+
+def test_what_has_a_time_to_come_is_looked_at_again(copy, tmp_path, monkeypatch):
+    """As after a clock that went ahead was set right: its folder's time may come once more."""
+    monkeypatch.setattr(cache_module, "NUM_WATCHED", 2)
+    tomorrow = time.time() + 86400
+    os.utime(copy / "train/images", (tomorrow, tomorrow))
     before = key(copy, tmp_path)
     photo = sorted((copy / "train/images").glob("*.jpg"))[1]
     photo.write_bytes(photo.read_bytes() + b"\0")
@@ -126,6 +139,26 @@ def test_what_is_kept_is_found_once_and_anew_where_it_is_damaged(damage, tmp_pat
         assert found[1] == scores  # to the bit
     assert capsys.readouterr().out.count("is damaged") == 2
     find(lambda: pytest.fail("found again"))
+
+
+def as_folder(path):
+    (path / "inside").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("put", [as_folder, os.mkfifo], ids=["folder", "pipe"])
+def test_what_takes_the_place_of_a_file_in_the_cache_gives_way(put, copy, tmp_path):
+    before = key(copy, tmp_path)
+    (known,) = (tmp_path / "cache").glob("known-*.json")
+    paths = tmp_path / "numbers.i4", tmp_path / "scores.json"
+    for path in (known, *paths):
+        path.unlink(missing_ok=True)
+        put(path)
+    with limits():  # a pipe would be waited for without end
+        assert key(copy, tmp_path) == before
+        assert kept_numbers(paths[0], 1, lambda: np.array([3])).tolist() == [3]
+        assert kept(paths[1], Scores, lambda: Scores(1, 2, 3, 4)) == Scores(1, 2, 3, 4)
+    assert known.is_file()
+    assert all(path.is_file() for path in paths)
 
 
 def test_keys_tell_parts_apart():

@@ -6,7 +6,7 @@ DEMO := demo_contest
 WORKERS ?= 2
 SOURCES := augment models pipeline tools demo benchmarks hack_train.py predict.py
 
-.PHONY: help demo tests quick fuzz check format lint types pictures clear
+.PHONY: help demo tests quick fuzz check format lint types pictures walkthrough clear
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -31,6 +31,9 @@ demo: .venv/installed ## draw a small contest, train on it, predict, show the re
 pictures: demo ## make the pictures of the README and the docs anew
 	$(BIN)/python -m demo.pictures $(DEMO) --runs $(DEMO)/runs
 
+walkthrough: .venv/installed ## walk the way of docs/walkthrough.md and write that page anew (about 15 minutes)
+	$(BIN)/python -m benchmarks.walkthrough
+
 tests: .venv/installed-dev ## run all tests, in two processes (WORKERS=4 make tests: in four)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
@@ -54,5 +57,5 @@ format: .venv/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 clear: ## remove what was generated: environment, caches, the demo's contest with its runs; your runs stay
-	rm -rf .venv cache sheets demo_contest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv cache sheets demo_contest walkthrough .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.backbones import Level, as_maps
+from models.linear import without_autocast
 from models.prediction import Distributions, Prediction
 
 WIDTH = 128  # channels of the merged map
@@ -188,7 +189,7 @@ def pooled(level: torch.Tensor) -> torch.Tensor:
 
 
 def in_float32(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         return layer(features.float())
 
 

@@ -1,12 +1,20 @@
 """The linear head: the classifier's own last layer, which gives points in place of classes."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
 from models.backbones import last_layer
 from models.prediction import Prediction
+
+
+def without_autocast(features: torch.Tensor) -> AbstractContextManager:
+    """The context in which what follows computes in the precision of its inputs. On torch's meta device nothing is
+    computed, and there is no autocast to switch off."""
+    kind = features.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class Offsets(nn.Module):
@@ -30,7 +38,7 @@ class LandmarkHead(nn.Linear):
     """A linear layer that computes in float32 under autocast too: bf16 would round points to a quarter of a pixel."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             return super().forward(features.float())
 
 
@@ -38,7 +46,7 @@ class ConvolutionalHead(nn.Conv2d):
     """The same as a 1 x 1 convolution, whose outputs the backbone averages over the image (SqueezeNet)."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             return super().forward(features.float())
 
 

@@ -13,10 +13,14 @@ Options = TypeVar("Options")
 MAX_SHOWN = 60  # characters
 
 
-def parse_flags(kind: type[Options], description: str | None) -> Options:
-    """The options that the command line gives. Raises UserError for a value that is out of bounds."""
-    check_arguments(sys.argv[1:])
-    options = tyro.cli(kind, description=description, config=(FlagCreatePairsOff,))
+def parse_flags(kind: type[Options], description: str | None, *, arguments: list[str] | None = None) -> Options:
+    """The options that `arguments`, or without them the command line, give.
+
+    Raises UserError for a value that is out of bounds; exits with status 2 for a flag that is none.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    check_arguments(arguments)
+    options = tyro.cli(kind, args=arguments, description=description, config=(FlagCreatePairsOff,))
     try:
         return TypeAdapter(kind).validate_python(vars(options))
     except ValidationError as error:

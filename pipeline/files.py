@@ -1,12 +1,13 @@
 """Files that are whole or not there: written under a temporary name, synced, then renamed."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,17 +21,47 @@ TABLE_START = b"file_name,"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write that takes the place of `path` at the end, at once and only if nothing failed."""
+    """A binary file to write that takes the place of `path` at the end, at once and only if nothing failed. Another
+    process that does the same at the same time waits for it."""
     temporary = path.with_name(f".{path.name}.partial")  # one name, so that a killed run leaves at most one
-    try:
-        with temporary.open("wb") as file:
+    with _opened_alone(temporary) as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.replace(path)
+            sync(path.parent)
+        except BaseException:
+            if _is_at(temporary, file):  # and not that of another process yet
+                temporary.unlink()
+            raise
+
+
+def _opened_alone(path):
+    """An empty file to write, which no other process has opened so; where the file system has no locks, any may."""
+    while True:
+        file = open(path, "wb", opener=_open_uncut)  # noqa: SIM115 - the caller closes it
+        try:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(path, file):
+                file.truncate(0)
+                return file
+            file.close()  # whoever had it before has renamed it
+        except BaseException:
+            file.close()
+            raise
+
+
+def _open_uncut(name, flags):
+    return os.open(name, flags & ~os.O_TRUNC, 0o666)
+
+
+def _is_at(path, file):
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def check_outputs(outputs: dict[str, Path | None], *, inputs: dict[str, Path] | None = None):

@@ -67,6 +67,12 @@ def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] 
     return sums / np.maximum(counts, 1)
 
 
+def tail_share(errors: np.ndarray) -> float | None:
+    """The share of the sum of errors that the worst hundredth of the photos has, at least one of them."""
+    known = np.sort(errors[np.isfinite(errors)])[::-1]
+    return float(known[: max(1, len(known) // 100)].sum() / known.sum()) if known.sum() > 0 else None
+
+
 def point_error_sums(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(K,) sums of squared errors of each point over N photos, and (K,) numbers of the coordinates that are known."""
     known = ~np.isnan(truth)
@@ -89,7 +95,7 @@ def score(
     """The scores of predictions. The interval resamples whole groups where they are given, since photos of a group
     are not independent. Raises UserError as `check_predictions` does."""
     sums, counts = squared_error_sums(predicted, truth, names)
-    low, high = _interval(sums, counts, np.arange(len(sums)) if groups is None else groups)
+    low, high = ratio_interval(sums, counts, np.arange(len(sums)) if groups is None else groups)
     return Scores(float(sums.sum() / counts.sum()), low, high, normalised_mean_error(predicted, truth, names))
 
 
@@ -133,7 +139,11 @@ def check_finite(points: np.ndarray, names: Sequence[str] | np.ndarray):
         )
 
 
-def _interval(sums, counts, groups):
+def ratio_interval(
+    sums: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, num_resamples: int = 1000
+) -> tuple[float, float]:
+    """The 95 % interval of Σ sums / Σ counts over resamplings of whole groups (percentile bootstrap, Efron 1979); NaN
+    where there are fewer than two groups."""
     index = np.unique(groups, return_inverse=True)[1]
     totals = np.bincount(index, sums), np.bincount(index, counts)
     if len(totals[0]) < 2:
@@ -142,7 +152,7 @@ def _interval(sums, counts, groups):
         totals,
         lambda s, c, axis: s.sum(axis) / c.sum(axis),
         paired=True,
-        n_resamples=1000,
+        n_resamples=num_resamples,
         batch=100,
         method="percentile",
         rng=np.random.default_rng(0),

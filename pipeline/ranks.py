@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # imported later, its functions would keep the group, as a default of theirs
 
 from pipeline.blocks import parts
 from pipeline.errors import UserError
@@ -179,7 +180,9 @@ def connected(launch: Launch) -> Iterator[None]:
         if isinstance(error, UserError) and not launch.is_main:
             raise UserError(f"process {launch.rank} of {launch.num_ranks}: {error}") from error
         raise
-    dist.destroy_process_group()  # not after a failure: what lets the others know is that this process has ended
+    # The group's threads end with it, if nobody else keeps it: one that lets go of a tensor while the interpreter ends
+    # aborts the process. Not after a failure: what lets the others know is that this process has ended.
+    dist.destroy_process_group()
 
 
 def _connect(launch):

@@ -98,7 +98,11 @@ def stop_request() -> Iterator[StopRequest]:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Within it SIGTERM raises Stopped at once, so that what was begun is left as Ctrl-C leaves it."""
+    """Within it SIGTERM raises Stopped at once, so that what was begun is left as Ctrl-C leaves it. Handlers belong to
+    the main thread; in another one SIGTERM does what it did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None):
         raise Stopped(number)

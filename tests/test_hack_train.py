@@ -27,6 +27,20 @@ def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     assert "raise --minutes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("trained_by", "flags"),
+    [
+        ("train_run", []),
+        ("train_folds", ["--folds", "2"]),
+        ("train_stages", ["--stages", '[{"epochs": 1}]']),
+        ("find_learning_rate", ["--find-lr"]),
+    ],
+)
+def test_the_function_returns_the_folder_of_what_was_trained(monkeypatch, tmp_path, trained_by, flags):
+    monkeypatch.setattr(session, trained_by, lambda *_, job=None: tmp_path)
+    assert hack_train.train(["--data", tmp_path, *flags]) == tmp_path
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, number):
     def stop(*_, job):

@@ -19,6 +19,7 @@ BELOW = {
     "tools": {"augment", "models", "pipeline", "pipeline.data", "pipeline.inference", "tools.formats"},
     "tools.formats": {"pipeline"},
     "demo": {"augment", "pipeline", "pipeline.data", "pipeline.inference", "tools"},
+    "demo.walkthrough": {"pipeline", "pipeline.data"},
 }
 PACKAGES = {name.split(".")[0] for name in BELOW}
 FILES = [path for package in sorted(PACKAGES) for path in sorted((ROOT / package).rglob("*.py"))]

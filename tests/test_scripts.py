@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
+import hack_train
+import predict
 from pipeline.checkpoint import load_checkpoint
 from pipeline.runs import Run
 from tests.scripts import SMALL, call, call_process, start, train
@@ -63,6 +65,17 @@ def test_the_submission_does_not_depend_on_the_batch_and_decimals_only_round(cop
     assert (values["one"] - values["many"]).abs().max(axis=None) <= 0.0101
     assert (values["whole"].dtypes == np.int64).all()
     assert (values["whole"] - values["many"]).abs().max(axis=None) <= 0.51
+
+
+def test_the_functions_of_the_scripts_return_the_run_and_its_submission(copy_run, tmp_path, capsys):
+    """As in a notebook: arguments may be paths, and nothing is read from the command line."""
+    run = copy_run()
+    assert hack_train.train(["--resume", run]) == run
+    assert predict.predict(["--run", run]) == run / "submission.csv"
+    assert str(run / "submission.csv") in capsys.readouterr().out
+    output = tmp_path / "elsewhere.csv"
+    assert predict.predict(["--run", run, "--output", output]) == output
+    assert output.read_bytes() == (run / "submission.csv").read_bytes()
 
 
 KILLED_AT = [

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Gt, Interval
@@ -12,7 +12,7 @@ from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_outputs, digest
 from pipeline.inference.merge import blend
-from pipeline.inference.record import keep_earlier, write_record
+from pipeline.inference.record import expected_of_mean, keep_earlier, read_record, write_record
 from pipeline.inference.submission import read_in_order, read_submission, verify_submission, write_submission
 
 MIN_VALUES = 300  # below that, integers may be chance
@@ -64,6 +64,16 @@ def integers(points: np.ndarray) -> np.ndarray:
     return (points == np.floor(points)).all(axis=(1, 2, 3))
 
 
+def expected(options: Options, weights: np.ndarray) -> dict[str, Any] | None:
+    """What is expected of a weighted mean, from the records beside the submissions, where each has one of that file."""
+    if options.merge not in ("weighted", "rank"):
+        return None
+    records = [(read_record(path) or {}, digest(path.read_bytes())) for path in options.submissions]
+    parts = [record.get("expected") if record.get("content") == content else None for record, content in records]
+    known = [part if isinstance(part, dict) else None for part in parts]
+    return expected_of_mean(known, weights.tolist(), of="each submission alone: the mean, above which none can be")
+
+
 def main():
     options = parse_flags(Options, __doc__)
     check_outputs({"--output": options.output}, inputs={str(path): path for path in options.submissions})
@@ -92,7 +102,7 @@ def main():
         print(f"earlier     the submission that was there is of other submissions or weights; it is now {kept}")
     write_submission(options.output, names, merged, decimals=options.decimals)
     verify_submission(options.output, names, merged, decimals=options.decimals)
-    write_record(options.output, record, expected=None)
+    write_record(options.output, record, expected=expected(options, weights))
     print(f"submission  {options.output}: {len(points)} merged, {len(names):,} photos, read back and verified")
 
 

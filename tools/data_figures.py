@@ -31,7 +31,7 @@ def draw_sizes(train: Looked, test: Looked | None) -> str:
             says = [f"{label}: {w:.0f} × {h:.0f}, {n:,} photos" for (w, h), n in zip(pairs, counts, strict=True)]
             area = np.clip(6 * counts, 8, 80)
             axes.scatter(
-                pairs[:, 0], pairs[:, 1], s=area, color=colour, alpha=0.5, linewidths=0, label=label, gid=hint(says)
+                pairs[:, 0], pairs[:, 1], s=area, color=colour, alpha=0.7, linewidths=0, label=label, gid=hint(says)
             )
     draw_legend(axes)
     return as_svg(figure, title="Sizes of the photos", prefix="sizes")

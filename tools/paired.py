@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from pipeline.inference.measured import Measured
+from pipeline.metrics import ratio_interval
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,8 @@ def difference(names: tuple[str, str], first: Measured, second: Measured) -> Dif
     if not pairs:
         return None
     a, b = np.array(pairs).T
-    groups = np.unique(first.groups[a], return_inverse=True)[1]
-    sums = np.bincount(groups, first.sums[a] - second.sums[b])
-    counts = np.bincount(groups, first.counts[a])
-    if len(sums) < 2:
+    sums, counts = first.sums[a] - second.sums[b], first.counts[a]
+    low, high = ratio_interval(sums, counts, first.groups[a], num_resamples=2000)
+    if np.isnan(low):
         return None
-    result = bootstrap(
-        (sums, counts),
-        lambda s, c, axis: s.sum(axis) / c.sum(axis),
-        paired=True,
-        n_resamples=2000,
-        batch=100,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    low, high = result.confidence_interval
-    return Difference(*names, len(pairs), float(sums.sum() / counts.sum()), float(low), float(high))
+    return Difference(*names, len(pairs), float(sums.sum() / counts.sum()), low, high)

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
 from pipeline.inference.submission import read_in_order, read_submission
-from pipeline.metrics import Scores, score
+from pipeline.metrics import Scores, photo_errors, score, tail_share
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,32 @@ class Options:
     """The labels, in the form of a submission; rows may be in any order, an empty cell is a missing point."""
 
 
-def score_submission(submission: Path, truth: Path) -> Scores:
-    """MSE per coordinate and NME. Raises UserError when the two are not of the same photos and number of points."""
+def read_both(submission: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(N, K, 2) predicted and true points, the truth with NaN where it is missing.
+
+    Raises UserError when the two are not of the same photos and number of points.
+    """
     names, true_points = read_submission(truth, gaps=True)
     if np.isnan(true_points).all():
         raise UserError(f"{truth} has no points: all its cells are empty")
-    return score(read_in_order(submission, names, true_points.shape[1], of=truth), true_points)
+    return read_in_order(submission, names, true_points.shape[1], of=truth), true_points
+
+
+def score_submission(submission: Path, truth: Path) -> Scores:
+    """MSE per coordinate and NME. Raises UserError as `read_both` does."""
+    return score(*read_both(submission, truth))
 
 
 def main():
     options = parse_flags(Options, __doc__)
-    print(score_submission(options.submission, options.truth))
+    predicted, truth = read_both(options.submission, options.truth)
+    print(score(predicted, truth))
+    labelled = ~np.isnan(truth).all(axis=(1, 2))
+    errors = photo_errors(predicted, truth)[labelled]
+    share = tail_share(errors)
+    if share is not None:
+        middle = f"the photo in the middle: {np.median(errors):.3f} px²"
+        print(f"worst 1 % of the photos: {100 * share:.0f} % of the error; {middle}")
 
 
 if __name__ == "__main__":

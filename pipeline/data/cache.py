@@ -58,8 +58,8 @@ def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
 
     check_photos: look at each photo in any case.
     """
-    place = json.dumps([os.path.realpath(table), *map(str, settings)])
-    path = cache / f"known-{hashlib.blake2b(place.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}.json"
+    origin = origin_of(table, *settings).encode()
+    path = cache / f"known-{hashlib.blake2b(origin, digest_size=12).hexdigest()}.json"
     if not check_photos and (known := _read(path)) and _is_unchanged(known):
         return known.key
     begun = time.time()
@@ -72,6 +72,11 @@ def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
         with claimed(path):
             write_text(path, known.model_dump_json())
     return key
+
+
+def origin_of(table: Path, *settings) -> str:
+    """Where something in the cache comes from, as JSON: the table's path and the settings, whatever it holds now."""
+    return json.dumps([os.path.realpath(table), *map(str, settings)])
 
 
 def _read(path):

@@ -29,9 +29,10 @@ from pydantic import BaseModel
 from augment import RegionOfInterest, fit_box
 from augment.fit import Box
 from pipeline.data.boxes import Boxes
-from pipeline.data.cache import claimed, known_key, remove
+from pipeline.data.cache import claimed, known_key, origin_of, remove
 from pipeline.data.contest import Table
-from pipeline.data.packing import BUILDING, IMAGES, QUALITY, Fitting, choose_kind, pack_photos
+from pipeline.data.leftovers import BUILDING, note_origin, remove_leftovers
+from pipeline.data.packing import IMAGES, QUALITY, Fitting, choose_kind, pack_photos
 from pipeline.data.squares import JpegSquares
 from pipeline.errors import Faults
 from pipeline.files import may_write, sync, write_text
@@ -166,7 +167,10 @@ def open_pack(
     raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}
     with claimed(raw):
+        origin = origin_of(table, *settings)
         known = [one for one in folders if kind in (one, "auto") and folders[one].exists()]
+        if not known:
+            remove_leftovers(raw.with_name(f"{raw.name}.lock"), origin)
         chosen = known[0] if known else choose_kind(kind, table, raw, size=size, limit=limit)
         folder = folders[chosen]
         if folder.exists() and (check_photos or not _is_as_checked(folder)):
@@ -174,7 +178,7 @@ def open_pack(
         if not folder.exists():
             read = partial(read_table, table)
             how = Fitting(size, resize, chosen, boxes)
-            _build(folder, read, photos, faults, how, skip_bad_photos=skip_bad_photos)
+            _build(folder, read, photos, faults, how, origin=origin, skip_bad_photos=skip_bad_photos)
     if not folder.exists():
         return None
     pack = Pack(folder, roi)
@@ -206,13 +210,14 @@ def _stamps(folder):
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def _build(folder, read_table, photos, faults, how, *, skip_bad_photos):
+def _build(folder, read_table, photos, faults, how, *, origin, skip_bad_photos):
     """Builds a pack beside `folder` and renames it to that, if there was no fault; what a killed run has left of it is
     taken up.
     """
     building = folder.with_name(folder.name + BUILDING)
     building.mkdir(exist_ok=True)
     try:
+        note_origin(building, origin)
         if _fill(building, read_table, photos, faults, how, skip_bad_photos):
             building.rename(folder)
             sync(folder.parent)

@@ -27,6 +27,7 @@ from pipeline.data.boxes import Boxes
 from pipeline.data.cache import remove
 from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.kept import key_of
+from pipeline.data.leftovers import BUILDING, NOTE
 from pipeline.data.photos import BrokenPhoto, difference_hash, read_photo
 from pipeline.errors import UserError
 from pipeline.files import parse_json, write_text
@@ -38,7 +39,6 @@ RECORD = np.dtype([("fit", "<f8", (3, 3)), ("hash", "u1", (32,)), ("end", "<i8")
 IMAGES = {"raw": "images.u8", "jpeg": "images.jpg"}
 BYTES = {"raw": 3.0, "jpeg": 1.0}  # a pixel; of most JPEGs it is about half of that
 BESIDE = 256  # bytes of a photo's name, matrix, hash and record
-BUILDING = ".building"  # behind the name of the folder that a pack is made in
 # Of the JPEGs: what they do to a network's points is in benchmarks/results/packing_cpu.json.
 QUALITY = 95
 FLAGS = (cv2.IMWRITE_JPEG_QUALITY, QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
@@ -96,7 +96,7 @@ def pack_photos(folder: Path, names: list[str], photos: Path, how: Fitting) -> t
             _note(folder, so_far, images, records)
             raise
     found = np.fromfile(folder / "records", RECORD)
-    for name in ("records", "so-far.json"):
+    for name in ("records", "so-far.json", NOTE):
         (folder / name).unlink(missing_ok=True)
     return found, so_far.left_out
 
@@ -164,7 +164,8 @@ def _resume(folder, names, kind):
         print(f"packing goes on behind {so_far.rows:,} photos, where it was interrupted")
     else:
         for path in folder.iterdir():
-            remove(path)
+            if path.name != NOTE:
+                remove(path)
     for path, length in ((images, so_far.num_bytes), (records, so_far.num_good * RECORD.itemsize)):
         path.touch()
         os.truncate(path, length)

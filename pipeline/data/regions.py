@@ -108,8 +108,11 @@ def region_errors(errors: np.ndarray, counts: np.ndarray, regions: Regions) -> d
     return {name: total / count if count else float("nan") for name, (total, count) in sums.items()}
 
 
-def describe_regions(row: dict[str, Any]) -> str:
-    """The mean squared error of each region in a row of the table of epochs, the worst first, in a few words."""
+def describe_regions(row: dict[str, Any], *, shown: int = 6) -> str:
+    """The mean squared error of each region in a row of the table of epochs, the worst first, in a few words: of more
+    than `shown`, the worst ones and the best.
+    """
     found = {name.removeprefix(OF_REGION): error for name, error in row.items() if name.startswith(OF_REGION)}
     known = {name: error for name, error in found.items() if not math.isnan(error)}
-    return ", ".join(f"{name} {known[name]:.1f}" for name in sorted(known, key=known.__getitem__, reverse=True))
+    said = [f"{name} {known[name]:.1f}" for name in sorted(known, key=known.__getitem__, reverse=True)]
+    return ", ".join(said) if len(said) <= shown else f"{', '.join(said[: shown - 1])} … {said[-1]}"

@@ -1,6 +1,8 @@
 """A prediction in the order in which one would tell it: find the runs, load them, weigh their views, weigh the runs,
 predict, submit."""
 
+from pathlib import Path
+
 from pipeline.data.boxes import Boxes, boxes_of_one, read_boxes
 from pipeline.errors import UserError
 from pipeline.files import may_write
@@ -17,13 +19,16 @@ from pipeline.runs import Run, find_runs
 from pipeline.runtime import Runtime
 
 
-def predict_command(options: PredictOptions):
-    """Predicts what the command asks for. Raises UserError for runs or data that cannot be predicted."""
+def predict_command(options: PredictOptions) -> Path:
+    """Predicts what the command asks for, and returns the path of the submission, or of the folder of photos' results.
+
+    Raises UserError for runs or data that cannot be predicted.
+    """
     with out_of_memory_named(f"give {smaller_batch(options.batch_size, otherwise='fewer --views')}"):
-        predict_and_submit(options)
+        return predict_and_submit(options)
 
 
-def predict_and_submit(options: PredictOptions):
+def predict_and_submit(options: PredictOptions) -> Path:
     runtime = Runtime.choose(gpu=options.gpu)
     if options.photo and runtime.ranks.count > 1:
         raise UserError("--photo is for one process; leave out torchrun")
@@ -37,11 +42,13 @@ def predict_and_submit(options: PredictOptions):
     if options.photo:
         out = options.output or ensemble.folder / "photos"
         predict_photos(ensemble, options.photo, out, decimals=options.decimals, boxes=boxes)
-    else:
-        test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
-        if runtime.is_main:
-            submit(test, ensemble, options)
-            report(ensemble)
+        return out
+    output = options.output or ensemble.folder / "submission.csv"
+    test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
+    if runtime.is_main:
+        submit(test, ensemble, options, output=output)
+        report(ensemble)
+    return output
 
 
 def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
@@ -80,11 +87,10 @@ def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions
         raise UserError(f"{ensemble.folder} may not be written; give --output a path of yours")
 
 
-def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions):
+def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions, *, output: Path):
     """Writes the submission, reads it back, and writes what goes with it."""
     if len(test.rows) < len(test.names):
         print(f"left out    {len(test.names) - len(test.rows):,} photos are missing or broken and have the mean shape")
-    output = options.output or ensemble.folder / "submission.csv"
     record = ensemble.record() | {"decimals": options.decimals}
     if kept := keep_earlier(output, record):
         print(f"earlier     the submission that was there is of other runs, views or weights; it is now {kept}")

@@ -31,12 +31,15 @@ from pipeline.inference.member import Member, load_member
 from pipeline.inference.merge import blend, merge
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import mean_shape_points
+from pipeline.inference.record import expected_of_mean
 from pipeline.inference.uncertainty import Calibration, calibration_of_merge, mean_calibration
 from pipeline.metrics import Scores
 from pipeline.ranks import current_ranks
 from pipeline.runs import Run, folder_of
 
 NUM_SHOWN = 12
+WITHOUT_VIEWS = "the run's validation, without views"
+EACH_ALONE = "each run alone, on what it held out: the mean"
 
 
 @dataclass(frozen=True)
@@ -126,21 +129,16 @@ class Ensemble:
         ]
         return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}
 
-    def expected(self) -> dict[str, Any]:
+    def expected(self) -> dict[str, Any] | None:
         """The MSE that the leaderboard may say, as far as held-out photos tell, with the ends of its 95 % interval
-        where it is of what is merged, and in words what it is of."""
-        score, member = self.fitted_score, self.members[0]
-        if len(self.members) == 1:
-            score = member.expected
+        where views were judged, and in words what it is of."""
+        score = self.members[0].expected if len(self.members) == 1 else self.fitted_score
         if score:
             return {"mse": score.mse, "low": score.low, "high": score.high, "of": "what is merged, on held-out photos"}
-        alone = [one.expected.mse if one.expected else one.run.best_mse for one in self.members]
-        of = (
-            "the run's validation, without views"
-            if len(alone) == 1
-            else "each run alone, on what it held out: the mean"
-        )
-        return {"mse": round(float(np.mean(alone)), 4), "low": None, "high": None, "of": of}
+        alone = [vars(one.expected) if one.expected else {"mse": one.run.best_mse} for one in self.members]
+        if len(alone) == 1:
+            return {"mse": round(alone[0]["mse"], 4), "low": None, "high": None, "of": WITHOUT_VIEWS}
+        return expected_of_mean(alone, self.weights.reshape(len(alone), -1).mean(axis=1).tolist(), of=EACH_ALONE)
 
     def draw(self, test: Prediction) -> list[Path]:
         """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""

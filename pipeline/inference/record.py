@@ -8,8 +8,11 @@ submission.csv.json     runs, checkpoints, views, weights, decimals …, and of 
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.files import check_regular, digest, write_text
 
@@ -42,6 +45,23 @@ def write_record(path: Path, record: dict[str, Any], *, expected: dict[str, Any]
     if earlier.get("content") == notes["content"] and "leaderboard" in earlier:
         notes["leaderboard"] = earlier["leaderboard"]
     write_text(record_path(path), json.dumps(record | notes, indent=1))
+
+
+def expected_of_mean(
+    expected: Sequence[Mapping[str, Any] | None], weights: Sequence[float], *, of: str
+) -> dict[str, Any] | None:
+    """What is expected of a weighted mean of tables, as far as it is known of each; None where of one it is not.
+
+    It is the mean of what is expected of them, with the mean of their intervals, which is an upper bound: a square is
+    convex, so that no mean errs more than its parts do on average (Jensen). of: in words, what it is of.
+    """
+    shares = np.array(weights, float) / np.sum(weights)
+    ends = {}
+    for end in ("mse", "low", "high"):
+        values = [part.get(end) if part else None for part in expected]
+        known = all(isinstance(value, int | float) for value in values)
+        ends[end] = round(float(shares @ np.array(values, float)), 4) if known else None
+    return None if ends["mse"] is None else {**ends, "of": of}
 
 
 def note_leaderboard(path: Path, score: float):

@@ -25,6 +25,7 @@ from pipeline.inference.measured import Measured, load_measured
 from pipeline.inference.record import read_record
 from pipeline.inference.report_regions import Region, regions_of_run, with_errors
 from pipeline.inference.svg import dots, segments
+from pipeline.metrics import tail_share
 from pipeline.runs import AboutData, Run, folder_of
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -138,12 +139,6 @@ def read_scores(path: Path) -> dict[str, Any]:
     fields = unsealed(path, dict[str, Any]) if path.exists() else {}
     table = fields.get("calibration", {}).get("table", [])
     return {"scores": fields.get("scores", []), "equivariance": fields.get("equivariance", []), "table": table}
-
-
-def tail_share(errors: np.ndarray) -> float | None:
-    """The share of the sum of errors that the worst hundredth of the photos has, at least one of them."""
-    known = np.sort(errors[np.isfinite(errors)])[::-1]
-    return float(known[: max(1, len(known) // 100)].sum() / known.sum()) if known.sum() > 0 else None
 
 
 def galleries(measured: Measured) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from torch.utils.tensorboard import SummaryWriter
 
 from augment import Chain
@@ -26,6 +27,7 @@ NUM_STEPS = 200
 LOWEST, HIGHEST = 1e-6, 10.0
 SMOOTHING = 0.9  # of the loss: it lags by about ten steps
 DIVERGED = 3.0  # times the lowest smoothed loss, above it
+WIDTH = 0.28  # powers of ten, the deviation of the Gaussian that takes the noise of single batches out of the curve
 FIRST_STEPS = 10  # whose smoothed losses are of too few to be judged
 LEAST_FALL = 0.02  # of the loss at the start: a smaller one is noise
 
@@ -48,13 +50,14 @@ class Proposal:
     minimum: float
 
 
-def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]):
-    """Sweeps the rate, and leaves what came of it in a folder: a picture, and the same for TensorBoard."""
+def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]) -> Path:
+    """Sweeps the rate, and leaves what came of it in a folder, which it returns: a picture, and the same for
+    TensorBoard."""
     print(f"sweep        {NUM_STEPS} steps, from a learning rate of {LOWEST:g} to {HIGHEST:g}", flush=True)
     swept = sweep(trainer, chain)
+    folder = Path(trainer.runtime.ranks.text_of_main(lambda: str(make_folder())))
     if not trainer.runtime.is_main:
-        return
-    folder = make_folder()
+        return folder
     try:
         proposal = propose(swept)
     except UserError:
@@ -63,6 +66,7 @@ def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]):
     write_sweep(folder, swept, proposal)
     print_proposal(swept, proposal)
     print(f"picture      {folder / 'loss_over_rate.png'}")
+    return folder
 
 
 def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Sweep:
@@ -114,7 +118,7 @@ def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
 
 def propose(swept: Sweep) -> Proposal:
     """A rate to train with. Raises UserError where the loss fell at no rate, or there are too few steps to tell."""
-    rates, losses = swept.rates[FIRST_STEPS:], swept.losses[FIRST_STEPS:]
+    rates, losses = curve(swept)
     lowest = int(losses.argmin()) if len(losses) > 1 else 0
     if lowest == 0 or losses[0] - losses[lowest] < LEAST_FALL * abs(losses[0]):
         raise UserError(
@@ -124,6 +128,16 @@ def propose(swept: Sweep) -> Proposal:
     slopes = np.gradient(losses[: lowest + 1], np.log(rates[: lowest + 1]))
     steepest, minimum = float(rates[slopes.argmin()]), float(rates[lowest])
     return Proposal(_rounded(min(steepest, minimum / 10)), steepest, minimum)
+
+
+def curve(swept: Sweep) -> tuple[np.ndarray, np.ndarray]:
+    """Rates, and what the loss is there without the noise of single batches, the steepest step of which would be a
+    matter of chance: among small batches it lies anywhere.
+    """
+    rates, losses = swept.rates[FIRST_STEPS:], swept.losses[FIRST_STEPS:]
+    if len(rates) < 2:
+        return rates, losses
+    return rates, gaussian_filter1d(losses, WIDTH / math.log10(rates[1] / rates[0]), mode="nearest")
 
 
 def _rounded(rate):
@@ -156,7 +170,9 @@ def draw(swept: Sweep, proposal: Proposal | None):
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.semilogx(swept.rates, swept.losses, color="black", linewidth=1)
+    axes.semilogx(swept.rates, swept.losses, color="0.7", linewidth=1)
+    if proposal:
+        axes.semilogx(*curve(swept), color="black", linewidth=1.5)
     if proposal:
         for rate, label, colour in (
             (proposal.rate, "proposed", "tab:green"),

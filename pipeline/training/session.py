@@ -53,8 +53,9 @@ NOT_LEARNED = 0.7  # of the mean shape's error
 NO_JOB = Job(None)
 
 
-def train_command(command: Command, console: Console):
-    """Trains what the command asks for. Raises UserError, early, for what cannot be trained."""
+def train_command(command: Command, console: Console) -> Path:
+    """Trains what the command asks for, and returns the folder that it lies in. Raises UserError, early, for what
+    cannot be trained."""
     job = Job.of(command)
     command = taken_up(command, job)
     options = command.recipe.run
@@ -65,21 +66,23 @@ def train_command(command: Command, console: Console):
     photos = replace(photos, boxes=photos.boxes and Path(os.path.realpath(photos.boxes)))
     recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
-        find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
+        folder = find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):
-        train_folds(recipe, console, command.folds, command.resume, job=job)
+        folder = train_folds(recipe, console, command.folds, command.resume, job=job)
     elif recipe.run.stages:
-        train_stages(recipe, console, command.resume, job=job)
+        folder = train_stages(recipe, console, command.resume, job=job)
     else:
-        train_run(recipe, console, find_run(command.resume, recipe.run.runs) if command.resume else None, job=job)
+        earlier = find_run(command.resume, recipe.run.runs) if command.resume else None
+        folder = train_run(recipe, console, earlier, job=job)
     job.end()
+    return folder
 
 
-def find_learning_rate(recipe: Recipe):
-    """Proposes a rate for what the recipe would train."""
+def find_learning_rate(recipe: Recipe) -> Path:
+    """Proposes a rate for what the recipe would train. Returns the folder of the sweep."""
     trainer, chain = prepare(recipe, None)
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
-    find_rate(trainer, chain, lambda: new_folder(named))
+    return find_rate(trainer, chain, lambda: new_folder(named))
 
 
 def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
@@ -103,9 +106,11 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     return Trainer(network, recipe, data, runtime), chain
 
 
-def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None, *, job: Job = NO_JOB):
-    """Trains one run, in a new folder unless one is given, or resumes an earlier one. Of several ranks the main one
-    writes what is written."""
+def train_run(
+    recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None, *, job: Job = NO_JOB
+) -> Path:
+    """Trains one run, in a new folder unless one is given, or resumes an earlier one. Returns its folder. Of several
+    ranks the main one writes what is written."""
     own_callbacks = load_callbacks(recipe.running.callbacks)
     trainer, chain = prepare(recipe, earlier)
     data, runtime = trainer.data, trainer.runtime
@@ -143,6 +148,7 @@ def train_run(recipe: Recipe, console: Console, earlier: Run | None, folder: Pat
         if trainer.state.history:
             report(run, trainer)
     runtime.ranks.wait()  # what follows may need what the main one has written
+    return run.folder
 
 
 def made_by_main(make: Callable[[], Path]) -> Run:
@@ -239,7 +245,7 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     best = next(row for row in reversed(state.history) if row["validation_mse"] == state.best_mse)
     mse = f"{best['validation_mse']:.2f} px² (mean shape {floor.mse:.2f})"
     runtime.print(f"\nbest         epoch {best['epoch']}: validation MSE {mse}")
-    runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst")
+    runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst to the best")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
         runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
     if trainer.is_out_of_patience and trainer.progress < 1:
@@ -250,8 +256,11 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     runtime.print(f"submission   python predict.py --run {run.folder}")
 
 
-def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Path | None, *, job: Job = NO_JOB):
-    """Trains each fold in turn, or resumes them, and keeps what each predicts of what it held out."""
+def train_folds(
+    recipe: Recipe, console: Console, count: int | None, earlier: Path | None, *, job: Job = NO_JOB
+) -> Path:
+    """Trains each fold in turn, or resumes them, and keeps what each predicts of what it held out. Returns the folder
+    of all of them."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     begun = fold_runs(earlier)[0] if earlier else None
     if begun and (begun.folder / "recipe.yaml").exists():
@@ -286,10 +295,12 @@ def train_folds(recipe: Recipe, console: Console, count: int | None, earlier: Pa
             save_held_out(run, points)
     if ranks.is_main:
         print_folds(folder, data, parts)
+    return folder
 
 
-def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job: Job = NO_JOB):
-    """Trains the stages in turn, each from the best weights of the one before, or resumes them."""
+def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job: Job = NO_JOB) -> Path:
+    """Trains the stages in turn, each from the best weights of the one before, or resumes them. Returns the folder of
+    all of them."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     find_contest(recipe.run.data)
     if not earlier:
@@ -307,3 +318,4 @@ def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job:
             runtime.ranks.wait()
     runtime.print(f"\nstages       {folder}")
     runtime.print(f"submission   python predict.py --run {folder}")
+    return folder

@@ -440,6 +440,8 @@ class Trainer:
         check_tensor(state["sample_errors"], self.sample_errors, "sample_errors", gaps=True)
         self.sample_errors = state["sample_errors"]
         self.pending.load(state.get("pending", []))
+        if self.num_flushed > 0 and self.sample_errors.isnan().all():
+            raise ValueError("sample_errors has no error of any photo")
         self.num_ranks_before = numbers_like(state, {"num_ranks": 1})["num_ranks"] if "num_ranks" in state else 1
         torch.set_rng_state(state["random"][0])
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:

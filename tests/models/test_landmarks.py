@@ -7,7 +7,7 @@ import torchvision
 
 from models import build_network, network_names
 from models.linear import BehindHead, ConvolutionalHead, LandmarkHead
-from tests.models.without_values import without_values
+from models.without_values import without_values
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
 

@@ -13,8 +13,8 @@ from torchvision.models._api import WeightsEnum
 
 from models import build_network, expected_colours, load_state, network_names, read_imagenet_weights, read_weights
 from models.landmarks import BehindHead, last_layer
+from models.without_values import without_values
 from tests.models.test_landmarks import FAMILIES
-from tests.models.without_values import without_values
 
 SHAPE = np.zeros((5, 2))
 

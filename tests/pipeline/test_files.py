@@ -1,6 +1,7 @@
 """A file is whole or not there, and what was changed in it is seen."""
 
 import errno
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -241,3 +242,22 @@ def test_the_file_that_could_not_be_replaced_is_named_and_not_its_partial_one(tm
     with pytest.raises(SystemExit):
         run_script(lambda: write_text(tmp_path / "o.csv", "x"))
     assert f"{tmp_path}/o.csv: Is a directory" in capsys.readouterr().err
+
+
+def _write_again_and_again(path, letter):
+    for _ in range(25):
+        write_text(path, letter * 300_000)
+
+
+def test_of_several_processes_that_write_one_file_each_writes_a_whole_one(tmp_path):
+    """Neither do they take the temporary file away from one another, nor is half a file ever there."""
+    path, forked = tmp_path / "o.csv", multiprocessing.get_context("forkserver")
+    writers = [forked.Process(target=_write_again_and_again, args=(path, letter)) for letter in "ab"]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            found = path.read_text()
+            assert (len(found), len(set(found))) == (300_000, 1)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [file.name for file in tmp_path.iterdir()] == ["o.csv"]

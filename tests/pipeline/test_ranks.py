@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -16,7 +17,8 @@ from pipeline.errors import UserError
 from pipeline.launch import Launch, read_launch
 from pipeline.ranks import Ranks, current_ranks
 from pipeline.stopping import Stopped
-from tests.ranks import results_of, run_together
+from tests.ranks import free_port, results_of, run_together
+from tests.scripts import ROOT
 
 TOTAL = 7
 
@@ -39,6 +41,27 @@ def test_one_process_exchanges_nothing():
     assert ranks.in_turn(lambda: 5) == 5
     assert current_ranks() == ranks
     assert not torch.distributed.is_initialized()
+
+
+def test_no_thread_of_the_exchange_outlives_it(tmp_path):
+    """One that lets go of a tensor while the interpreter ends aborts the process."""
+    program = """if True:
+        import os
+        from pathlib import Path
+        from pipeline.launch import read_launch
+        from pipeline.ranks import connected
+
+        with connected(read_launch()):
+            import torch.distributed.nn
+            import pipeline.training.session
+            names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+            assert "pt_gloo_runloop" in names, names
+        names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+        assert "pt_gloo_runloop" not in names, names
+    """
+    where = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=os.environ | where, check=False, stderr=-1)
+    assert ended.returncode == 0, ended.stderr.decode()
 
 
 def exchange(folder):

@@ -66,7 +66,7 @@ def test_in_another_thread_nothing_is_noted_and_nothing_fails():
     noted = []
 
     def work():
-        with stop_request() as stop:
+        with terminated_as_interrupted(), stop_request() as stop:
             noted.append(bool(stop))
 
     thread = threading.Thread(target=work)

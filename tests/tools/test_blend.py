@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.inference.merge import blend
+from pipeline.inference.record import read_record, write_record
 from pipeline.inference.submission import read_submission, write_submission
 from tools import blend as module
 from tools.blend import read_submissions, truncated
@@ -45,6 +46,25 @@ def test_rows_are_merged_by_their_names(submissions, tmp_path, monkeypatch, flag
     names, found = read_submission(tmp_path / "merged.csv")
     expected = blend(points, np.array(weights, float), method=method, power=3.0)
     np.testing.assert_allclose(found[[names.index(name) for name in NAMES]], expected, atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "mse", "low"),
+    [([], 5.0, 4.0), (["--weights", "3", "1", "0"], 3.5, 2.5), (["--merge", "median"], None, None)],
+)
+def test_of_a_mean_no_more_is_expected_than_of_its_parts_on_average(
+    submissions, tmp_path, monkeypatch, flags, mse, low
+):
+    paths, points = submissions
+    for path, known in zip(paths, (3.0, 5.0, 7.0), strict=True):
+        write_record(path, {}, expected={"mse": known, "low": known - 1, "high": known + 1, "of": "photos"})
+    merged_by(monkeypatch, *paths, "--output", tmp_path / "merged.csv", *flags)
+    found = read_record(tmp_path / "merged.csv")["expected"]
+    assert found is None if mse is None else (found["mse"], found["low"]) == (mse, low)
+
+    write_submission(paths[1], NAMES, points[1] + 1, decimals=4)  # another file than was noted
+    merged_by(monkeypatch, *paths, "--output", tmp_path / "merged.csv", *flags)
+    assert read_record(tmp_path / "merged.csv")["expected"] is None
 
 
 def test_one_that_was_cut_to_integers_is_found_and_one_that_was_rounded_is_not(

@@ -1,7 +1,6 @@
 """Runs are told apart where the photos that both held out tell them apart, and nowhere else."""
 
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from unittest import mock
@@ -12,7 +11,8 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.inference.measured import Measured, load_measured, save_measured
 from pipeline.inference.record import note_leaderboard
-from tests.pipeline.inference.test_report import CHROMIUM, Page
+from tests.browser import answer, cut_on_paper, needs_a_browser
+from tests.pipeline.inference.test_report import Page
 from tools import compare
 from tools.paired import difference
 
@@ -101,24 +101,23 @@ def test_some_runs_can_be_named_and_faults_are_said(runs, tmp_path, capsys):
         run("--runs", runs)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@needs_a_browser
 def test_a_browser_sorts_the_table_by_a_click(runs, tmp_path):
     run("--runs", runs)
-    probe = (
-        "<script>window.onerror = (m) => { document.title = 'error ' + m };"
-        "addEventListener('load', () => { const order = () => [...document.querySelectorAll('tbody tr')]"
-        ".map(r => r.cells[0].innerText).join(''); const title = document.querySelectorAll('th')[3]; title.click();"
-        "const up = order(); title.click(); document.body.dataset.probe = up + ' ' + order(); });</script></head>"
+    question = (
+        "const order = () => [...document.querySelectorAll('tbody tr')].map(row => row.cells[0].innerText).join('');"
+        "const title = document.querySelectorAll('th')[3]; title.click(); const up = order(); title.click();"
+        "return up + ' ' + order()"
     )
-    probed = tmp_path / "probed.html"
-    probed.write_text((runs / "index.html").read_text().replace("</head>", probe, 1))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    result = subprocess.run(
-        [CHROMIUM, *flags, "--virtual-time-budget=5000", "--dump-dom", f"file://{probed}"],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    assert "<title>error" not in result.stdout
-    up, down = result.stdout.partition('data-probe="')[2].partition('"')[0].split()
+    up, down = answer((runs / "index.html").read_text(), question, tmp_path).split()
     assert sorted(up) == ["a", "b", "c"]
     assert up.index("a") < up.index("b")
     assert down.index("b") < down.index("a")
+
+
+@pytest.mark.slow
+@needs_a_browser
+def test_nothing_is_cut_off_on_paper(runs, tmp_path):
+    """The last column was, which says what was changed."""
+    run("--runs", runs)
+    assert cut_on_paper((runs / "index.html").read_text(), tmp_path) == "nothing"

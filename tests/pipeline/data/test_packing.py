@@ -7,6 +7,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from augment import RegionOfInterest
 from pipeline.data import packing
@@ -185,3 +186,23 @@ def test_a_jpeg_that_is_damaged_inside_is_an_error_that_names_the_pack(packs, tm
     (folder / "images.jpg").write_bytes(content)
     with pytest.raises(UserError, match="is damaged at photo 0"):
         Pack(folder, ROI).squares[0]
+
+
+def test_what_an_interrupted_packing_left_goes_when_its_data_have_changed(contest, tmp_path, stopping):
+    """And stays while they have not, or another process goes on with it."""
+    root, other = (shutil.copytree(contest, tmp_path / name) for name in ("contest", "other"))
+    cache = tmp_path / "cache"
+    stopping(50)
+    with pytest.raises(Stopped):
+        opened(root, cache)
+    (first,) = cache.glob("*.building")
+    stopping(0)
+    (other / LANDMARKS).touch()
+    opened(other, cache)
+    with FileLock(first.with_name(f"{first.stem}.lock")):
+        (root / LANDMARKS).touch()
+        opened(root, cache)
+    assert list(cache.glob("*.building")) == [first]
+    (root / LANDMARKS).touch()
+    opened(root, cache)
+    assert not list(cache.glob("*.building"))

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.regions import MOST, find_regions, read_regions, region_errors, regions_of, regions_text
+from pipeline.data.regions import (
+    MOST,
+    OF_REGION,
+    describe_regions,
+    find_regions,
+    read_regions,
+    region_errors,
+    regions_of,
+    regions_text,
+)
 from pipeline.errors import UserError
 from pipeline.metrics import point_error_sums, score
 
@@ -92,3 +101,10 @@ def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path):
     (tmp_path / "r.json").write_text("{" * 5)
     with pytest.raises(UserError, match="it takes a JSON object"):
         read_regions(tmp_path / "r.json", 5)
+
+
+def test_of_many_regions_the_worst_and_the_best_are_said():
+    errors = {"a": 2.0, "b": 5.0, "unlabelled": float("nan"), "c": 1.0, "d": 4.0}
+    row = {f"{OF_REGION}{name}": error for name, error in errors.items()}
+    assert describe_regions(row) == "b 5.0, d 4.0, a 2.0, c 1.0"
+    assert describe_regions(row, shown=3) == "b 5.0, d 4.0 … c 1.0"

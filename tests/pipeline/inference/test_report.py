@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -14,14 +12,15 @@ import torch
 from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.inference.measured import choose, load_measured, measure, save_measured
-from pipeline.inference.report import tail_share, write_report
+from pipeline.inference.report import write_report
 from pipeline.inference.report_regions import regions_of_run, with_errors
+from pipeline.metrics import tail_share
 from pipeline.networks import load_run_network
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
+from tests.browser import PHONE, answer, cut_on_paper, needs_a_browser
 
 CPU = Runtime(torch.device("cpu"), "fp32")
-CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
 
 
 class Page(HTMLParser):
@@ -170,32 +169,26 @@ def test_regions_are_those_of_the_run_or_found(tmp_path):
     assert np.isnan(none.error)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@needs_a_browser
 def test_a_browser_shows_it_without_an_error(run, tmp_path):
     views(run)
-    page = write_report(run)
-    probe = (
-        "<script>window.onerror = (m) => { document.title = 'error ' + m };"
-        "addEventListener('load', () => { const box = document.querySelector('figure');"
+    question = (
+        "const box = document.querySelector('figure');"
         "const path = document.querySelector('path.truth'); const before = getComputedStyle(path).display;"
         "box.click(); document.getElementById('truth').click();"
-        "document.body.dataset.probe = [box.className, before, getComputedStyle(path).display,"
+        "return [box.className, before, getComputedStyle(path).display,"
         "[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 20),"
         "document.documentElement.scrollWidth <= innerWidth, document.querySelector('#summary').innerText.length > 80,"
-        "document.querySelectorAll('.figure use title').length > 5].join(' ') });</script></head>"
+        "document.querySelectorAll('.figure use title').length > 5].join(' ')"
     )
-    probed = tmp_path / "probed.html"
-    probed.write_text(page.read_text().replace("</head>", probe, 1))
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--window-size=390,800",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    result = subprocess.run(
-        [CHROMIUM, *flags, "--virtual-time-budget=5000", "--dump-dom", f"file://{probed}"],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    assert "<title>error" not in result.stdout
-    assert 'data-probe="large inline none true true true true"' in result.stdout
+    assert (
+        answer(write_report(run).read_text(), question, tmp_path, width=PHONE)
+        == "large inline none true true true true"
+    )
+
+
+@pytest.mark.slow
+@needs_a_browser
+def test_nothing_is_cut_off_on_paper(run, tmp_path):
+    views(run)
+    assert cut_on_paper(write_report(run).read_text(), tmp_path) == "nothing"

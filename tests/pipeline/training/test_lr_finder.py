@@ -82,6 +82,17 @@ def test_the_proposal_is_where_the_loss_falls_fastest_or_a_tenth_of_the_minimum(
     assert late.rate == float(f"{late.minimum / 10:.1e}") < late.steepest < late.minimum
 
 
+def test_the_noise_of_small_batches_does_not_decide_the_proposal():
+    def fall(x):
+        return 5 - 2 / (1 + np.exp(-3 * (x + 3.5))) + 5 * np.exp(8 * (x + 0.5))
+
+    clean = propose(swept(fall))
+    for seed in range(20):
+        noise = np.convolve(np.random.default_rng(seed).normal(0, 0.4, 209), np.full(10, 0.1), mode="valid")
+        noisy = propose(swept(lambda x, noise=noise: fall(x) + noise))
+        assert clean.rate / 5 < noisy.rate < clean.rate * 5, seed
+
+
 @pytest.mark.parametrize("losses", [lambda x: 5 + x, lambda x: 5 + 0 * x, lambda x: 5 + 0.01 * np.sin(x)])
 def test_a_loss_that_falls_at_no_rate_has_no_proposal(losses):
     with pytest.raises(UserError, match="fell at no learning rate"):

@@ -49,8 +49,9 @@ def recipe_in(contest, folder, *flags, stages=STAGES):
 
 
 def train(recipe, earlier=None):
-    session.train_stages(recipe, Console(io.StringIO()), earlier)
+    trained = session.train_stages(recipe, Console(io.StringIO()), earlier)
     (folder,) = recipe.run.runs.iterdir()
+    assert trained == folder
     return folder
 
 

@@ -29,6 +29,8 @@ Points = Callable[[torch.Tensor], torch.Tensor]
 class Predictor(Protocol):
     """What predicts (B, 3, size, size) uint8 images: a `LandmarkNet`, or an `OnnxNetwork` of one."""
 
+    training: bool
+
     @property
     def mean_shape(self) -> torch.Tensor: ...
 
@@ -37,6 +39,8 @@ class Predictor(Protocol):
 
 class OnnxNetwork:
     """Predicts what the network does of which `content` is the ONNX file."""
+
+    training = False
 
     def __init__(self, content: bytes, mean_shape: torch.Tensor):
         self.mean_shape = mean_shape

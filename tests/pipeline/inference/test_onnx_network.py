@@ -1,6 +1,7 @@
 """ONNX Runtime predicts what torch does, from a file that is kept and exported anew where it is damaged."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.inference import onnx_network
 from pipeline.inference.onnx_network import check_installed, through_onnx
 from pipeline.inference.options import PredictOptions
+from tests.scripts import call
 
 SIZE = 48
 needs_onnx = pytest.mark.skipif(
@@ -72,3 +74,18 @@ def test_what_is_missing_is_named_with_what_installs_it(monkeypatch):
 def test_onnx_is_refused_on_a_gpu():
     with pytest.raises(UserError, match="leave out --gpu"):
         PredictOptions(gpu=True, backend="onnx").check()
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_predict_gives_the_submission_of_torch(copy_run, tmp_path, monkeypatch):
+    """In float32, which is what ONNX Runtime computes in, and to the submission's two decimals."""
+    monkeypatch.setattr("pipeline.inference.member.choose_precision", lambda *_: "fp32")
+    run, tables = copy_run(), {}
+    for backend in ("torch", "onnx"):
+        path, flags = tmp_path / f"{backend}.csv", ["--weights", "equal", "--backend", backend]
+        status, out, err = call("predict.py", tmp_path, "--run", run, "--output", path, *flags)
+        assert status == 0, err
+        assert ("ONNX Runtime" in out) == (backend == "onnx")
+        tables[backend] = pd.read_csv(path, index_col=0)
+    pd.testing.assert_frame_equal(tables["onnx"], tables["torch"], rtol=0, atol=0.011)

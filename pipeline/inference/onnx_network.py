@@ -47,7 +47,8 @@ class OnnxNetwork:
         self.session = open_session(content)
 
     def predict(self, images: torch.Tensor) -> Prediction:
-        return Prediction(*(torch.from_numpy(array) for array in self.session.run(None, {"images": images.numpy()})))
+        points, *scale = (torch.from_numpy(array) for array in self.session.run(None, {"images": images.numpy()}))
+        return Prediction(points, scale[0] if scale else None)
 
 
 class _Outputs(torch.nn.Module):

@@ -29,8 +29,8 @@ class PredictOptions:
     gpu: bool = False
     """Predict on the GPU."""
     backend: Literal["torch", "onnx"] = "torch"
-    """What computes the networks on the CPU: onnx is ONNX Runtime in float32, which must be installed, and is faster
-    than torch on processors that do not compute in bf16 (see docs/predict.md)."""
+    """What computes the networks on the CPU: onnx is ONNX Runtime in float32, which must be installed; it is
+    faster than torch in float32, and slower than torch in bf16 (see docs/predict.md)."""
     checkpoint: Literal["best", "last"] = "best"
     """The weights with the best validation, or those of the last epoch."""
     views: Annotated[Path | None, arg(metavar="FILE")] = None

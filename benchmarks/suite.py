@@ -82,6 +82,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main():
     options = parse()
     choose_device(gpu=options.gpu)  # raises UserError where there is no GPU
+    about = made_with(gpu=options.gpu)
+    path = options.output or FOLDER / f"{machine(gpu=options.gpu)}.json"
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "contest"
         print("drawing a contest", flush=True)
@@ -90,9 +92,7 @@ def main():
         for command in ON_GPU if options.gpu else ON_CPU:
             outcomes.append(run(command, data, Path(name) / "results"))
             print(line_of(outcomes[-1]), flush=True)
-    about = made_with(gpu=options.gpu)
-    path = options.output or FOLDER / f"{machine(gpu=options.gpu)}.json"
-    write_text(path, to_json(collected(outcomes, about)) + "\n")
+            write_text(path, to_json(collected(outcomes, about)) + "\n")  # so that a stop keeps what was found
     print("\n".join(table(outcomes)))
     versions = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", "numpy", "opencv-python-headless"))
     print(f"{about['date']}, {about['device']}, commit {about['commit']}, {versions}")

@@ -1,4 +1,4 @@
-"""The rows of the ablations: three studies, each with a default and what each row changes of it."""
+"""The rows of the ablations: four studies, each with a default and what each row changes of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +26,9 @@ BASE = (
     "--batch-size", "8", "--size", "96", "--progressive", "[[0.7, 64]]", "--epochs", "8",
 )  # fmt: skip
 
+CYCLE = ("--schedule", "one_cycle")
+FREE = ("--optimiser", "schedule_free", "--schedule", "constant")
+
 ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "head linear": ("--head", "linear", "--deepest-stride", "64"),
@@ -46,8 +49,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "muon": ("--optimiser", "muon"),
     "lion": ("--optimiser", "lion", "--learning-rate", "1e-4"),
     "sgd": ("--optimiser", "sgd", "--learning-rate", "1e-2"),
-    "schedule-free": ("--optimiser", "schedule_free", "--schedule", "constant"),
-    "one cycle": ("--schedule", "one_cycle"),
+    "schedule-free": FREE,
+    "schedule-free, rate 3e-3": (*FREE, "--learning-rate", "3e-3"),
+    "schedule-free, rate 6e-3": (*FREE, "--learning-rate", "6e-3"),
+    "schedule-free, rate 1e-2": (*FREE, "--learning-rate", "1e-2"),
+    "schedule-free, rate 3e-3, momentum 0.95": (*FREE, "--learning-rate", "3e-3", "--momentum", "0.95"),
+    "one cycle": CYCLE,
+    "one cycle, no EMA": (*CYCLE, "--ema-decay", "0"),
+    "one cycle, rate 2e-3": (*CYCLE, "--learning-rate", "2e-3"),
+    "one cycle, rate 5e-4": (*CYCLE, "--learning-rate", "5e-4"),
+    "one cycle, beta2 0.99": (*CYCLE, "--beta2", "0.99"),
+    "one cycle, weight decay 0.2": (*CYCLE, "--weight-decay", "0.2"),
+    "one cycle, mirroring alone": (*CYCLE, "--augment", '[{"MirrorAugmenter": {"probability": 0.5}}]'),
+    "one cycle, muon": (*CYCLE, "--optimiser", "muon"),
     "linear decay": ("--schedule", "linear"),
     "cosine with restarts": ("--schedule", "cosine_restarts"),
     "mse": ("--loss", "mse"),
@@ -66,6 +80,28 @@ ROWS: dict[str, tuple[str, ...]] = {
     "without the highest 5 %": ("--without-top-perc-train", "5"),
     "trimmed, 1 % to 30 %": ("--without-top-perc-train", "1", "--top-perc-train", "30"),
     "trimmed, random control": ("--without-top-perc-train", "1", "--top-perc-train", "30", "--trim-at-random"),
+}
+
+
+# As many photos as two cores train in twelve minutes, up to 128 px: the rows that matter most, at full length.
+LONG_BASE = (
+    "--model", "resnet18", "--weights", "none", "--head", "integral", "--map-stride", "4", "--deepest-stride", "16",
+    "--batch-size", "8", "--size", "128", "--progressive", "[[0.4, 64], [0.25, 80], [0.2, 96]]",
+    "--schedule", "one_cycle", "--epochs", "24",
+)  # fmt: skip
+
+LONG_ROWS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "cosine": ("--schedule", "cosine"),
+    "schedule-free": (*FREE, "--learning-rate", "3e-3"),
+    "no EMA": ("--ema-decay", "0"),
+    "every augmenter": ("--config", "configs/every_augmenter.yaml"),
+    "96 px": ("--size", "96", "--progressive", "[[0.45, 64], [0.3, 80]]"),
+    "weight decay 0.2": ("--weight-decay", "0.2"),
+    "laplace nll": ("--loss", "laplace_nll"),
+    "map stride 8": ("--map-stride", "8"),
+    "muon": ("--optimiser", "muon"),
+    "head simcc, its loss": ("--head", "simcc", "--loss", "simcc"),
 }
 
 
@@ -127,6 +163,7 @@ def head_of(network: LandmarkNet):
 
 STUDIES = {
     "faces": Study(BASE, ROWS, "ablations"),
+    "long": Study(LONG_BASE, LONG_ROWS, "ablations_long"),
     "dense": Study(
         DENSE_BASE,
         DENSE_ROWS,

@@ -3,6 +3,7 @@
     python -m benchmarks.ablations --data PATH            all rows that are not there yet, then the table
     python -m benchmarks.ablations --data PATH --rows muon "map stride 8" --jobs 1
     python -m benchmarks.ablations --table                the table of what is there
+    python -m benchmarks.ablations --study long --data PATH          few rows, of as many photos as in twelve minutes
     python -m benchmarks.ablations --study dense --data DEMO_CONTEST
     python -m benchmarks.ablations --study poses --data POSES        as benchmarks.poses draws them
 
@@ -39,7 +40,10 @@ MEASURES = ("mse", "mse without the worst 1 %", "nme")
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--study", choices=STUDIES, default="faces", help="faces; dense: 971 drawn points; poses: drawn bodies"
+        "--study",
+        choices=STUDIES,
+        default="faces",
+        help="faces; long: faces at full length; dense: 971 drawn points; poses: drawn bodies",
     )
     parser.add_argument("--data", type=Path, help="the contest's folder")
     parser.add_argument("--cache", type=Path, default=Path("cache"))

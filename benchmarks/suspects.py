@@ -1,11 +1,14 @@
 """Does the list of suspects find labels that are wrong, and does it help to leave them out?
 
     python -m benchmarks.suspects --data PATH --out FOLDER
+    python -m benchmarks.suspects --data PATH --out FOLDER --clean
 
 A copy of a contest whose photos are links; one group in five keeps its labels and is held out. Of each kind of fault
 one in a hundred of the other labels is made wrong. The list is made from labels alone, from a run, and from folds; for
 each, how many of each kind are among the suspects, and how many suspects are wrong. Then the same recipe is trained
-with nothing left out, without the suspects of the run, and without the labels that were made wrong.
+with nothing left out, without the suspects of the run, and without the labels that were made wrong. With --clean none
+is made wrong: the same recipe is trained with nothing left out, without the suspects of the run, and without as many
+photos at random.
 """
 
 import argparse
@@ -62,12 +65,12 @@ def few_off(shape, rng):
     return moved
 
 
-def corrupted(points: np.ndarray, usable: np.ndarray, groups: np.ndarray):
+def corrupted(points: np.ndarray, usable: np.ndarray, groups: np.ndarray, *, share: float):
     """(N, K, 2) points with wrong labels, and for each wrong row its kind; and rows whose photos are there once more,
     with their wrong labels."""
     rng = np.random.default_rng(1)
     partners = find_flip_indices(points, np.arange(len(points)))
-    count = round(SHARE * len(usable))
+    count = round(share * len(usable))
     rows = iter(np.split(rng.permutation(usable)[: len(REASONS) * count], len(REASONS)))
     wrong, kind_of = points.copy(), {}
     changes = {
@@ -84,17 +87,18 @@ def corrupted(points: np.ndarray, usable: np.ndarray, groups: np.ndarray):
         wrong[row] = points[rng.choice(np.flatnonzero(groups != groups[row]))]
         kind_of[row] = "of another photo"
     copies = next(rows)
-    return wrong, kind_of, copies, np.stack([shifted(points[row], rng) for row in copies])
+    labels = [shifted(points[row], rng) for row in copies]
+    return wrong, kind_of, copies, np.reshape(labels, (-1, *points.shape[1:]))
 
 
-def write_contest(data: Path, out: Path) -> dict[str, str]:
+def write_contest(data: Path, out: Path, *, share: float) -> dict[str, str]:
     """Writes the contest of wrong labels and the names that are held out. Returns the kind of each wrong one."""
     table = pd.read_csv(data / "train/landmarks.csv", sep="\t", index_col=0)
     groups = pd.read_csv(data / "train/groups.csv", sep="\t", index_col=0).group.loc[table.index]
     points = table.to_numpy(float).reshape(len(table), -1, 2)
     held_out = (groups % EVERY == 0).to_numpy()
     usable = np.flatnonzero(~held_out)
-    wrong, kind_of, copies, labels = corrupted(points, usable, groups.to_numpy())
+    wrong, kind_of, copies, labels = corrupted(points, usable, groups.to_numpy(), share=share)
     images = out / "train/images"
     names = table.index.tolist()
     for name in names:
@@ -181,35 +185,46 @@ def write_left_out(path: Path, names) -> Path:
     return path
 
 
+def trained_without(out: Path, plain: Path, left_out: dict[str, list[str]], split) -> dict[str, dict[str, object]]:
+    """The errors of a training with all photos and of those without some, and how these change the first."""
+    trainings: dict[str, dict[str, object]] = {"with all": dict(errors_of(plain))}
+    for name, names in left_out.items():
+        weights = write_left_out(out / f"{name}.csv", names)
+        folder = train(out, name, *split, "--sample-weights", weights)
+        trainings[name] = {"left out": len(names)} | errors_of(folder) | change_of(folder, plain)
+    return trainings
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", default="6")
     parser.add_argument("--fold-epochs", type=int, default=5, help="0 leaves folds out")
+    parser.add_argument("--clean", action="store_true", help="make no label wrong")
     options = parser.parse_args()
     out = options.out.resolve()
     shutil.rmtree(out / "train", ignore_errors=True)
-    kind_of = write_contest(options.data.resolve(), out)
+    kind_of = write_contest(options.data.resolve(), out, share=0 if options.clean else SHARE)
     split = ("--split", out / "held_out.txt", "-e", options.epochs)
-    result: dict[str, object] = {"photos": sum(1 for _ in (out / "train/landmarks.csv").open()) - 1}
-    lists = {"labels alone": list_of(out, "labels alone")}
+    held_out = set((out / "held_out.txt").read_text().split())
+    names = pd.read_csv(out / "train/landmarks.csv", sep="\t", usecols=[0]).iloc[:, 0].tolist()
     plain = train(out, "all", *split)
-    lists["a run"] = list_of(out, "a run", plain)
+    lists = {"labels alone": list_of(out, "labels alone"), "a run": list_of(out, "a run", plain)}
+    suspects = [row["file_name"] for row in lists["a run"] if row["file_name"] not in held_out]
+    if options.clean:
+        others = np.random.default_rng(0).permutation([name for name in names if name not in held_out])
+        left_out = {"without the suspects": suspects, "without as many": others[: len(suspects)].tolist()}
+        trainings = trained_without(out, plain, left_out, split)
+        write_result("suspects_clean", {"photos": len(names), "trainings": trainings})
+        return
     if options.fold_epochs:
         folds = train(out, "folds", "-e", options.fold_epochs, "--folds", "2")
         lists["folds"] = list_of(out, "folds", folds)
-    result["lists"] = {name: judge(rows, kind_of) for name, rows in lists.items()}
-    held_out = set((out / "held_out.txt").read_text().split())
-    suspects = [row["file_name"] for row in lists["a run"] if row["file_name"] not in held_out]
     left_out = {"without the suspects": suspects, "without what was made wrong": list(kind_of)}
-    trainings: dict[str, dict[str, object]] = {"with all": dict(errors_of(plain))}
-    for name, names in left_out.items():
-        weights = write_left_out(out / f"{name}.csv", names)
-        folder = train(out, name, *split, "--sample-weights", weights)
-        trainings[name] = {"left out": len(names)} | errors_of(folder) | change_of(folder, plain)
-    result["trainings"] = trainings
-    write_result("suspects", result)
+    judged = {name: judge(rows, kind_of) for name, rows in lists.items()}
+    trainings = trained_without(out, plain, left_out, split)
+    write_result("suspects", {"photos": len(names), "lists": judged, "trainings": trainings})
 
 
 if __name__ == "__main__":

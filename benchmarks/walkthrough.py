@@ -15,8 +15,9 @@ from pipeline.files import write_text
 
 
 def main():
-    found = figures(STEPS, walk(STEPS, FOLDER))
-    write_pictures(errors(found))
+    done = walk(STEPS, FOLDER)
+    found = figures(STEPS, done)
+    write_pictures(done, errors(found))
     kept = json.loads(write_result("walkthrough", found).read_text(encoding="utf-8"))
     write_text(PAGE, render(kept["result"], kept["made with"]["device"]))
     print(PAGE)

@@ -1,11 +1,11 @@
 """The flags of a script: a dataclass of options, filled by tyro and checked against the bounds of its fields."""
 
 import sys
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
-from tyro.conf import FlagCreatePairsOff
+from tyro.conf import FlagCreatePairsOff, Positional
 
 from pipeline.errors import UserError
 
@@ -25,7 +25,9 @@ def parse_flags(kind: type[Options], description: str | None, *, arguments: list
         return TypeAdapter(kind).validate_python(vars(options))
     except ValidationError as error:
         fault = error.errors()[0]
-        flag = f"--{str(fault['loc'][0]).replace('_', '-')}"
+        name = str(fault["loc"][0])
+        given = get_type_hints(kind, include_extras=True)[name]
+        flag = name if Positional in getattr(given, "__metadata__", ()) else f"--{name.replace('_', '-')}"
         raise UserError(f"{flag} {fault['input']!r}: {fault['msg']}") from error
 
 

@@ -67,10 +67,14 @@ def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] 
     return sums / np.maximum(counts, 1)
 
 
-def tail_share(errors: np.ndarray) -> float | None:
-    """The share of the sum of errors that the worst hundredth of the photos has, at least one of them."""
+def tail(errors: np.ndarray) -> str | None:
+    """In words, what the worst hundredth of N photos has of the sum of their (N,) errors; of fewer than a hundred, the
+    worst one. None where there is no error."""
     known = np.sort(errors[np.isfinite(errors)])[::-1]
-    return float(known[: max(1, len(known) // 100)].sum() / known.sum()) if known.sum() > 0 else None
+    if not known.sum() > 0:
+        return None
+    share = f"{100 * known[: max(1, len(known) // 100)].sum() / known.sum():.0f} % of the error"
+    return f"the worst photo has {share}" if len(known) < 100 else f"the worst 1 % of the photos have {share}"
 
 
 def point_error_sums(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

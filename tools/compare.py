@@ -6,7 +6,8 @@ the paired difference, over groups, leaves out zero.
 """
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,13 +54,14 @@ class Options:
     reverse: bool = False
     """Sort the other way round."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The page to write; by default index.html in --runs."""
+    """The page to write; by default index.html in --runs, or in the folder of runs that lie elsewhere."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run in the table; None where something is not known. epochs, minutes: trained. mse, low, high: of the best
-    weights on held-out photos. leaderboard: the best that was noted of its submissions."""
+    """A run in the table; None where something is not known. changed: what of the recipe is no default and not the
+    same in all runs. epochs, minutes: trained. mse, low, high: of the best weights on held-out photos. leaderboard: the
+    best that was noted of its submissions."""
 
     run: str
     changed: str
@@ -81,8 +83,14 @@ def all_runs(options: Options) -> list[Run]:
     return [Run(path.parent) for path in sorted(found)]
 
 
-def row_of(run: Run, measured: Measured | None, *, below: Path) -> Row:
-    """What the run's files say of it."""
+def folder_of_all(runs: Sequence[Run], below: Path) -> Path:
+    """The folder that runs are named from: `below`, or where one lies elsewhere the nearest that holds all of them."""
+    folders = [run.folder.resolve().parent for run in runs]
+    return below if all(one.is_relative_to(below.resolve()) for one in folders) else Path(os.path.commonpath(folders))
+
+
+def row_of(run: Run, measured: Measured | None, *, below: Path, same: Collection[str]) -> Row:
+    """What the run's files say of it. same: fields of the recipe that are not told."""
     history = read_metrics(run)
     chosen = [row for row in read_scores(run.views)["scores"] if row.get("part") == "chosen"]
     best = min((row for row in history if "validation_mse" in row), key=lambda row: row["validation_mse"], default={})
@@ -99,7 +107,7 @@ def row_of(run: Run, measured: Measured | None, *, below: Path) -> Row:
     ]
     return Row(
         run=_name(run, below),
-        changed=changes_of(run),
+        changed=_in_a_line({name: value for name, value in changes_of(run).items() if name not in same}),
         epochs=len(history) or None,
         minutes=history[-1]["minutes"] if history else None,
         mse=mse,
@@ -116,14 +124,24 @@ def _name(run, below):
     return str(path.relative_to(below.resolve())) if path.is_relative_to(below.resolve()) else str(run.folder)
 
 
-def changes_of(run: Run) -> str:
-    """What of the recipe is no default, in a line, without where things lie."""
+def changes_of(run: Run) -> dict[str, Any]:
+    """What of the recipe is no default, without where things lie."""
     path = run.folder / "changes.yaml"
     try:
         found: Any = yaml.safe_load(read_bytes(path)) if path.exists() else {}
     except yaml.YAMLError as error:
         raise UserError(f"{path} is damaged: it is no YAML; take a copy of it") from error
-    return ", ".join(f"{name} {value}" for name, value in (found or {}).items() if name not in PLACES)
+    return {name: value for name, value in (found or {}).items() if name not in PLACES}
+
+
+def same_in_all(runs: Sequence[Run]) -> dict[str, Any]:
+    """What of the recipe is no default and the same in all of several runs, so that it tells none from another."""
+    first, *others = map(changes_of, runs)
+    return {name: v for name, v in first.items() if others and all(name in one and one[name] == v for one in others)}
+
+
+def _in_a_line(changes):
+    return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
 def differences(rows: Sequence[Row], measured: dict[str, Measured]) -> list[Difference]:
@@ -180,28 +198,32 @@ def draw_curves(runs: list[tuple[str, list[dict[str, float]]]]) -> str:
     return as_svg(figure, title="Validation MSE of the runs", prefix="runs")
 
 
-def write_page(path: Path, rows: list[Row], curves: str, found: list[Difference], links: dict[str, str]):
+def write_page(path: Path, rows: list[Row], curves: str, found: list[Difference], links: dict[str, str], same: str):
     from jinja2 import Environment, StrictUndefined  # it takes a while to import
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("compare.html.j2").read_text(encoding="utf-8"))
-    write_text(path, template.render(rows=rows, curves=curves, differences=found, links=links))
+    write_text(path, template.render(rows=rows, curves=curves, differences=found, links=links, same=same))
 
 
 def main():
     options = parse_flags(Options, __doc__)
-    out = options.out or options.runs / "index.html"
-    check_folder("--out", out.parent)
     runs = all_runs(options)
     if not runs:
         raise UserError(f"no run with a metrics.csv lies in {options.runs}/; train one, or give --runs")
-    found = {_name(run, options.runs): (run, load_measured(run.folder)) for run in runs}
+    below = folder_of_all(runs, options.runs)
+    out = options.out or below / "index.html"
+    check_folder("--out", out.parent)
+    found = {_name(run, below): (run, load_measured(run.folder)) for run in runs}
+    same = same_in_all(runs)
     rows = sorted_rows(
-        [row_of(run, measured, below=options.runs) for run, measured in found.values()],
+        [row_of(run, measured, below=below, same=same) for run, measured in found.values()],
         options.sort,
         reverse=options.reverse,
     )
     print_rows(rows)
+    if same:
+        print(f"\nin all      {_in_a_line(same)}")
     measured = {name: one for name, (_, one) in found.items() if one is not None}
     compared = differences(rows, measured)
     print()
@@ -212,7 +234,8 @@ def main():
     curves = draw_curves([(row.run, read_metrics(found[row.run][0])) for row in rows])
     reports = {name: run.folder / "report.html" for name, (run, _) in found.items()}
     links = {name: _link(path, out) for name, path in reports.items() if path.exists()}
-    write_page(out, rows, curves, compared, links)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_page(out, rows, curves, compared, links, _in_a_line(same))
     print(f"page        {out}")
 
 

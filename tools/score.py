@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
 from pipeline.inference.submission import read_in_order, read_submission
-from pipeline.metrics import Scores, photo_errors, score, tail_share
+from pipeline.metrics import Scores, photo_errors, score, tail
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ def main():
     print(score(predicted, truth))
     labelled = ~np.isnan(truth).all(axis=(1, 2))
     errors = photo_errors(predicted, truth)[labelled]
-    share = tail_share(errors)
-    if share is not None:
-        middle = f"the photo in the middle: {np.median(errors):.3f} px²"
-        print(f"worst 1 % of the photos: {100 * share:.0f} % of the error; {middle}")
+    if of_worst := tail(errors):
+        print(f"{of_worst}; the photo in the middle has {np.median(errors):.3f} px²")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""The pictures of the walkthrough: those that its steps have drawn, made small, and one of how far the error falls."""
+"""The pictures of the walkthrough: those that its steps have drawn, made small, and charts of the errors that they say."""
 
 import glob
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from demo.walkthrough.steps import FOLDER, RUN
+from demo.walkthrough.steps import FOLDER, RUN, SUBMISSIONS
+from demo.walkthrough.walk import Walked
 from pipeline.errors import UserError
 from pipeline.files import replacing
 
@@ -17,19 +19,29 @@ MAX_WIDE = 1000  # pixels
 SHEET_ROWS = 4  # of photos, each of 100 pixels
 QUALITIES = range(88, 40, -4)
 DRAWN = {
+    "contest": f"{FOLDER}/data_sheets/train_002.jpg",
     "photos": f"{FOLDER}/data_sheets/train_001_points.jpg",
     "rate": f"{RUN['rate-find-lr']}/loss_over_rate.png",
+    "other": f"{FOLDER}/other/runs/*_other_*/pictures/curves.png",
+    "head": f"{RUN['head']}/pictures/worst_validation.png",
     "curves": f"{RUN['full']}/pictures/curves.png",
+    "lower": f"{RUN['low']}/pictures/curves.png",
     "draws": f"{FOLDER}/sheets/draws.jpg",
     "worst": f"{RUN['low']}/pictures/worst_validation.png",
     "point_errors": f"{RUN['low']}/pictures/point_errors.png",
     "predictions": f"{FOLDER}/runs/ensemble_*/pictures/test.png",
 }
-HEIGHTS = {"photos": 100 * SHEET_ROWS}  # pixels that are shown, from the top
+HEIGHTS = {"contest": 100 * SHEET_ROWS, "photos": 100 * SHEET_ROWS, "head": 320}  # pixels shown, from the top
+CHARTS = ("folds", "views", "average")  # steps that say an MSE with its interval in some lines
+SCORED = re.compile(r"^(?P<label>\S.*?) {2,}.*?(?P<mse>\d+\.\d+) .*?(?P<low>\d+\.\d+) … (?P<high>\d+\.\d+)")
+ENTRY = re.compile(r" (?P<mse>\d+\.\d+) +(?P<low>\d+\.\d+) … (?P<high>\d+\.\d+) +\d+\.\d+ .* (?P<file>\S+)$")
+SAID = re.compile(r"^MSE (?P<mse>[\d.]+) px² \((?P<low>[\d.]+) … (?P<high>[\d.]+)\)")
+
+Scored = tuple[str, float, float, float]  # what it is of, its MSE and the ends of the interval
 
 
-def write_pictures(errors: Mapping[str, float]):
-    """Writes all pictures; `errors` is the MSE at each step, by what the step is called."""
+def write_pictures(done: Mapping[str, Walked], errors: Mapping[str, float]):
+    """Writes all pictures. done: the steps. errors: the MSE at each step, by what the step is called."""
     OUT.mkdir(parents=True, exist_ok=True)
     for name, pattern in DRAWN.items():
         found = sorted(glob.glob(pattern))
@@ -37,7 +49,29 @@ def write_pictures(errors: Mapping[str, float]):
         if picture is None:
             raise UserError(f"{pattern} is no picture; remove {FOLDER}/steps and walk again")
         _write(OUT / f"{name}.jpg", _small(picture[: HEIGHTS.get(name)]))
+    for name in CHARTS:
+        _write(OUT / f"{name}.jpg", draw_scores(scores_of(done[name].said)))
+    _write(OUT / "ledger.jpg", draw_scores(expected_and_said(done)))
     _write(OUT / "errors.jpg", draw_errors(errors))
+
+
+def scores_of(lines: Sequence[str]) -> list[Scored]:
+    """What lines of an output say that have an MSE with its interval."""
+    return [_scored(match["label"], match) for line in lines if (match := SCORED.match(line))]
+
+
+def expected_and_said(done: Mapping[str, Walked]) -> list[Scored]:
+    """Of each submission what was expected, and what the leaderboard said."""
+    entries = [match for line in done["ledger"].said if (match := ENTRY.search(line))]
+    rows = []
+    for (name, _), entry in zip(SUBMISSIONS.items(), entries, strict=True):
+        said = next(match for line in done[f"score_{name}"].said if (match := SAID.match(line)))
+        rows += [_scored(f"{name}, expected", entry), _scored(f"{name}, scored", said)]
+    return rows
+
+
+def _scored(label, match) -> Scored:
+    return label, float(match["mse"]), float(match["low"]), float(match["high"])
 
 
 def _small(picture):
@@ -58,13 +92,21 @@ def _write(path: Path, picture: np.ndarray):
     print(path)
 
 
+def draw_scores(rows: Sequence[Scored]) -> np.ndarray:
+    """A dot for each MSE with its 95 % interval, the first at the top; BGR."""
+    figure, canvas = _figure(len(rows))
+    axes = figure.subplots()
+    labels, values, lows, highs = zip(*rows, strict=True)
+    heights, mse = np.arange(len(rows)), np.array(values)
+    axes.errorbar(mse, heights, xerr=(mse - lows, highs - mse), fmt="o", color="tab:blue", capsize=3)
+    axes.set_yticks(heights, labels)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    return _drawn(axes, canvas)
+
+
 def draw_errors(errors: Mapping[str, float]) -> np.ndarray:
     """A bar for the MSE of each step, from the first at the top, on a logarithmic scale; BGR."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # it takes long to import
-
-    figure = Figure(figsize=(8, 0.42 * len(errors) + 0.8), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = _figure(len(errors))
     axes = figure.subplots()
     rows = np.arange(len(errors))
     axes.barh(rows, list(errors.values()), color="tab:blue", height=0.6)
@@ -72,9 +114,21 @@ def draw_errors(errors: Mapping[str, float]) -> np.ndarray:
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(min(errors.values()) / 3, max(errors.values()) * 2)
-    axes.set_xlabel("MSE, px²")
-    axes.spines[["top", "right"]].set_visible(False)
     for row, error in zip(rows, errors.values(), strict=True):
         axes.annotate(f"{error:.2f}", (error, row), xytext=(4, 0), textcoords="offset points", va="center")
+    return _drawn(axes, canvas)
+
+
+def _figure(num_rows):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # it takes long to import
+
+    figure = Figure(figsize=(8, max(1.6, 0.32 * num_rows + 0.8)), dpi=110, layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
+def _drawn(axes, canvas):
+    axes.set_xlabel("MSE, px²")
+    axes.spines[["top", "right"]].set_visible(False)
     canvas.draw()
     return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)

@@ -43,8 +43,8 @@ def _scored(name: str, submission: str) -> Step:
     """The step that hands in a submission: here the contest's own answers play the leaderboard."""
     said = {
         "mse": r"MSE ([\d.]+)",
-        "worst": r"^worst 1 % of the photos: (\d+ ?%)",
-        "middle": r"in the middle: ([\d.]+)",
+        "worst": r"^the worst 1 % .* (\d+ %) of",
+        "middle": r"in the middle has ([\d.]+)",
     }
     return Step(f"score_{name}", (f"python -m tools.score {submission} {TRUTH}",), figures=said)
 

@@ -59,7 +59,7 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int, 
             points += list(found)
             at_edge += touching
     if not names:
-        raise UserError(f"none of the {len(paths):,} photos of {path} can be read")
+        raise UserError(f"of the {len(paths):,} photos of {path} all were left out, for the reasons above")
     write_submission(out / "points.csv", names, np.stack(points), decimals=decimals)
     print(f"pictures    {out}/")
     print(f"points      {out / 'points.csv'}: {points[0].shape[0]} points on each of {len(names):,} photos")

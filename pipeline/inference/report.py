@@ -25,7 +25,7 @@ from pipeline.inference.measured import Measured, load_measured
 from pipeline.inference.record import read_record
 from pipeline.inference.report_regions import Region, regions_of_run, with_errors
 from pipeline.inference.svg import dots, segments
-from pipeline.metrics import tail_share
+from pipeline.metrics import tail
 from pipeline.runs import AboutData, Run, folder_of
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -74,7 +74,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "distribution": figures.distribution(measured.errors)
         if measured and np.isfinite(measured.errors).any()
         else "",
-        "tail": tail_share(measured.errors) if measured else None,
+        "tail": tail(measured.errors) if measured else None,
         "galleries": galleries(measured) if measured else [],
         "views": figures.parts(views["scores"], prefix="views") if views["scores"] else "",
         "runs": figures.parts(runs["scores"], prefix="runs") if runs["scores"] else "",
@@ -203,7 +203,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
         ("Predict and submit", f"python predict.py --run {shlex.quote(str(folder_of(run)))}"),
         ("Go on", f"python hack_train.py --resume {shlex.quote(str(folder_of(run)))} --epochs N"),
         ("Fine-tune", f"python hack_train.py --name x --init {folder} --learning-rate 1e-4"),
-        ("Compare with other runs", "python -m tools.compare"),
+        ("Compare with other runs", f"python -m tools.compare --runs {shlex.quote(str(folder_of(run).parent))}"),
         ("Look for wrong labels", f"python -m tools.suspects {folder}"),
         ("Make this report again", f"python -m tools.report {folder}"),
     ]

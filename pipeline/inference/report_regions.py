@@ -32,7 +32,8 @@ def with_errors(regions: Regions, mean_shape: np.ndarray, errors: np.ndarray) ->
 
 
 def _middle(points):
-    x, y = points.mean(axis=0)
+    """That of the points which is nearest to their mean, which of a curved region, such as a jaw, lies beside it."""
+    x, y = points[((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     return float(x), float(y)
 
 

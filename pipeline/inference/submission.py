@@ -81,6 +81,8 @@ def _read_in_blocks(path, *, gaps=False):
                 yield list(names), np.stack(values).reshape(len(names), -1, 2)
             if not some:
                 raise UserError(f"{path} is not a submission: it has a header and no rows")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there") from error
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a submission: {str(error).splitlines()[0]}") from error
 

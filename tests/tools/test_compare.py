@@ -87,6 +87,30 @@ def test_all_runs_are_in_the_table_sorted_and_linked(runs, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "b"
 
 
+def test_what_was_changed_is_what_tells_the_runs_apart(runs, capsys):
+    for name, rate in (("a", 0.001), ("b", 0.002), ("c", 0.002)):
+        (runs / name / "changes.yaml").write_text(f"name: {name}\nsize: 64\nlearning_rate: {rate}\n")
+    run("--runs", runs, "--sort", "run")
+    out = capsys.readouterr().out
+    table, same = out.split("\n\n")[:2]
+    assert [line.split()[-1] for line in table.splitlines()[1:]] == ["0.001", "0.002", "0.002"]
+    assert "size" not in table
+    assert same == "in all      size 64"
+    assert "In all runs: size 64." in (runs / "index.html").read_text()
+    run("--runs", runs, runs / "a")
+    assert "size 64, learning_rate 0.001" in capsys.readouterr().out
+
+
+def test_runs_that_lie_elsewhere_are_compared_where_they_lie(runs, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    run(runs / "a", runs / "b")
+    assert "a is better than b" in capsys.readouterr().out
+    assert "a/report.html" in Page((runs / "index.html").read_text()).addresses
+    run(runs / "a", "--out", "new/page.html")
+    assert (tmp_path / "empty/new/page.html").exists()
+
+
 def test_some_runs_can_be_named_and_faults_are_said(runs, tmp_path, capsys):
     run(runs / "a", "--runs", runs)
     assert len(capsys.readouterr().out.split("\n\n")[0].splitlines()) == 2

@@ -60,6 +60,15 @@ def test_what_is_no_photo_is_named_and_left_out(photos, tmp_path, capsys):
         assert sum(name in line.replace("\\udcff", "xff").replace(str(photos), "") for line in left_out) == 1, name
 
 
+@pytest.mark.parametrize(
+    ("point", "touches"), [((15, 10), False), ((28.5, 10), False), ((29.5, 10), True), ((15, -6), True)]
+)
+def test_points_at_the_edge_of_what_the_network_is_shown_are_said(photos, tmp_path, capsys, point, touches):
+    """The network sees the 30 x 20 pixels in a square of 30, as 48 x 48."""
+    predict_photos(ensemble_of(np.array([(14, 9), point], float)), photos / "a.jpg", tmp_path / "out", decimals=1)
+    assert ("points touch the edge of what the network is shown: a.jpg: 1 of 2" in capsys.readouterr().out) == touches
+
+
 def test_where_nothing_can_be_predicted_it_is_an_error(photos, tmp_path):
     for name in ("pipe.jpg", "folder.jpg", "text.jpg"):
         with pytest.raises(UserError):

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.inference.measured import choose, load_measured, measure, save_measured
 from pipeline.inference.report import write_report
 from pipeline.inference.report_regions import regions_of_run, with_errors
-from pipeline.metrics import tail_share
+from pipeline.metrics import tail
 from pipeline.networks import load_run_network
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
@@ -106,6 +106,7 @@ def test_what_is_not_there_is_left_out(run):
     page = Page(write_report(run).read_text())
     assert "recipe" in page.ids
     assert not {"curves", "points", "photos", "truth"} & set(page.ids)
+    assert {"#recipe", "#next"} == {address for address in page.addresses if address.startswith("#")}  # none to nowhere
 
 
 def test_damaged_files_are_named(run):
@@ -155,7 +156,9 @@ def test_photos_are_shown_from_the_worst_the_middle_and_the_doubtful():
     assert rows[kinds == "median"].tolist() == [51, 50, 49, 48]
     assert rows[kinds == "doubtful"].tolist() == list(range(8))
     assert set(choose(errors[:2], np.empty(0))[1]) == {"worst", "median"}
-    assert tail_share(np.array([6.0, *[1.0] * 4, np.nan])) == pytest.approx(0.6)
+    assert tail(np.array([6.0, *[1.0] * 4, np.nan])) == "the worst photo has 60 % of the error"
+    assert tail(np.array([50.0, 50.0, *[1.0] * 198])) == "the worst 1 % of the photos have 34 % of the error"
+    assert tail(np.zeros(3)) is None
 
 
 def test_regions_are_those_of_the_run_or_found(tmp_path):
@@ -179,12 +182,11 @@ def test_a_browser_shows_it_without_an_error(run, tmp_path):
         "return [box.className, before, getComputedStyle(path).display,"
         "[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 20),"
         "document.documentElement.scrollWidth <= innerWidth, document.querySelector('#summary').innerText.length > 80,"
-        "document.querySelectorAll('.figure use title').length > 5].join(' ')"
+        "document.querySelectorAll('.figure use title').length > 5,"
+        "document.querySelector('.small').scrollWidth <= document.querySelector('.small').clientWidth].join(' ')"
     )
-    assert (
-        answer(write_report(run).read_text(), question, tmp_path, width=PHONE)
-        == "large inline none true true true true"
-    )
+    found = answer(write_report(run).read_text(), question, tmp_path, width=PHONE)
+    assert found == "large inline none true true true true true"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ how far its points move is what the JPEGs cost.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -149,3 +150,8 @@ def compare_on_a_run(run: Run, *, rounds: int) -> dict[str, Any]:
         "MSE on held-out photos, JPEGs over raw": round(scores["jpeg"] / scores["raw"], 4),
         "RMS of what points move, over the RMS error": round(float(moved / np.sqrt(scores["raw"])), 4),
     }
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(int(os.environ.get("OMP_NUM_THREADS", "0")) or -1)
+    main()

@@ -25,7 +25,9 @@ FOUND = Ratio("rate of this", "that", 2.0, 1.5, 2.5)
 @pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)
 def test_every_command_parses(command, contest):
     name, *flags = shlex.split(command.replace(suite.DATA, str(contest)))
-    importlib.import_module(f"benchmarks.{name}").parse(flags)
+    module = importlib.import_module(f"benchmarks.{name}")
+    module.parse(flags)
+    assert 'if __name__ == "__main__":' in Path(str(module.__file__)).read_text(), "it would do nothing"
 
 
 @pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)

@@ -6,11 +6,11 @@ DEMO := demo_contest
 WORKERS ?= 2
 SOURCES := augment models pipeline tools demo benchmarks hack_train.py predict.py
 
-.PHONY: help demo tests quick fuzz check format lint types pictures walkthrough clear
+.PHONY: help demo tests quick fuzz check format lint types bench bench-gpu pictures walkthrough clear
 .DEFAULT_GOAL := help
 
 help: ## what each target does
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
@@ -42,6 +42,12 @@ quick: .venv/installed-dev ## run the tests that are quick, for use while you wo
 
 fuzz: .venv/installed-dev ## damage ten thousand files, flags and disks, one a case; FUZZ_SEED=1 takes others
 	FUZZ_CASES=$${FUZZ_CASES:-300} $(BIN)/python -m pytest tests/fuzz
+
+bench: .venv/installed-dev ## measure this machine beside other libraries and beside its limits (20 minutes on free cores)
+	$(BIN)/python -m benchmarks.suite
+
+bench-gpu: .venv/installed-dev ## the same for what has to be measured on a GPU, and the tests that need one (under an hour)
+	$(BIN)/python -m benchmarks.suite --gpu
 
 check: lint types tests ## format, lint, types and tests
 

@@ -1,9 +1,10 @@
-"""Speed of augmentation beside the peers, with 971 points a photo: python -m benchmarks.augment
+"""Speed of augmentation beside the peers, with 971 points a photo: python -m benchmarks.augment [--rounds 21]
 
 Each library draws its own parameters from the same ranges for the same 64 photos and moves the points along. "Both" is
-two processes at once, as loaders work. On a GPU, ours is set beside the training step of a ResNet50 of the same size.
+two processes at once, as loaders work. With --gpu, ours is set beside the training step of a ResNet50 of the same size.
 """
 
+import argparse
 import os
 import statistics
 import time
@@ -25,11 +26,12 @@ from torchvision.transforms.v2 import InterpolationMode
 
 from augment import Key, fit_photo, parse_augmenters, transform_points
 from benchmarks.results import write_result
+from benchmarks.rounds import Ratio, over
 from demo.photo import draw_photo
+from pipeline.runtime import choose_device
 
 BATCH = 64
 SIZES = (128, 224)
-ROUNDS = 21
 SECONDS = 0.2
 PARTNERS = np.arange(971)
 BASIC = [
@@ -238,18 +240,18 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def measure(size: int, recipe: str) -> dict[str, list[float]]:
+def measure(size: int, recipe: str, rounds: int) -> dict[str, list[float]]:
     """Rates of each library, round by round, all in this process on one thread."""
     one_thread()
     pixels, points = photos(size)
     augments = {name: library(pixels, points, recipe) for name, library in LIBRARIES.items()}
     for augment in augments.values():
         augment(0)
-    rounds = [{name: rate(augment) for name, augment in augments.items()} for _ in range(ROUNDS)]
-    return {name: [one[name] for one in rounds] for name in augments}
+    found = [{name: rate(augment) for name, augment in augments.items()} for _ in range(rounds)]
+    return {name: [one[name] for one in found] for name in augments}
 
 
-def drawing_share(size: int, recipe: str) -> float:
+def drawing_share(size: int, recipe: str, rounds: int) -> float:
     """Time of drawing over that of applying."""
     one_thread()
     pixels, points = photos(size)
@@ -257,7 +259,7 @@ def drawing_share(size: int, recipe: str) -> float:
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     views = [chain.draw(batch_key(number), (size, size)) for number in range(20)]
     shares = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         begun = time.perf_counter()
         for number in range(20):
             chain.draw(batch_key(number), (size, size))
@@ -302,38 +304,61 @@ def on_gpu(size: int, recipe: str) -> dict[str, float]:
     return found
 
 
+def compare(size: int, recipe: str, rounds: int) -> tuple[dict, list[Ratio]]:
+    """A row for each library, on one thread and on all cores, and how much faster ours is on one."""
+    cores = os.cpu_count() or 1
+    alone = measure(size, recipe, rounds)
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        together = list(pool.map(measure, [size] * cores, [recipe] * cores, [rounds] * cores))
+    table, kept = {}, []
+    for name, found in alone.items():
+        ratios = over(alone["ours"], found)
+        all_cores = sum(statistics.median(one[name]) for one in together)
+        mine = sum(statistics.median(one["ours"]) for one in together)
+        table[name] = {
+            "photos a second": round(statistics.median(found)),
+            "ours is faster by": round(statistics.median(ratios), 2),
+            f"photos a second on {cores} cores": round(all_cores),
+            f"ours is faster by on {cores} cores": round(mine / all_cores, 2),
+        }
+        rate_1, ratio_1, rate_n, ratio_n = table[name].values()
+        row = f"{size} px, {recipe}: {name}"
+        print(f"{row:34}{rate_1:9}{ratio_1:9.2f}x   {'':10} {rate_n:8}{ratio_n:9.2f}x", flush=True)
+        if name != "ours":
+            kept.append(Ratio.of(f"rate of augmenting, {recipe}, {size} px", name, ratios))
+    share = drawing_share(size, recipe, rounds)
+    print(f"{f'{size} px, {recipe}: drawing':34}{share:9.1%} of applying")
+    return table | {"drawing over applying": share}, kept
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="on the GPU alone")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--rounds", type=int, default=21)
+    return parser.parse_args(arguments)
+
+
 def main():
-    results: dict[str, dict] = {}
+    options = parse()
+    kinds = [(size, recipe) for size in options.sizes for recipe in ("basic", "full")]
+    if options.gpu:
+        choose_device(gpu=True)
+        gpu = {f"{size} px, {recipe}": on_gpu(size, recipe) for size, recipe in kinds}
+        write_result("augment", gpu, ratios=[ratio_on_gpu(kind, rates) for kind, rates in gpu.items()], gpu=True)
+        return
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
-    print(f"{'photos a second, one thread':34}{'rate':>9}{'ours is':>10}   all cores: {'rate':>8}{'ours is':>10}")
-    for size in SIZES:
-        for recipe in ("basic", "full"):
-            alone = measure(size, recipe)
-            with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
-                together = list(pool.map(measure, [size] * cores, [recipe] * cores))
-            table = {}
-            for name, found in alone.items():
-                ratios = [mine / theirs for mine, theirs in zip(alone["ours"], found, strict=True)]
-                all_cores = sum(statistics.median(one[name]) for one in together)
-                mine = sum(statistics.median(one["ours"]) for one in together)
-                table[name] = {
-                    "photos a second": round(statistics.median(found)),
-                    "ours is faster by": round(statistics.median(ratios), 2),
-                    f"photos a second on {cores} cores": round(all_cores),
-                    f"ours is faster by on {cores} cores": round(mine / all_cores, 2),
-                }
-                rate_1, ratio_1, rate_n, ratio_n = table[name].values()
-                row = f"{size} px, {recipe}: {name}"
-                print(f"{row:34}{rate_1:9}{ratio_1:9.2f}x   {'':10} {rate_n:8}{ratio_n:9.2f}x", flush=True)
-            share = drawing_share(size, recipe)
-            print(f"{f'{size} px, {recipe}: drawing':34}{share:9.1%} of applying")
-            results[f"{size} px, {recipe}"] = table | {"drawing over applying": share}
+    print(f"{'photos a second, one thread':34}{'rate':>9}{'ours is':>10}   {cores} cores: {'rate':>11}{'ours is':>10}")
+    found = {f"{size} px, {recipe}": compare(size, recipe, options.rounds) for size, recipe in kinds}
     torch.set_num_threads(threads)
-    write_result("augment", results, peers=("albumentations", "kornia"))
-    if torch.cuda.is_available():
-        gpu = {f"{size} px, {recipe}": on_gpu(size, recipe) for size in SIZES for recipe in ("basic", "full")}
-        print(gpu)
-        write_result("augment", gpu, gpu=True)
+    kept = [ratio for _, ratios in found.values() for ratio in ratios]
+    results = {kind: table for kind, (table, _) in found.items()}
+    write_result("augment", results, ratios=kept, peers=("albumentations", "kornia"))
+
+
+def ratio_on_gpu(kind: str, rates: dict[str, float]) -> Ratio:
+    ours, step = rates["ours, 256 at once"], rates["ResNet50 step, 256 at once"]
+    return Ratio.of(f"rate of augmenting, {kind}", "a ResNet50's step", [ours / step])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Pipeline efficiency: photos a second as trained, over those of the same network stepping on one fixed batch.
 
-    python -m benchmarks.efficiency --data PATH --model resnet18 [--gpu]
+    python -m benchmarks.efficiency --data PATH --model resnet18 [--gpu] [--rounds 11]
 
 Both are measured in one process, in turn, several times; the ratio is what the reading, drawing, warping, logging and
 averaging leave of the hardware's speed. Validation and checkpoints are outside both.
 """
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -17,7 +18,8 @@ import torch
 
 from augment import parse_augmenters
 from benchmarks.results import write_result
-from pipeline.command import parse_command
+from benchmarks.rounds import Ratio
+from pipeline.command import Command, parse_command
 from pipeline.data.dataset import load_training_data, mean_shape_score
 from pipeline.data.loader import training_batches
 from pipeline.networks import make_network
@@ -29,9 +31,17 @@ from pipeline.training.new_run import create_run
 from pipeline.training.tensorboard import TensorBoard
 from pipeline.training.trainer import Trainer
 
-ROUNDS = 11
 STEPS = 25
 EPOCH = ("--steps-per-epoch", str(STEPS))  # whatever a recipe says
+
+
+def parse(arguments: list[str]) -> tuple[Command, int]:
+    """The command of a training, and how many rounds."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--rounds", type=int, default=11)
+    options, others = parser.parse_known_args(arguments)
+    endless = ["--weights", "none", "--epochs", "1000", "--checkpoint-minutes", "1e9", *EPOCH]
+    return parse_command([*others, *endless]), options.rounds
 
 
 def print_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: str, num_points: int):
@@ -50,14 +60,16 @@ def print_efficiency(recipe: Recipe, rates: dict[str, list[float]], precision: s
             "ratio of each round": [round(ratio, 3) for ratio in ratios],
             "efficiency": round(statistics.median(ratios), 3),
         },
+        ratios=[
+            Ratio.of(f"rate of training, {recipe.network.model}, {recipe.photos.size} px", "one fixed batch", ratios)
+        ],
         gpu=recipe.run.gpu,
     )
 
 
 def main():
-    recipe = parse_command(
-        [*sys.argv[1:], "--weights", "none", "--epochs", "1000", "--checkpoint-minutes", "1e9", *EPOCH]
-    ).recipe
+    command, rounds = parse(sys.argv[1:])
+    recipe = command.recipe
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     data = load_training_data(recipe)
     data = replace(data, train=data.train[: STEPS * recipe.optimiser.batch_size])
@@ -100,7 +112,7 @@ def main():
         for callback in trainer.callbacks:
             callback.begin(trainer)
         as_trained(), fixed()
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, work in (("as trained", as_trained), ("fixed batch", fixed)):
                 begun = wait()
                 work()

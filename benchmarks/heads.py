@@ -1,6 +1,7 @@
 """What a head costs: time and memory of a training step against the linear head's, for a contest of many points.
 
     python -m benchmarks.heads [--model resnet50] [--points 971] [--size 128] [--batch-size 32] [--gpu]
+        [--rounds 7]
 
 Steps (forward, SmoothL1, backward, AdamW) of all heads are timed in turn, several rounds, in one process. Memory is
 what a step keeps for its backward pass, counted tensor by tensor, and weights with their gradients and moments.
@@ -16,24 +17,29 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.results import write_result
+from benchmarks.rounds import Ratio
 from models import LandmarkNet, build_network
 from models.heads import HEADS
 from pipeline.recipe import OptimiserOptions
 from pipeline.runtime import Runtime
 from pipeline.training.optim import build_optimiser
 
-ROUNDS = 7
 COPIES = 4  # of the weights: themselves, their gradients and AdamW's two moments
 
 
-def main():
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--points", type=int, default=971)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--gpu", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=7)
+    return parser.parse_args(arguments)
+
+
+def main():
+    options = parse()
     runtime = Runtime.choose(gpu=options.gpu)
     shape = np.random.default_rng(0).uniform(0.2, 0.8, (options.points, 2)) * options.size
     images = torch.randint(0, 256, (options.batch_size, 3, options.size, options.size), dtype=torch.uint8)
@@ -44,15 +50,17 @@ def main():
     }
     steps = {head: Step(network, images, runtime) for head, network in networks.items()}
     seconds: dict[str, list[float]] = {head: [] for head in networks}
-    for warm in (True, *[False] * ROUNDS):
+    for warm in (True, *[False] * options.rounds):
         for head, step in steps.items():
             begun = wait(runtime)
             step()
             if not warm:
                 seconds[head].append(wait(runtime) - begun)
-    rows = {}
+    rows, found = {}, []
     for head, step in steps.items():
         ratios = [one / other for one, other in zip(seconds[head], seconds["linear"], strict=True)]
+        if head != "linear":
+            found.append(Ratio.of(f"time of a step, {head} head, {options.model}", "linear head", ratios))
         own = step.memory()
         rows[head] = {
             "time of a step": round(statistics.median(ratios), 3),
@@ -62,7 +70,7 @@ def main():
         }
         print(f"{head:10} {json.dumps(rows[head])}")
     about = {name: getattr(options, name) for name in ("model", "points", "size", "batch_size")}
-    write_result("heads", {**about, "precision": runtime.precision, "heads": rows}, gpu=options.gpu)
+    write_result("heads", {**about, "precision": runtime.precision, "heads": rows}, ratios=found, gpu=options.gpu)
 
 
 class Step:

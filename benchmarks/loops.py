@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from benchmarks.results import write_result
+from benchmarks.rounds import Ratio
 
 LOOPS = ("ours", "organisers", "ordinary", "lightning")
 WARM_UP = 5.0  # seconds
@@ -133,6 +134,16 @@ def row(found: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str
     }
 
 
+def ratios_of(rows: dict[str, dict[str, Any]]) -> list[Ratio]:
+    """Rates of ours over theirs."""
+    kept = []
+    for name, found in rows.items():
+        if name != "ours":
+            low, middle, high = found["ours / this, photos a second"]
+            kept.append(Ratio("rate of training", f"the loop: {name}", middle, low, high))
+    return kept
+
+
 def compare_errors(options: argparse.Namespace) -> dict[str, float]:
     """The validation MSE of the organisers' and the ordinary loop after so many minutes, and ours after a third."""
     from benchmarks.ablation_training import names_held_out
@@ -153,7 +164,7 @@ def compare_errors(options: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def main():
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gpu", action="store_true")
@@ -162,7 +173,11 @@ def main():
     parser.add_argument("--minutes", type=float, help="compare errors too, after so many minutes")
     parser.add_argument("--one", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--held-out", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main():
+    options = parse()
     if options.one and options.minutes:
         from benchmarks.loops_of_others import train_and_score
 
@@ -174,9 +189,10 @@ def main():
         print(json.dumps(measure(options.one, options.data, seconds=options.seconds, gpu=options.gpu)))
     else:
         result: dict[str, Any] = {"model": MODEL, "size": SIZE, "batch": BATCH, "loops": compare_rates(options)}
+        kept = ratios_of(result["loops"])
         if options.minutes:
             result["mse"] = compare_errors(options)
-        write_result(f"loops_{MODEL}_{SIZE}px", result, gpu=options.gpu, peers=("lightning",))
+        write_result(f"loops_{MODEL}_{SIZE}px", result, ratios=kept, gpu=options.gpu, peers=("lightning",))
 
 
 if __name__ == "__main__":

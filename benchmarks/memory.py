@@ -6,6 +6,7 @@ validated on 500 of them. What is measured is the largest memory that is the pro
 the pack's file, which the system takes back as it likes, are not in it. (Linux only.)
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 
 from benchmarks.results import write_result
+from benchmarks.rounds import Ratio
 from benchmarks.starting import write_contest as write_train
 from demo.contest import write_contest
 
@@ -55,8 +57,14 @@ def write_test(folder: Path, count: int):
             table.write(f"{number}.jpg\t{json.dumps(rng.permutation(971)[:30].tolist())}\n")
 
 
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", nargs=2, type=int, default=COUNTS, metavar=("FEW", "MANY"))
+    return parser.parse_args(arguments)
+
+
 def main():
-    found = {}
+    counts, found = parse().counts, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = ["--runs", folder / "runs", "--cache", folder / "cache"]
@@ -64,7 +72,7 @@ def main():
         run("hack_train.py", "--data", folder / "faces", *paths, *TRAINING)
         views = folder / "views.json"
         views.write_text('[[], [{"AffineAugmenter": {"scale": 1.1}}]]')
-        for count in COUNTS:
+        for count in counts:
             contest = folder / f"contest{count}"
             write_test(contest, count)
             for what in ("packing and predicting", "predicting"):
@@ -74,12 +82,25 @@ def main():
             trained = folder / f"trained{count}"
             write_train(trained, count)
             where = ["--runs", folder / "others", "--cache", folder / "cache"]  # predict.py takes the newest of runs
-            flags = ["--data", trained, "--steps-per-epoch", 20, "--train-share", 1 - NUM_VALIDATED / count]
+            flags = [
+                "--data",
+                trained,
+                "--steps-per-epoch",
+                20,
+                "--train-share",
+                1 - min(NUM_VALIDATED, count // 4) / count,
+            ]
             for what in ("packing and training", "training"):
                 found[f"{what} on {count:,} photos, MB"] = round(run("hack_train.py", *flags, *where, *TRAINING))
     for what, memory in found.items():
         print(f"{what:48}{memory:8}")
-    write_result("memory", {"largest memory of the process": found})
+    few, many = (f"{count:,} photos" for count in counts)
+    ratios = [
+        Ratio.of(f"memory of {what.partition(', MB')[0]}", few, [memory / found[what.replace(many, few)]])
+        for what, memory in found.items()
+        if many in what
+    ]
+    write_result("memory", {"largest memory of the process": found}, ratios=ratios)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,30 @@
 """Packing beside bare decoding and resizing, and packs of JPEGs beside raw ones:
 
     python -m benchmarks.packing RUN
+    python -m benchmarks.packing --data PATH    the packing alone
 
 RUN is a run whose data are still there. Its photos are decoded and resized by all cores and packed, raw and as JPEGs,
 in turn. Then batches are read from both packs, and the run's network predicts the photos that it held out from both:
 how far its points move is what the JPEGs cost.
 """
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from benchmarks.results import write_result
+from benchmarks.rounds import Ratio
 from pipeline.data.contest import LANDMARKS, find_contest
 from pipeline.data.cores import num_cores
 from pipeline.data.dataset import load_training_data
@@ -33,9 +36,9 @@ from pipeline.networks import load_run_network
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 
-ROUNDS = 5
 NUM_PACKED = 1200
 BATCH = 32
+RATES = "rate of packing over bare decoding and resizing"
 
 
 def clocked(work) -> np.ndarray:
@@ -58,24 +61,58 @@ def decode_and_resize(paths: list[Path], size: int):
         list(pool.map(one, paths))
 
 
-def packing(photos: Path, names: list[str], size: int) -> dict[str, dict[str, float]]:
-    """Rates over that of bare work, by the clock and a second of processor time."""
+def packing(photos: Path, names: list[str], size: int, *, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Rates over that of bare work, by the clock and a second of processor time, of each round."""
     found: dict[str, list[np.ndarray]] = {"raw": [], "jpeg": []}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         bare = clocked(lambda: decode_and_resize([photos / name for name in names], size))
-        for kind, rounds in found.items():
+        for kind, ratios in found.items():
             with tempfile.TemporaryDirectory() as folder:
                 pack = partial(pack_photos, Path(folder), names, photos, Fitting(size, "letterbox", kind))
-                rounds.append(bare / clocked(pack))
+                ratios.append(bare / clocked(pack))
     return {
-        kind: dict(zip(("clock", "processor"), np.median(rounds, axis=0).round(3).tolist(), strict=True))
-        for kind, rounds in found.items()
+        kind: dict(zip(("clock", "processor"), np.transpose(ratios).round(3).tolist(), strict=True))
+        for kind, ratios in found.items()
     }
 
 
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN")
+    parser.add_argument("--data", type=Path, help="measure the packing of this contest alone, without a run")
+    parser.add_argument("--size", type=int, default=160, help="of the squares, with --data")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    if (options.run is None) == (options.data is None):
+        parser.error("give either RUN or --data")
+    return options
+
+
 def main():
-    run, runtime = Run(Path(sys.argv[1])), Runtime.choose(gpu=False)
-    recipe = run.recipe()
+    options = parse()
+    if options.run:
+        result = compare_on_a_run(Run(options.run), rounds=options.rounds)
+    else:
+        photos = find_contest(options.data) / Path(LANDMARKS).parent / "images"
+        names = sorted(path.name for path in photos.iterdir())[:NUM_PACKED]
+        result = {"photos": f"{len(names):,} packed, squares of {options.size} px"}
+        result[RATES] = packing(photos, names, options.size, rounds=options.rounds)
+    ratios = [
+        Ratio.of(f"rate of packing, {kind}, by the {clock}", "bare decoding and resizing", found)
+        for kind, clocks in result[RATES].items()
+        for clock, found in clocks.items()
+    ]
+    result[RATES] = {
+        kind: {clock: round(statistics.median(found), 3) for clock, found in clocks.items()}
+        for kind, clocks in result[RATES].items()
+    }
+    for name, value in result.items():
+        print(f"{name:55} {value}")
+    write_result("packing", result, ratios=ratios)
+
+
+def compare_on_a_run(run: Run, *, rounds: int) -> dict[str, Any]:
+    runtime, recipe = Runtime.choose(gpu=False), run.recipe()
     root = find_contest(recipe.run.data)
     with tempfile.TemporaryDirectory() as cache:
         data = {}
@@ -85,11 +122,11 @@ def main():
         samples = data["raw"].validation
         packs = {kind: one.pack for kind, one in data.items()}
         names = packs["raw"].names[:NUM_PACKED].tolist()
-        rates = packing(root / Path(LANDMARKS).parent / "images", names, packs["raw"].roi.square)
+        rates = packing(root / Path(LANDMARKS).parent / "images", names, packs["raw"].roi.square, rounds=rounds)
         sources = {kind: HostSource(pack.squares, torch.device("cpu")) for kind, pack in packs.items()}
         order = np.random.default_rng(0).permutation(len(packs["raw"]))[: 32 * BATCH].reshape(-1, BATCH)
         costs: dict[str, list[float]] = {kind: [] for kind in sources}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for kind, source in sources.items():
                 costs[kind].append(
                     clocked(lambda source=source: [source.take(batch) for batch in order])[1] / order.size
@@ -102,9 +139,9 @@ def main():
         sizes = {
             kind: sum(path.stat().st_size for path in pack.folder.glob("images.*")) for kind, pack in packs.items()
         }
-    result = {
+    return {
         "photos": f"{len(names):,} packed, {len(samples):,} held out, squares of {packs['raw'].roi.square} px",
-        "rate of packing over bare decoding and resizing": rates,
+        RATES: rates,
         "bytes of JPEGs over raw": round(sizes["jpeg"] / sizes["raw"], 3),
         "bytes of a JPEG for a pixel": round(3 * sizes["jpeg"] / sizes["raw"], 3),
         "processor time of taking a photo, microseconds": {
@@ -113,9 +150,6 @@ def main():
         "MSE on held-out photos, JPEGs over raw": round(scores["jpeg"] / scores["raw"], 4),
         "RMS of what points move, over the RMS error": round(float(moved / np.sqrt(scores["raw"])), 4),
     }
-    for name, value in result.items():
-        print(f"{name:55} {value}")
-    write_result("packing", result)
 
 
 if __name__ == "__main__":

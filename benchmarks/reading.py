@@ -1,10 +1,11 @@
-"""Reading the table of points, beside one thread that only parses: python -m benchmarks.reading [ROWS]
+"""Reading the table of points, beside one thread that only parses: python -m benchmarks.reading [ROWS] [--rounds 15]
 
 A table of 971 points is written, whose rows are a few drawn ones with other names, and read as a training reads it: in
 a stream, by all cores, into a file. The reference does nothing but `numpy.fromstring` on the numbers of the same lines,
 which lie in memory. Both take turns, so that they share what else the machine does; their processor time is told too.
 """
 
+import argparse
 import resource
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.rounds import Ratio
 from pipeline.allocator import keep_freed_memory
 from pipeline.data.contest import read_landmarks
 from pipeline.data.cores import num_cores
@@ -24,7 +26,6 @@ ROOT = Path(__file__).parents[1]
 NUM_POINTS = 971
 NUM_DRAWN = 200
 NUM_REFERENCE = 1000  # lines that the reference parses a round
-ROUNDS = 15
 CONTEST = 400_000  # photos
 
 
@@ -45,17 +46,17 @@ def seconds(work) -> dict[str, float]:
     return {"clock": time.perf_counter() - clock, "processor": time.process_time() - processor}
 
 
-def ratios(table: Path, num_rows: int) -> dict[str, list[float]]:
+def ratios(table: Path, num_rows: int, *, rounds: int) -> dict[str, list[float]]:
     """The rate of reading over that of parsing, by the clock and a second of any core's time, for each round."""
     with table.open("rb") as file:
         lines = [file.readline().partition(b"\t")[2] for _ in range(NUM_REFERENCE + 1)][1:]
     found: dict[str, list[float]] = {"clock": [], "processor": []}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         keep_freed_memory()  # so that neither is first to have what it needs
         bare = seconds(lambda: [np.fromstring(line, np.int64, sep="\t") for line in lines])
         read = seconds(lambda: read_landmarks(table, Faults(), scratch=table.parent))
-        for name, rounds in found.items():
-            rounds.append(round(bare[name] / NUM_REFERENCE / (read[name] / num_rows), 3))
+        for name, each in found.items():
+            each.append(round(bare[name] / NUM_REFERENCE / (read[name] / num_rows), 3))
     return found
 
 
@@ -73,14 +74,22 @@ def print_peak(table: Path):
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="?", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=15)
+    return parser.parse_args(arguments)
+
+
 def main():
-    num_rows = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    options = parse()
+    num_rows = options.rows
     with tempfile.TemporaryDirectory() as name:
         many, names = Path(name) / "many.csv", Path(name) / "names.csv"
         write_table(many, num_rows)
         write_table(names, CONTEST, num_points=2)
         size = many.stat().st_size
-        found = ratios(many, num_rows)
+        found = ratios(many, num_rows, rounds=options.rounds)
         peaks = {f"{num_rows:,} rows": peak_megabytes(many), f"{CONTEST:,} rows of 2 points": peak_megabytes(names)}
     result = {
         "table": f"{num_rows:,} rows of {NUM_POINTS} points, {size / 1e6:.0f} MB",
@@ -98,7 +107,11 @@ def main():
         print(f"{name:60} {value}")
     from benchmarks.results import write_result  # it imports torch, which would be in the memory
 
-    write_result("reading", result)
+    kept = [
+        Ratio.of(f"rate of reading the table, by the {kind}", "one thread of numpy.fromstring", rounds)
+        for kind, rounds in found.items()
+    ]
+    write_result("reading", result, ratios=kept)
 
 
 if __name__ == "__main__":

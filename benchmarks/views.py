@@ -1,14 +1,11 @@
-"""What K views cost, over K forward passes, beside ttach with the same flips: python -m benchmarks.views [--gpu]
+"""What K views cost, over K forward passes, beside ttach with the same flips: python -m benchmarks.views
 
 Both are given the same network and the same photos in memory. Ours takes each view out of the larger squares that a
 pack keeps around its ROI, predicts, brings points home and merges them; ttach is given the ROIs, flips, predicts,
 flips keypoints back (without swapping left and right) and averages. In turn, in one process.
 """
 
-import statistics
-import sys
-import time
-from collections.abc import Callable
+import argparse
 
 import numpy as np
 import torch
@@ -16,6 +13,7 @@ import ttach
 
 from augment import RegionOfInterest
 from benchmarks.results import write_result
+from benchmarks.rounds import Ratio, in_turn, over
 from models import build_network
 from pipeline.data.pack import Squares
 from pipeline.inference.merge import merge
@@ -26,29 +24,20 @@ from pipeline.runtime import Runtime
 
 MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 128, 64, 971
 ROI = RegionOfInterest(square=160, left=16, top=16, size=SIZE)
-ROUNDS = 7
 MIRROR = [{"MirrorAugmenter": {"probability": 1}}]
 
 
-def ratios(works: dict[str, Callable[[], None]], base: dict[str, str]) -> dict[str, float]:
-    """The time of each work over that of its base, median of rounds in which all are done in turn."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            begun = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - begun)
-    return {
-        name: statistics.median(one / other for one, other in zip(found, times[base[name]], strict=True))
-        for name, found in times.items()
-    }
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
+    return parser.parse_args(arguments)
 
 
 @torch.no_grad()
 def main():
-    runtime = Runtime.choose(gpu="--gpu" in sys.argv)
+    options = parse()
+    runtime = Runtime.choose(gpu=options.gpu)
     rng = np.random.default_rng(0)
     num_photos = BATCH * (16 if runtime.device.type == "cuda" else 2)
     squares = rng.integers(0, 256, (num_photos, ROI.square, ROI.square, 3), dtype=np.uint8)
@@ -94,15 +83,19 @@ def main():
         f"{len(VIEWS)} passes": lambda: passes(len(VIEWS)),
         f"ours, {len(VIEWS)} views": lambda: ours(all_views),
     }
-    over = ratios(works, {name: "2 passes" if "2" in name else f"{len(VIEWS)} passes" for name in works})
-    for name, ratio in over.items():
-        print(f"{name:20}{ratio:8.3f}")
+    found = in_turn(works, rounds=options.rounds)
+    ratios = []
+    for name, times in found.items():
+        reference = "2 passes" if "2" in name else f"{len(VIEWS)} passes"
+        if name != reference:
+            ratios.append(Ratio.of(f"time of {name}", reference, over(times.clock, found[reference].clock)))
     write_result(
         "views",
         {
             "network": f"{MODEL} at {SIZE} px, {runtime.precision}, batches of {BATCH}, {NUM_POINTS} points",
-            "time over that of the forward passes": {name: round(ratio, 3) for name, ratio in over.items()},
+            "time over that of the forward passes": {ratio.name: ratio.ratio for ratio in ratios},
         },
+        ratios=ratios,
         gpu=runtime.device.type == "cuda",
     )
 

@@ -15,7 +15,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +35,19 @@ from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.data.roi import shares_of
 from pipeline.errors import UserError, run_script
 from pipeline.files import sync, write_text
+from pipeline.inference.onnx_network import (
+    INSTALL,
+    MAX_DIFFERENCE,
+    Points,
+    export_onnx,
+    open_session,
+    worst_difference,
+)
 from pipeline.networks import load_run_network
 from pipeline.runs import Run, find_run
 
-MAX_DIFFERENCE = 0.02  # pixels of the image
 NUM_PHOTOS = 16
 ROUNDS = 7
-
-Points = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,30 +81,19 @@ def _into(path: Path) -> Iterator[io.BytesIO]:
     path.write_bytes(buffer.getbuffer())
 
 
-def export_onnx(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
+def export_onnx_file(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
     """Raises ModuleNotFoundError where the packages for it are not installed."""
-    import onnxruntime
     import onnxscript  # noqa: F401, torch.onnx needs it
 
-    torch.onnx.export(
-        network,
-        (example,),
-        path,
-        input_names=["images"],
-        output_names=["points"],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    export_onnx(network, example, path)
+    session = open_session(path)
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 FORMATS = {
     "landmarks.torchscript.pt": export_torchscript,
     "landmarks.pt2": export_program,
-    "landmarks.onnx": export_onnx,
+    "landmarks.onnx": export_onnx_file,
 }
 
 
@@ -140,21 +134,6 @@ def example_images(run: Run, data: Path | None) -> tuple[torch.Tensor, str]:
     return torch.from_numpy(shown.copy()).permute(0, 3, 1, 2).contiguous(), what
 
 
-def worst_difference(found: Points, network: LandmarkNet, photos: torch.Tensor) -> float:
-    """The largest difference from the network's own points, in pixels of the image, for batches of several sizes.
-
-    It is infinite where the points are of another number or no numbers.
-    """
-    worst = 0.0
-    with torch.no_grad():
-        for count in {1, 2, len(photos)}:
-            points, own = found(photos[:count].contiguous()), network(photos[:count])
-            if points.shape != own.shape or not (difference := (points - own).abs().max()).isfinite():
-                return float("inf")
-            worst = max(worst, float(difference))
-    return worst
-
-
 def milliseconds(found: Points, photos: torch.Tensor) -> float:
     """Median time of one photo."""
     times = []
@@ -187,7 +166,7 @@ def main():
         try:
             found, worst = _export(export, network, photos, folder / name)
         except ModuleNotFoundError as error:
-            print(f"{name:44}left out: {error}; it needs: pip install onnx onnxscript onnxruntime")
+            print(f"{name:44}left out: {error}; it needs: {INSTALL}")
             continue
         print(f"{name:44}{worst:10.5f}{_times(found, photos)}")
     print(f"written to {folder}")

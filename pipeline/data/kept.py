@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_bytes, replacing, sealed, unsealed, write_text
 
 Found = TypeVar("Found", bound=Any)  # a dataclass
-SEAL = 16  # bytes of the hash that an array begins with
+SEAL = 16  # bytes of the hash that a file of bytes begins with
 
 
 def key_of(*parts: str | bytes | np.ndarray) -> str:
@@ -43,19 +43,25 @@ def kept(path: Path, kind: type[Found], find: Callable[[], Found]) -> Found:
 
 def kept_numbers(path: Path, count: int, find: Callable[[], np.ndarray]) -> np.ndarray:
     """The same of (count,) int32 numbers."""
+    content = kept_bytes(path, lambda: find().astype("<i4").tobytes(), length=4 * count)
+    return np.frombuffer(content, "<i4").astype(np.int32)
+
+
+def kept_bytes(path: Path, find: Callable[[], bytes], *, length: int | None = None) -> bytes:
+    """The same of bytes, of which there are `length` if that is known."""
     with claimed(path):
         if path.exists():
             try:
                 content = read_bytes(path)
             except UserError:  # it is no file any more
                 content = b""
-            if len(content) == SEAL + 4 * count and _seal(content[SEAL:]) == content[:SEAL]:
-                return np.frombuffer(content, "<i4", offset=SEAL).astype(np.int32)
+            if _seal(content[SEAL:]) == content[:SEAL] and length in (None, len(content) - SEAL):
+                return content[SEAL:]
             _make_room(path)
-        found = find().astype(np.int32)
-        content = found.astype("<i4").tobytes()
+        found = find()
         with replacing(path) as file:
-            file.write(_seal(content) + content)
+            file.write(_seal(found))
+            file.write(found)
         return found
 
 

@@ -82,7 +82,7 @@ def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions
         print(f"run         {member.run.folder}, {options.checkpoint} weights; {views}")
     if len(ensemble.members) > 1:
         print(f"merged      {ensemble.kind}")
-    print(f"device      {runtime}")
+    print(f"device      {runtime}{', ONNX Runtime' if options.backend == 'onnx' else ''}")
     if not may_write(ensemble.folder) and not options.output:
         raise UserError(f"{ensemble.folder} may not be written; give --output a path of yours")
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import LandmarkNet
 from pipeline.data.dataset import TrainingData
 from pipeline.data.pack import Pack, Squares
 from pipeline.errors import UserError
@@ -26,6 +25,7 @@ from pipeline.inference.fitted_weights import (
 )
 from pipeline.inference.held_out import held_out
 from pipeline.inference.merge import merge, total_variance
+from pipeline.inference.onnx_network import Predictor, check_installed, through_onnx
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
 from pipeline.inference.tta import FixedView, parse_views, read_views
@@ -50,7 +50,7 @@ class Member:
 
     run: Run
     recipe: Recipe
-    network: LandmarkNet
+    network: Predictor
     checkpoint: str
     flip_indices: np.ndarray | None
     views: list[FixedView]
@@ -138,7 +138,7 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     )
     recipe, checkpoint, views = replace(own, run=where), options.checkpoint, options.views
     digest = _digest(run.best if checkpoint == "best" else run.last)
-    network = load_run_network(run, checkpoint).to(device)
+    network = _load_predictor(run, recipe, options, device, digest)
     flip_indices = run.read_flip_indices(len(network.mean_shape))
     source = f"--views {views}" if views else "views"
     entries = read_views(views) if views else recipe.prediction.views
@@ -149,6 +149,15 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     return Member(
         run, recipe, network, checkpoint, flip_indices, parsed, hand / hand.sum(), kind, None, runtime, digest
     )
+
+
+def _load_predictor(run, recipe, options, device, digest) -> Predictor:
+    network = load_run_network(run, options.checkpoint).to(device)
+    if options.backend == "torch":
+        return network
+    check_installed()
+    key = digest, f"{recipe.network} {recipe.loss} {recipe.photos}"
+    return through_onnx(network, size=recipe.photos.size, cache=recipe.run.cache, key=key)
 
 
 def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:

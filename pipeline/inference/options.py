@@ -28,6 +28,9 @@ class PredictOptions:
     """With --photo FILE, the box about what is to be found, in pixels of the photo."""
     gpu: bool = False
     """Predict on the GPU."""
+    backend: Literal["torch", "onnx"] = "torch"
+    """What computes the networks on the CPU: onnx is ONNX Runtime in float32, which must be installed; it is
+    faster than torch in float32, and slower than torch in bf16 (see docs/predict.md)."""
     checkpoint: Literal["best", "last"] = "best"
     """The weights with the best validation, or those of the last epoch."""
     views: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -69,5 +72,7 @@ class PredictOptions:
             raise UserError("--box is of the one photo of --photo FILE; several photos have --boxes FILE")
         if self.box and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise UserError(f"--box {' '.join(f'{edge:g}' for edge in self.box)} is not left < right and top < bottom")
+        if self.gpu and self.backend != "torch":
+            raise UserError(f"--backend {self.backend} computes on the CPU; leave out --gpu or --backend")
         if self.photo and self.uncertainty:
             raise UserError("--uncertainty is of a contest's test photos; leave it out with --photo")

@@ -10,11 +10,12 @@ import torch
 
 from augment import Transform, transform_points
 from augment.geometry import scale_of
-from models import LandmarkNet, Prediction
+from models import Prediction
 from pipeline.blocks import blocks
 from pipeline.data.loader import prefetch, show
 from pipeline.data.pack import Pack, Squares
 from pipeline.data.source import HostSource, Source
+from pipeline.inference.onnx_network import Predictor
 from pipeline.inference.tta import FixedView
 from pipeline.metrics import check_finite, to_photo_coordinates
 from pipeline.progress import progress
@@ -37,7 +38,7 @@ class Found(NamedTuple):
 
 @torch.no_grad()
 def predict_points(
-    network: LandmarkNet,
+    network: Predictor,
     pack: Pack,
     samples: np.ndarray,
     *,
@@ -71,7 +72,7 @@ def predict_points(
 
 @torch.no_grad()
 def predict_views(
-    network: LandmarkNet,
+    network: Predictor,
     pack: Pack | Squares,
     samples: np.ndarray,
     views: list[FixedView],
@@ -146,7 +147,7 @@ def _variances(view, said, photo_to_image, flip_indices):
     return (scales / (scale_of(view.geometry, view.source) * scale_of(photo_to_image))[:, None]) ** 2
 
 
-def mean_shape_points(network: LandmarkNet, pack: Pack, asked: np.ndarray) -> np.ndarray:
+def mean_shape_points(network: Predictor, pack: Pack, asked: np.ndarray) -> np.ndarray:
     """(N, L, 2) asked points of the mean shape, in pixels of the pack's typical photo: for photos that are broken."""
     shape = to_photo_coordinates(np.median(pack.photo_to_image, axis=0)[None], network.mean_shape.cpu().numpy())[0]
     return shape[asked].astype(np.float32)

@@ -1,0 +1,104 @@
+"""`make bench` and `make bench-gpu`: every command of their lists parses, one that fails stops no other, and a machine
+without a GPU is told so in one line."""
+
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("ttach")
+pytest.importorskip("lightning")
+pytest.importorskip("kornia")
+
+from benchmarks import results, suite
+from benchmarks.rounds import Ratio, in_turn, over
+
+MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
+FOUND = Ratio("rate of this", "that", 2.0, 1.5, 2.5)
+
+
+@pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)
+def test_every_command_parses(command, contest):
+    name, *flags = shlex.split(command.replace(suite.DATA, str(contest)))
+    module = importlib.import_module(f"benchmarks.{name}")
+    module.parse(flags)
+    assert 'if __name__ == "__main__":' in Path(str(module.__file__)).read_text(), "it would do nothing"
+
+
+@pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)
+def test_only_what_runs_on_a_gpu_asks_for_one(command):
+    assert ("--gpu" in command.split()) == (command in suite.ON_GPU)
+
+
+def test_a_flag_that_a_benchmark_does_not_know_does_not_parse():
+    with pytest.raises(SystemExit):
+        importlib.import_module("benchmarks.views").parse(["--round", "x"])
+
+
+@pytest.mark.parametrize("target", ["bench", "bench-gpu"])
+def test_the_targets_are_the_suite(target):
+    (recipe,) = re.findall(rf"^{target}:.*\n\t(.+)$", MAKEFILE, re.MULTILINE)
+    _, _, module, *flags = shlex.split(recipe)
+    assert module == "benchmarks.suite"
+    assert suite.parse(flags).gpu == (target == "bench-gpu")
+
+
+def test_one_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "machine.json"
+    monkeypatch.setattr(sys, "argv", ["suite", "--output", str(path)])
+    monkeypatch.setattr(suite, "ON_CPU", ["breaks --data DATA", "is_silent", "works"])
+    monkeypatch.setattr(suite, "write_contest", lambda *_, **__: None)
+
+    def call(command, where):
+        name = command[2].removeprefix("benchmarks.")
+        if name == "works":
+            monkeypatch.setattr(results, "FOLDER", where)
+            results.write_result(name, {}, ratios=[FOUND])
+        return 1.0, "status 3: no photos" if name == "breaks" else None
+
+    monkeypatch.setattr(suite, "call", call)
+    with pytest.raises(SystemExit) as ended:
+        suite.main()
+    assert ended.value.code == 1
+    kept = json.loads(path.read_text())
+    assert [one.get("failure") for one in kept["benchmarks"].values()] == [
+        "status 3: no photos",
+        "it wrote no ratios",
+        None,
+    ]
+    assert Ratio(**kept["benchmarks"]["works"]["ratios"][0]) == FOUND
+    assert {"date", "commit", "device", "packages"} <= set(kept["made with"])
+    out = capsys.readouterr().out
+    assert "FAILED  breaks --data DATA: status 3: no photos" in out
+    assert re.search(r"rate of this +that +2.000 +1.500 +2.500", out)
+
+
+def test_a_process_that_fails_says_why():
+    seconds, failure = suite.call([sys.executable, "-c", "print('one'); print('two'); raise SystemExit(3)"], None)
+    assert failure == "status 3: two"
+    assert seconds > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["suite", "--gpu"])
+    monkeypatch.setattr(suite, "write_contest", lambda *_, **__: pytest.fail("it drew photos first"))
+    with pytest.raises(SystemExit) as ended:
+        suite.run_script(suite.main)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert len(said.err.strip().splitlines()) == 1
+    assert "no usable GPU" in said.err
+
+
+def test_a_ratio_is_the_median_of_rounds_in_turn():
+    done = []
+    times = in_turn({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, rounds=3)
+    assert done == ["a", "b"] * 4
+    assert {name: len(one.clock) for name, one in times.items()} == {"a": 3, "b": 3}
+    assert Ratio.of("x", "y", over([2, 6, 20], [1, 2, 5])) == Ratio("x", "y", 3, 2, 4)

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.files import replacing
 
 OUT = Path("readme_img/walkthrough")
-MAX_BYTES = 95_000
+MAX_BYTES = 80_000
 MAX_WIDE = 1000  # pixels
 SHEET_ROWS = 4  # of photos, each of 100 pixels
 QUALITIES = range(88, 40, -4)
@@ -31,7 +31,7 @@ DRAWN = {
     "point_errors": f"{RUN['low']}/pictures/point_errors.png",
     "predictions": f"{FOLDER}/runs/ensemble_*/pictures/test.png",
 }
-HEIGHTS = {"contest": 100 * SHEET_ROWS, "photos": 100 * SHEET_ROWS, "head": 320}  # pixels shown, from the top
+HEIGHTS = {"contest": 100 * SHEET_ROWS, "photos": 100 * SHEET_ROWS, "head": 328}  # pixels shown, from the top
 CHARTS = ("folds", "views", "average")  # steps that say an MSE with its interval in some lines
 SCORED = re.compile(r"^(?P<label>\S.*?) {2,}.*?(?P<mse>\d+\.\d+) .*?(?P<low>\d+\.\d+) … (?P<high>\d+\.\d+)")
 ENTRY = re.compile(r" (?P<mse>\d+\.\d+) +(?P<low>\d+\.\d+) … (?P<high>\d+\.\d+) +\d+\.\d+ .* (?P<file>\S+)$")

@@ -12,7 +12,7 @@ import pytest
 
 from demo.walkthrough import walk as walking
 from demo.walkthrough.page import PAGE, render
-from demo.walkthrough.pictures import DRAWN
+from demo.walkthrough.pictures import CHARTS, DRAWN
 from demo.walkthrough.steps import STEPS, Step
 from demo.walkthrough.walk import Walked, figures_of, quoted, walk
 from pipeline.cli import parse_flags
@@ -68,7 +68,11 @@ def test_all_pictures_and_links_are_there_and_small():
     for link in links:
         assert (ROOT / PAGE.parent / link).exists(), link
     shown = {Path(link).name for link in links if "readme_img" in link}
-    assert shown == {f"{name}.jpg" for name in [*DRAWN, "errors"]} == {path.name for path in PICTURES.iterdir()}
+    assert (
+        shown
+        == {f"{name}.jpg" for name in [*DRAWN, *CHARTS, "ledger", "errors"]}
+        == {path.name for path in PICTURES.iterdir()}
+    )
     sizes = [path.stat().st_size for path in PICTURES.iterdir()]
     assert max(sizes) < MAX_BYTES
     assert sum(sizes) < MAX_TOGETHER

@@ -36,7 +36,9 @@ def main():
     options = parse()
     check_installed()
     ratios = [ratio for network in options.networks for ratio in compare(*network.split(":"), rounds=options.rounds)]
-    write_result("backends", {"batch": BATCH, "points": NUM_POINTS}, ratios=ratios, peers=("onnxruntime",))
+    write_result(
+        "backends", {"batch": BATCH, "points": NUM_POINTS, "head": "linear"}, ratios=ratios, peers=("onnxruntime",)
+    )
 
 
 def compare(model: str, size: str, *, rounds: int) -> list[Ratio]:

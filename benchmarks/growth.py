@@ -33,6 +33,7 @@ from pipeline.runtime import Runtime
 
 PICTURE = Path(__file__).parents[1] / "readme_img/growth.svg"
 MODEL, SIZE, BATCH, NUM_POINTS = "resnet18", 96, 16, 68
+HEAD = Recipe().network.head
 POINTS = (68, 250, 971, 2000)
 SIZES = (64, 96, 128, 160)
 VIEW_COUNTS = (1, 2, 4, 8)
@@ -59,7 +60,7 @@ def main():
         }
         found = {what: grown(what, works, rounds=options.rounds) for what, works in curves.items()}
     draw(found)
-    about = f"{MODEL} at {SIZE} px and {NUM_POINTS} points where they are not the curve's, {runtime.precision}"
+    about = f"{MODEL} with the {HEAD} head at {SIZE} px and {NUM_POINTS} points where they are not the curve's, {runtime.precision}"
     write_result("growth", {"network": about}, ratios=[ratio for one in found.values() for ratio in one.values()])
 
 
@@ -80,7 +81,7 @@ def grown(what: str, works: dict[int, Work], *, rounds: int) -> dict[int, Ratio]
 def step(runtime: Runtime, *, num_points: int = NUM_POINTS, size: int = SIZE) -> Work:
     shape = np.random.default_rng(0).uniform(0.2, 0.8, (num_points, 2)) * size
     images = torch.randint(0, 256, (BATCH, 3, size, size), dtype=torch.uint8)
-    return Step(build_network(MODEL, shape, size), images, runtime)
+    return Step(build_network(MODEL, shape, size, head=HEAD), images, runtime)
 
 
 def views(runtime: Runtime) -> dict[int, Work]:
@@ -89,7 +90,7 @@ def views(runtime: Runtime) -> dict[int, Work]:
     rng = np.random.default_rng(0)
     squares = rng.integers(0, 256, (BATCH, roi.square, roi.square, 3), dtype=np.uint8)
     pack = Squares(squares, np.tile(roi.matrix, (BATCH, 1, 1)), roi, np.arange(BATCH).astype(str))
-    network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE).eval()
+    network = build_network(MODEL, rng.uniform(0, SIZE, (NUM_POINTS, 2)), SIZE, head=HEAD).eval()
     parsed = parse_views(VIEWS, size=SIZE, mirroring=True, source="views")
 
     def predict(count):

@@ -43,6 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--photos", type=int, default=2000, help="of the test, some of them several times")
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args(arguments)
 
@@ -50,10 +51,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main():
     options = parse()
     runtime = Runtime.choose(gpu=options.gpu)
-    test = find_contest(options.data) / "test"
-    table = pd.read_csv(test / "test_points.csv", sep="\t")
     with tempfile.TemporaryDirectory() as name, redirect_stderr(io.StringIO()):
         folder = Path(name)
+        test = repeated(find_contest(options.data) / "test", folder / "contest", options.photos)
+        table = pd.read_csv(test / "test_points.csv", sep="\t")
         device = ["--gpu"] if options.gpu else []
         paths = ["--data", options.data, "--runs", folder / "runs", "--cache", folder / "cache"]
         views = folder / "views.json"
@@ -65,7 +66,7 @@ def main():
         def ours(*, packed: bool):
             if not packed:
                 shutil.rmtree(folder / "packs", ignore_errors=True)
-            where = ["--run", run.folder, "--data", options.data, "--cache", folder / "packs"]
+            where = ["--run", run.folder, "--data", test.parent, "--cache", folder / "packs"]
             with redirect_stdout(io.StringIO()):
                 predict([*where, "--views", views, "--weights", "equal", "--output", folder / "ours.csv", *device])
 
@@ -84,6 +85,20 @@ def main():
     ]
     about = f"resnet18 at {SIZE} px, {runtime.precision}, {len(table):,} photos, batches of {BATCH}, two views"
     write_result("predicting", {"prediction": about}, ratios=ratios, gpu=options.gpu, peers=("ttach",))
+
+
+def repeated(test: Path, contest: Path, count: int) -> Path:
+    """A test of `count` photos, which are links to those of `test` in turn."""
+    made = contest / "test"
+    (made / "images").mkdir(parents=True)
+    header, *rows = (test / "test_points.csv").read_text().splitlines()
+    lines = [header]
+    for number in range(count):
+        photo, asked = rows[number % len(rows)].split("\t")
+        (made / "images" / f"{number}_{photo}").symlink_to((test / "images" / photo).resolve())
+        lines.append(f"{number}_{photo}\t{asked}")
+    (made / "test_points.csv").write_text("\n".join(lines) + "\n")
+    return made
 
 
 class Flat(torch.nn.Module):

@@ -24,7 +24,7 @@ from pipeline.runtime import Runtime
 from pipeline.training.trainer import Trainer
 
 PICTURE = Path(__file__).parents[1] / "readme_img/profile.svg"
-STEPS = 30
+STEPS = 20
 DATA = "reading, drawing and warping photos"
 # The first whose word is in the operation's name takes it.
 KINDS = {

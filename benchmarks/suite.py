@@ -41,7 +41,7 @@ ON_CPU = [
     "reading 4000 --rounds 5",
     "starting 20000",
     "efficiency --data DATA --model resnet18 --size 96 --rounds 2",
-    "predicting --data DATA --rounds 3",
+    "predicting --data DATA --rounds 2 --photos 1000",
     "loops --data DATA --rounds 1 --seconds 10",
     "memory --counts 2000 10000",
 ]

@@ -35,6 +35,11 @@ def test_only_what_runs_on_a_gpu_asks_for_one(command):
     assert ("--gpu" in command.split()) == (command in suite.ON_GPU)
 
 
+@pytest.mark.parametrize("command", ["growth --rounds 3", "profiling --data DATA"])
+def test_what_draws_the_pictures_parses(command, contest):
+    test_every_command_parses(command, contest)
+
+
 def test_a_flag_that_a_benchmark_does_not_know_does_not_parse():
     with pytest.raises(SystemExit):
         importlib.import_module("benchmarks.views").parse(["--round", "x"])

@@ -60,7 +60,8 @@ def main():
         }
         found = {what: grown(what, works, rounds=options.rounds) for what, works in curves.items()}
     draw(found)
-    about = f"{MODEL} with the {HEAD} head at {SIZE} px and {NUM_POINTS} points where they are not the curve's, {runtime.precision}"
+    network = f"{MODEL} with the {HEAD} head at {SIZE} px and {NUM_POINTS} points"
+    about = f"{network}, where they are not the curve's, {runtime.precision}"
     write_result("growth", {"network": about}, ratios=[ratio for one in found.values() for ratio in one.values()])
 
 

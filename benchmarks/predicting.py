@@ -56,7 +56,7 @@ def main():
         test = repeated(find_contest(options.data) / "test", folder / "contest", options.photos)
         table = pd.read_csv(test / "test_points.csv", sep="\t")
         device = ["--gpu"] if options.gpu else []
-        paths = ["--data", options.data, "--runs", folder / "runs", "--cache", folder / "cache"]
+        paths: list[str | Path] = ["--data", options.data, "--runs", folder / "runs", "--cache", folder / "cache"]
         views = folder / "views.json"
         views.write_text(json.dumps(VIEWS))
         with redirect_stdout(io.StringIO()):

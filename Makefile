@@ -43,10 +43,10 @@ quick: .venv/installed-dev ## run the tests that are quick, for use while you wo
 fuzz: .venv/installed-dev ## damage ten thousand files, flags and disks, one a case; FUZZ_SEED=1 takes others
 	FUZZ_CASES=$${FUZZ_CASES:-300} $(BIN)/python -m pytest tests/fuzz
 
-bench: .venv/installed-dev ## measure this machine beside other libraries and beside its limits (20 minutes on free cores)
+bench: .venv/installed-dev ## measure this machine beside other libraries and beside its limits (meant to take 20 minutes on free cores)
 	$(BIN)/python -m benchmarks.suite
 
-bench-gpu: .venv/installed-dev ## the same for what has to be measured on a GPU, and the tests that need one (under an hour)
+bench-gpu: .venv/installed-dev ## the same for what has to be measured on a GPU, and the tests that need one (meant to take under an hour)
 	$(BIN)/python -m benchmarks.suite --gpu
 
 check: lint types tests ## format, lint, types and tests

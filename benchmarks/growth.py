@@ -60,9 +60,10 @@ def main():
         }
         found = {what: grown(what, works, rounds=options.rounds) for what, works in curves.items()}
     draw(found)
-    network = f"{MODEL} with the {HEAD} head at {SIZE} px and {NUM_POINTS} points"
-    about = f"{network}, where they are not the curve's, {runtime.precision}"
-    write_result("growth", {"network": about}, ratios=[ratio for one in found.values() for ratio in one.values()])
+    about = f"{MODEL} with the {HEAD} head at {SIZE} px and {NUM_POINTS} points where they are not the curve's, "
+    about += runtime.precision
+    ratios = [ratio for one in found.values() for ratio in one.values()]
+    write_result("growth", {"network": about}, ratios=ratios)
 
 
 def grown(what: str, works: dict[int, Work], *, rounds: int) -> dict[int, Ratio]:

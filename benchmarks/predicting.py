@@ -66,7 +66,7 @@ def main():
         def ours(*, packed: bool):
             if not packed:
                 shutil.rmtree(folder / "packs", ignore_errors=True)
-            where = ["--run", run.folder, "--data", test.parent, "--cache", folder / "packs"]
+            where: list[str | Path] = ["--run", run.folder, "--data", test.parent, "--cache", folder / "packs"]
             with redirect_stdout(io.StringIO()):
                 predict([*where, "--views", views, "--weights", "equal", "--output", folder / "ours.csv", *device])
 

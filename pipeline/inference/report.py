@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import shlex
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def content_of(run: Run) -> dict[str, Any]:
     regions: list[Region] = []
     if measured:
         regions = with_errors(regions_of_run(run, measured.mean_shape), measured.mean_shape, measured.point_errors)
-    views, runs = read_scores(run.views), read_scores(folder_of(run) / "ensemble.json")
+    views, runs = read_scores(run.views), scores_of_runs(run)
     environments: Any = _json(run.folder / "environment.json", [])
     recipe = _yaml(run.folder / "recipe.yaml")
     return {
@@ -77,7 +78,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "tail": tail(measured.errors) if measured else None,
         "galleries": galleries(measured) if measured else [],
         "views": figures.parts(views["scores"], prefix="views") if views["scores"] else "",
-        "runs": figures.parts(runs["scores"], prefix="runs") if runs["scores"] else "",
+        "runs": figures.parts(runs, prefix="runs") if runs else "",
         "equivariance": views["equivariance"],
         "calibration": figures.calibration(views["table"]) if views["table"] else "",
         "calibration_rows": views["table"],
@@ -139,6 +140,25 @@ def read_scores(path: Path) -> dict[str, Any]:
     fields = unsealed(path, dict[str, Any]) if path.exists() else {}
     table = fields.get("calibration", {}).get("table", [])
     return {"scores": fields.get("scores", []), "equivariance": fields.get("equivariance", []), "table": table}
+
+
+def scores_of_runs(run: Run) -> list[dict[str, Any]]:
+    """What each run brought to the newest ensemble that this one is part of, and what they merge to; its files that are
+    damaged are left out, since they are no files of this run."""
+    home = folder_of(run)
+    paths = [home / "ensemble.json", *home.parent.glob("ensemble_*/ensemble.json")]
+    for path in sorted(filter(Path.is_file, paths), key=lambda path: path.stat().st_mtime, reverse=True):
+        with suppress(UserError):
+            fields = unsealed(path, dict[str, Any])
+            if any(_is_of(Path(str(name)), run) for name in fields.get("runs", [])):
+                return fields.get("scores", [])
+    return []
+
+
+def _is_of(path, run):
+    """Whether a path was that of the run, which may have been moved since: folds of other runs are called alike."""
+    home = folder_of(run)
+    return path.name == run.folder.name and (home == run.folder or path.parent.name == home.name)
 
 
 def galleries(measured: Measured) -> list[dict[str, Any]]:

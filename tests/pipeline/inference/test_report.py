@@ -68,6 +68,21 @@ def views(run):
     run.views.write_text(json.dumps(about))
 
 
+def test_it_says_what_each_run_brought_to_the_newest_ensemble_that_it_is_part_of(run):
+    row = {"low": 1.5, "high": 3.0, "nme": 4.0, "seconds": 0.1, "mse": 2.0}
+    ensembles = {"mine": [f"elsewhere/{run.folder.name}", "runs/other"], "newer": ["runs/other", "runs/third"]}
+    for name, runs in ensembles.items():
+        path = run.folder.parent / f"ensemble_{name}/ensemble.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"runs": runs, "scores": [row | {"part": f"part of {name}"}]}))
+    damaged = run.folder.parent / "ensemble_damaged"
+    damaged.mkdir()
+    (damaged / "ensemble.json").write_text("{")
+    text = write_report(run).read_text()
+    assert "part of mine" in text
+    assert "part of newer" not in text
+
+
 def test_a_training_leaves_a_report_that_says_what_its_best_weights_find(run):
     measured = load_measured(run.folder)
     data = load_training_data(replace(run.recipe(), photos=run.photo_options()))

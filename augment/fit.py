@@ -66,7 +66,9 @@ def fit_photo(photo: np.ndarray, size: int, resize: str = "letterbox") -> tuple[
         square[top : top + new[0], left : left + new[1]] = resized
     else:
         square = resized[-top : -top + size, -left : -left + size]
-    return square, (translation(left, top) @ resize_matrix((height, width), new))[0]
+    matrix = resize_matrix((height, width), new)[0]
+    matrix[:2, 2] += left, top
+    return square, matrix
 
 
 def square_around(box: Box, margin: float) -> Box:

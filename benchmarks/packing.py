@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.results import write_result
 from benchmarks.rounds import Ratio
+from pipeline.allocator import keep_freed_memory
 from pipeline.data.contest import LANDMARKS, find_contest
 from pipeline.data.cores import num_cores
 from pipeline.data.dataset import load_training_data
@@ -90,6 +91,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main():
     options = parse()
+    keep_freed_memory()  # as for a training
     if options.run:
         result = compare_on_a_run(Run(options.run), rounds=options.rounds)
     else:

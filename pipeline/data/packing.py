@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -127,17 +127,16 @@ def encode(square: np.ndarray) -> np.ndarray:
 
 def _append(names, found, so_far, images, records):
     """Writes a block of photos behind the others. Returns how far that goes."""
-    num_bytes, left_out = so_far.num_bytes, {}
-    for name, one in zip(names, found, strict=True):
-        if isinstance(one, BrokenPhoto):
-            left_out[name] = str(one)
-        else:
-            image, matrix, bits = one
-            images.write(image)
-            num_bytes += image.nbytes
-            records.write(np.array((matrix, bits, num_bytes), RECORD).tobytes())
-    left_out = {**so_far.left_out, **left_out} if left_out else so_far.left_out
-    return SoFar(so_far.names, so_far.rows + len(names), num_bytes, left_out)
+    left_out = {name: str(one) for name, one in zip(names, found, strict=True) if isinstance(one, BrokenPhoto)}
+    good = [one for one in found if not isinstance(one, BrokenPhoto)]
+    rows = np.empty(len(good), RECORD)
+    if good:
+        encoded, rows["fit"], rows["hash"] = zip(*good, strict=True)
+        rows["end"] = so_far.num_bytes + np.cumsum([image.nbytes for image in encoded])
+        images.write(b"".join(encoded))  # the system takes them in half the time that it takes for one by one
+        records.write(rows.tobytes())
+        so_far = replace(so_far, num_bytes=int(rows["end"][-1]))
+    return replace(so_far, rows=so_far.rows + len(names), left_out=so_far.left_out | left_out)
 
 
 def _note(folder, so_far, images, records):

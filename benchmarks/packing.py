@@ -9,7 +9,6 @@ how far its points move is what the JPEGs cost.
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -155,5 +154,5 @@ def compare_on_a_run(run: Run, *, rounds: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cv2.setNumThreads(int(os.environ.get("OMP_NUM_THREADS", "0")) or -1)
+    cv2.setNumThreads(1)
     main()

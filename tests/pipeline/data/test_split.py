@@ -45,7 +45,8 @@ def photos(rng, count):
         yield cv2.resize(coarse, (90, 80), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
 
 
-def test_near_duplicates_are_found_and_strangers_are_not():
+@pytest.mark.parametrize("size", [(60, 55), (120, 110), (700, 610)])
+def test_near_duplicates_of_any_size_are_found_and_strangers_are_not(size):
     import cv2
 
     rng = np.random.default_rng(0)
@@ -53,7 +54,7 @@ def test_near_duplicates_are_found_and_strangers_are_not():
     copies = []
     for photo in originals[:40]:
         noisy = np.clip(photo + rng.normal(0, 4, photo.shape), 0, 255).astype(np.uint8)
-        copies.append(cv2.imdecode(cv2.imencode(".jpg", cv2.resize(noisy, (120, 110)))[1], cv2.IMREAD_COLOR))
+        copies.append(cv2.imdecode(cv2.imencode(".jpg", cv2.resize(noisy, size))[1], cv2.IMREAD_COLOR))
     groups = near_duplicate_groups(np.stack([difference_hash(photo) for photo in originals + copies]))
     assert len(np.unique(groups[:300])) == 300
     np.testing.assert_array_equal(groups[300:], groups[:40])

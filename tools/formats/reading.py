@@ -37,7 +37,7 @@ def read_rows(path: Path) -> list[list[str]]:
         raise UserError(f"{path} is no table in UTF-8: {error}") from error
     rows = [row for row in rows if row]
     if len(rows) < 2:
-        raise UserError(f"{path} has no rows below its header")
+        raise UserError(f"{path} is no table: it has no rows below a header; give a CSV, or the format that it has")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
             raise UserError(f"{path} row {number} has {len(row)} cells, the header {len(rows[0])}")

@@ -6,6 +6,7 @@ flips keypoints back (without swapping left and right) and averages. In turn, in
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -34,10 +35,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@torch.no_grad()
-def main():
-    options = parse()
-    runtime = Runtime.choose(gpu=options.gpu)
+def works_on(runtime: Runtime) -> dict[str, Callable[[], None]]:
+    """Predictions through views of the same photos by the same network, ours and ttach's, and bare forward passes."""
     rng = np.random.default_rng(0)
     num_photos = BATCH * (16 if runtime.device.type == "cuda" else 2)
     squares = rng.integers(0, 256, (num_photos, ROI.square, ROI.square, 3), dtype=np.uint8)
@@ -76,14 +75,20 @@ def main():
 
     flips = parse_views([[], MIRROR], size=SIZE, mirroring=True, source="views")
     all_views = parse_views(VIEWS, size=SIZE, mirroring=True, source="views")
-    works = {
+    return {
         "2 passes": lambda: passes(2),
         "ours, 2 views": lambda: ours(flips),
         "ttach, 2 views": ttachs,
         f"{len(VIEWS)} passes": lambda: passes(len(VIEWS)),
         f"ours, {len(VIEWS)} views": lambda: ours(all_views),
     }
-    found = in_turn(works, rounds=options.rounds)
+
+
+@torch.no_grad()
+def main():
+    options = parse()
+    runtime = Runtime.choose(gpu=options.gpu)
+    found = in_turn(works_on(runtime), rounds=options.rounds)
     ratios = []
     for name, times in found.items():
         reference = "2 passes" if "2" in name else f"{len(VIEWS)} passes"

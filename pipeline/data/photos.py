@@ -10,8 +10,8 @@ from pipeline.files import check_regular
 
 MAX_PIXELS = 2**28  # 0.8 GB in memory; a file of a few kilobytes can declare more than any memory holds
 MAX_BYTES = 2**31 - 1  # of a file, the most that OpenCV takes
-HASHED = 128  # pixels, the short side below which a photo is not shrunk before it is hashed
 MAX_RATIO = 100  # of the sides: fitted by its short side, a longer photo would not fit into memory
+MIN_HASHED = 128  # pixels, the least short side to which a photo is shrunk before it is hashed
 
 
 class BrokenPhoto(Exception):
@@ -64,7 +64,7 @@ def difference_hash(photo: np.ndarray) -> np.ndarray:
     over areas of any other size take OpenCV as long as decoding the photo.
     Source: "dHash", N. Krawetz, "Kind of Like That", hackerfactor.com, 2013, at 16 x 16.
     """
-    factor = max(1, min(photo.shape[:2]) // HASHED)
+    factor = max(1, min(photo.shape[:2]) // MIN_HASHED)
     height, width = (side // factor for side in photo.shape[:2])
     grey = cv2.cvtColor(photo[: height * factor, : width * factor], cv2.COLOR_RGB2GRAY)
     if factor > 1:

@@ -59,12 +59,13 @@ def fit_photo(photo: np.ndarray, size: int, resize: str = "letterbox") -> tuple[
     scale = size / (max if resize == "letterbox" else min)(height, width)
     new = max(1, round(height * scale)), max(1, round(width * scale))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(photo, new[::-1], interpolation=interpolation)
     top, left = (size - new[0]) // 2, (size - new[1]) // 2
     if resize == "letterbox":
         square = np.zeros((size, size, 3), photo.dtype)
-        square[top : top + new[0], left : left + new[1]] = resized
+        inside = square[top : top + new[0], left : left + new[1]]
+        cv2.resize(photo, new[::-1], dst=inside, interpolation=interpolation)
     else:
+        resized = cv2.resize(photo, new[::-1], interpolation=interpolation)
         square = resized[-top : -top + size, -left : -left + size]
     matrix = resize_matrix((height, width), new)[0]
     matrix[:2, 2] += left, top

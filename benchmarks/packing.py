@@ -1,11 +1,11 @@
 """Packing beside bare decoding and resizing, and packs of JPEGs beside raw ones:
 
     python -m benchmarks.packing RUN
-    python -m benchmarks.packing --data PATH    the packing alone
+    python -m benchmarks.packing --data PATH    the rates alone, in a file of their own
 
 RUN is a run whose data are still there. Its photos are decoded and resized by all cores and packed, raw and as JPEGs,
-in turn. Then batches are read from both packs, and the run's network predicts the photos that it held out from both:
-how far its points move is what the JPEGs cost.
+in turn, as they are and enlarged. Then batches are read from both packs, and the run's network predicts the photos that
+it held out from both: how far its points move is what the JPEGs cost.
 """
 
 import argparse
@@ -36,9 +36,11 @@ from pipeline.networks import load_run_network
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 
-NUM_PACKED = 1200
+NUM_PACKED = 4000  # at most; of some hundred, the end, where one core waits for the other, would be a share of the time
+NUM_ENLARGED, FACTOR = 1000, 2.5
 BATCH = 32
 RATES = "rate of packing over bare decoding and resizing"
+ENLARGED = f"{RATES}, photos enlarged {FACTOR} times"
 
 
 def clocked(work) -> np.ndarray:
@@ -76,6 +78,20 @@ def packing(photos: Path, names: list[str], size: int, *, rounds: int) -> dict[s
     }
 
 
+def rates(photos: Path, names: list[str], size: int, *, rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Of the photos as they are, and enlarged as a camera's JPEGs would be."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names[:NUM_ENLARGED]:
+            photo = cv2.imread(str(photos / name))
+            assert photo is not None
+            large = cv2.resize(photo, None, fx=FACTOR, fy=FACTOR, interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(Path(folder) / name), large, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        return {
+            RATES: packing(photos, names, size, rounds=rounds),
+            ENLARGED: packing(Path(folder), names[:NUM_ENLARGED], size, rounds=rounds),
+        }
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN")
@@ -97,19 +113,21 @@ def main():
         photos = find_contest(options.data) / Path(LANDMARKS).parent / "images"
         names = sorted(path.name for path in photos.iterdir())[:NUM_PACKED]
         result = {"photos": f"{len(names):,} packed, squares of {options.size} px"}
-        result[RATES] = packing(photos, names, options.size, rounds=options.rounds)
+        result |= rates(photos, names, options.size, rounds=options.rounds)
     ratios = [
-        Ratio.of(f"rate of packing, {kind}, by the {clock}", "bare decoding and resizing", found)
-        for kind, clocks in result[RATES].items()
+        Ratio.of(f"rate of packing, {which}{kind}, by the {clock}", "bare decoding and resizing", found)
+        for measured, which in ((RATES, ""), (ENLARGED, "enlarged, "))
+        for kind, clocks in result[measured].items()
         for clock, found in clocks.items()
     ]
-    result[RATES] = {
-        kind: {clock: round(statistics.median(found), 3) for clock, found in clocks.items()}
-        for kind, clocks in result[RATES].items()
-    }
+    for measured in (RATES, ENLARGED):
+        result[measured] = {
+            kind: {clock: round(statistics.median(found), 3) for clock, found in clocks.items()}
+            for kind, clocks in result[measured].items()
+        }
     for name, value in result.items():
         print(f"{name:55} {value}")
-    write_result("packing", result, ratios=ratios)
+    write_result("packing" if options.run else "packing_rates", result, ratios=ratios)
 
 
 def compare_on_a_run(run: Run, *, rounds: int) -> dict[str, Any]:
@@ -123,7 +141,7 @@ def compare_on_a_run(run: Run, *, rounds: int) -> dict[str, Any]:
         samples = data["raw"].validation
         packs = {kind: one.pack for kind, one in data.items()}
         names = packs["raw"].names[:NUM_PACKED].tolist()
-        rates = packing(root / Path(LANDMARKS).parent / "images", names, packs["raw"].roi.square, rounds=rounds)
+        found = rates(root / Path(LANDMARKS).parent / "images", names, packs["raw"].roi.square, rounds=rounds)
         sources = {kind: HostSource(pack.squares, torch.device("cpu")) for kind, pack in packs.items()}
         order = np.random.default_rng(0).permutation(len(packs["raw"]))[: 32 * BATCH].reshape(-1, BATCH)
         costs: dict[str, list[float]] = {kind: [] for kind in sources}
@@ -142,7 +160,7 @@ def compare_on_a_run(run: Run, *, rounds: int) -> dict[str, Any]:
         }
     return {
         "photos": f"{len(names):,} packed, {len(samples):,} held out, squares of {packs['raw'].roi.square} px",
-        RATES: rates,
+        **found,
         "bytes of JPEGs over raw": round(sizes["jpeg"] / sizes["raw"], 3),
         "bytes of a JPEG for a pixel": round(3 * sizes["jpeg"] / sizes["raw"], 3),
         "processor time of taking a photo, microseconds": {

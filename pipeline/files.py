@@ -119,15 +119,16 @@ def check_usable(folder: Path):
         raise UserError(f"{folder} may not be written; copy the run to a folder of yours, or make this one writable")
 
 
-def check_regular(path: Path):
-    """Raises OSError where there is no file to read: a folder, or a pipe, socket or device, which could be waited for
-    without end.
+def check_regular(path: Path) -> int:
+    """The size in bytes. Raises OSError where there is no file to read: a folder, or a pipe, socket or device, which
+    could be waited for without end.
     """
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file", str(path))
+    return found.st_size
 
 
 def write_text(path: Path, text: str):

@@ -37,7 +37,7 @@ from pipeline.data.squares import JpegSquares
 from pipeline.errors import Faults
 from pipeline.files import may_write, sync, write_text
 
-FORMAT = 2  # of the files above; part of the key
+FORMAT = 3  # of the files above; part of the key
 ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
 HEADER_BYTES = 128  # of an array that np.save writes
 FILES = {*IMAGES.values(), "ends.npy", "pack.json", *(f"{name}.npy" for name in ARRAYS)}

@@ -11,7 +11,7 @@ from pipeline.files import check_regular
 MAX_PIXELS = 2**28  # 0.8 GB in memory; a file of a few kilobytes can declare more than any memory holds
 MAX_BYTES = 2**31 - 1  # of a file, the most that OpenCV takes
 MAX_RATIO = 100  # of the sides: fitted by its short side, a longer photo would not fit into memory
-MIN_HASHED = 128  # pixels, the least short side to which a photo is shrunk before it is hashed
+MIN_HASHED = 128  # pixels, the least short side to which a photo is halved before it is hashed
 
 
 class BrokenPhoto(Exception):
@@ -39,11 +39,12 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def _read(path):
+    """By few calls of the system: after each, one of several threads waits until the interpreter is free again."""
     try:
-        check_regular(path)
-        if (size := path.stat().st_size) > MAX_BYTES:
+        if (size := check_regular(path)) > MAX_BYTES:
             raise BrokenPhoto(f"{path} has {size:,} bytes; a photo has at most {MAX_BYTES:,}")
-        return path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            return file.read(size)
     except OSError as error:
         raise BrokenPhoto(
             f"{path} cannot be read: {error.strerror}; copy it there, or leave it out by --skip-bad-photos"
@@ -60,15 +61,14 @@ def _check_size(path, width, height):
 def difference_hash(photo: np.ndarray) -> np.ndarray:
     """(32,) uint8: 256 bits that near-duplicate photos share, whether a grey pixel is darker than its right neighbour.
 
-    A large photo is first shrunk by a whole number, and what is left is sampled at six points a pixel each way: means
-    over areas of any other size take OpenCV as long as decoding the photo.
+    A large photo is first halved, some times, and what is left is sampled at six points a pixel each way: means over
+    areas of any other size take OpenCV as long as decoding the photo.
     Source: "dHash", N. Krawetz, "Kind of Like That", hackerfactor.com, 2013, at 16 x 16.
     """
-    factor = max(1, min(photo.shape[:2]) // MIN_HASHED)
-    height, width = (side // factor for side in photo.shape[:2])
-    grey = cv2.cvtColor(photo[: height * factor, : width * factor], cv2.COLOR_RGB2GRAY)
-    if factor > 1:
-        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    while min(grey.shape) >= 2 * MIN_HASHED:
+        height, width = (side // 2 for side in grey.shape)
+        grey = cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     grey = cv2.resize(grey, (6 * 17, 6 * 16), interpolation=cv2.INTER_LINEAR)
     grey = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA)
     return np.packbits(grey[:, :-1] < grey[:, 1:])

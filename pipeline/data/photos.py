@@ -61,8 +61,8 @@ def _check_size(path, width, height):
 def difference_hash(photo: np.ndarray) -> np.ndarray:
     """(32,) uint8: 256 bits that near-duplicate photos share, whether a grey pixel is darker than its right neighbour.
 
-    A large photo is first halved, some times, and what is left is sampled at six points a pixel each way: means over
-    areas of any other size take OpenCV as long as decoding the photo.
+    A photo is halved until its short side is below 256 pixels, then sampled at six points each way for a pixel of the
+    hash: means over areas of any other size take OpenCV as long as decoding the photo.
     Source: "dHash", N. Krawetz, "Kind of Like That", hackerfactor.com, 2013, at 16 x 16.
     """
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)

@@ -149,6 +149,15 @@ def _check_together(command, flags):
         raise UserError(
             f"--limit-photos leaves out photos that --split {recipe.photos.split} names; leave out one of them"
         )
+    photos = recipe.photos
+    if not command.resume and sum(map(bool, (photos.boxes, photos.locate_steps, photos.locator))) > 1:
+        raise UserError("--boxes, --locate-steps and --locator all say where to look; give one of them")
+    if photos.locate_steps and recipe.network.init and not command.resume:
+        raise UserError(
+            f"--locate-steps: --init {recipe.network.init} looks where it was trained to; leave out one of them"
+        )
+    if command.folds and photos.locator:
+        raise UserError("--folds: --locator has seen photos that are to be held out; give --locate-steps instead")
     if command.folds and recipe.run.stages:
         raise UserError("--folds and stages exclude each other; leave out --folds, or the stages of the recipe")
     if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:
@@ -169,6 +178,8 @@ def read_handed_on(run: Path) -> HandedOn:
         except ValueError as error:
             raise UserError(f"--init {run}: {about} is damaged; take another run") from error
     network = {**stated, "roi": "whole" if roi == WHOLE else roi}
+    if (locator := run / "locator").exists():
+        network["locator"] = str(locator)
     split = run / "validation.txt"
     return HandedOn(run, fields["data"], split if split.exists() else None, stated, network)
 

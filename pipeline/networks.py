@@ -81,11 +81,18 @@ def check_unseen(options: NetworkOptions, fingerprint: str, *, held_out: list[st
     everything: whether each photo is held out in turn, as by folds.
     """
     flag, path = _source(options)
-    run = Run(path.parent) if path else None
-    if not run or not (run.folder / "recipe.yaml").exists() or run.about_data().fingerprint != fingerprint:
-        return  # no run, or one of other photos
+    if path and (path.parent / "recipe.yaml").exists():
+        fix = "folds start from weights of no run" if everything else None
+        check_unseen_by(Run(path.parent), flag, fingerprint, held_out=held_out, fix=fix)
+
+
+def check_unseen_by(run: Run, flag: str, fingerprint: str, *, held_out: list[str], fix: str | None = None):
+    """The same of a run that a flag names, unless it is one of other photos. fix: what to do, if not to hold out what
+    the run has."""
+    if run.about_data().fingerprint != fingerprint:
+        return
     if seen := set(held_out) - set(run.held_out_names()):
-        fix = "folds start from weights of no run" if everything else f"give --split {run.split}"
+        fix = fix or f"give --split {run.split}"
         raise UserError(f"{flag} was trained on {len(seen):,} of the photos that are to be held out; {fix}")
 
 

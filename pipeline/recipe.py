@@ -110,10 +110,15 @@ class PhotoOptions:
     """How a photo becomes a square: letterbox pads the short side with black, crop cuts the long one."""
     roi: Literal["auto", "whole"] | PartOfSquare = "auto"
     """The region of interest, the part of the square that the network sees: left, top and side as shares of the square;
-    auto finds where the points are, whole takes all of it."""
+    auto finds where the points are, whole takes all of it. With boxes or a locator it is a part of their squares."""
     boxes: Annotated[Path | None, arg(metavar="FILE")] = None
     """Show the network of each photo of train the square about a box, with a margin: a table of file_name, left, top,
     right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
+    locate_steps: Annotated[Count | None, arg(metavar="INT")] = None
+    """First train a network for so many steps on small images of the whole photos, to find where to look: this one is
+    shown of each photo the square about the points that the first one finds. predict.py then asks both."""
+    locator: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Look where this earlier run finds the points, instead of training one for that."""
     pack: Literal["auto", "raw", "jpeg"] = "auto"
     """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a seventh of the disk and are
     decoded each time; auto takes raw ones where they fit on the disk."""
@@ -129,6 +134,11 @@ class PhotoOptions:
     flip_indices: str = "auto"
     """The left/right partner of each point under mirroring: auto finds them, none turns mirroring off, or a JSON
     file that lists them."""
+
+    @property
+    def locates(self) -> bool:
+        """Whether another network finds where to look."""
+        return bool(self.locate_steps or self.locator)
 
 
 @dataclass(frozen=True)

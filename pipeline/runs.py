@@ -10,6 +10,7 @@ views.json         by predict.py          submission.csv    by predict.py
 best-epoch-N.pt    of --keep-best         report.html       what came of it
 held_out.npz       what the best weights find of the held-out photos
 sample_weights.csv of --sample-weights    regions.json      points whose errors are told together
+locator/           run that says where    boxes.csv         where it says that train's photos are to be looked at
 
 Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
 that was cut or exchanged is an error, not another split or other flip indices.
@@ -46,6 +47,7 @@ KEPT_AS_FILES = {
     "split",
     "flip_indices",
     "sample_weights",
+    "locator",
 }  # what they led to lies in the run, with a digest; they may be moved
 
 
@@ -127,6 +129,20 @@ class Run:
         return self.folder / "sample_weights.csv"
 
     @property
+    def boxes(self) -> Path:
+        return self.folder / "boxes.csv"
+
+    @property
+    def locator(self) -> "Run":
+        """The run that finds where this one looks, a folder in this one's."""
+        return Run(self.folder / "locator")
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is known what the run is trained on. Before that it may hold a locator that is trained."""
+        return (self.folder / "data.json").exists()
+
+    @property
     def regions(self) -> Path:
         return self.folder / "regions.json"
 
@@ -165,14 +181,17 @@ class Run:
         write_text(self.folder / "changes.yaml", yaml.safe_dump(changes(recipe), sort_keys=False, width=110))
 
     def photo_options(self) -> PhotoOptions:
-        """The recipe's, with the ROI, the split, the flip indices and the weights of photos that the run was made
-        with."""
+        """The recipe's, with the ROI, the split, the flip indices, the weights of photos and the boxes that the run was
+        made with."""
         self.held_out_names()
         flip_indices = "none" if self._flip_indices() is None else str(self.flip_indices)
         options = replace(self.recipe().photos, split=self.split, flip_indices=flip_indices)
         if options.sample_weights:
             self._content("sample_weights.csv")
             options = replace(options, sample_weights=self.sample_weights)
+        if options.locates:
+            self._content("boxes.csv")
+            options = replace(options, boxes=self.boxes, locator=self.locator.folder)
         return options
 
     def add_environment(self, device: str):

@@ -163,6 +163,8 @@ def _write_into(first, output, network, kept, scores):
     for name in COPIED:
         if (first.folder / name).exists():
             shutil.copyfile(first.folder / name, output / name)
+    if first.locator.folder.exists():
+        shutil.copytree(first.locator.folder, Run(output).locator.folder)
     content = {"network": network.state_dict(), "epoch": kept[0].epoch, "mse": scores.mse}
     save_checkpoint(Run(output).best, content)
     shutil.copyfile(first.folder / "recipe.yaml", output / "recipe.yaml")  # last: with it the folder is a run

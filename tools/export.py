@@ -3,8 +3,11 @@
     landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, size, size) uint8 RGB images and
     landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
     landmarks.onnx              any ONNX runtime
-    landmarks.json              {"resize", "square", "left", "top", "size", "points"}: an image is the ROI of `size`
-                                pixels from (left, top) of a photo that `fit_photo` has fitted into `square` pixels
+    landmarks.json              {"resize", "square", "left", "top", "size", "points", "box_margin"}: an image is the ROI
+                                of `size` pixels from (left, top) of a photo that `fit_photo` has fitted into `square`
+                                pixels; where box_margin is not null, of the square about a box with that margin on each
+                                side, as a share of the longer one. A run with a locator has one to export, its folder
+                                locator, whose points say where the boxes are
 
 Each file is read back, compared with the network on photos that the run held out, or on images of noise where these are
 not there, and timed. The run alone is enough. What does not agree does not stay.
@@ -29,6 +32,7 @@ from tyro.conf import Positional, arg
 from augment import RegionOfInterest
 from models import LandmarkNet
 from pipeline.cli import parse_flags
+from pipeline.data.boxes import MARGIN
 from pipeline.data.contest import LANDMARKS, find_contest
 from pipeline.data.pack import Squares
 from pipeline.data.photos import BrokenPhoto, read_photo
@@ -157,7 +161,13 @@ def main():
     folder = options.output or run.folder / "export"
     folder.mkdir(parents=True, exist_ok=True)
     roi = RegionOfInterest.of(shares_of(recipe.photos.roi), recipe.photos.size)
-    about = {"resize": recipe.photos.resize, **vars(roi), "points": len(network.mean_shape)}
+    on_boxes = recipe.photos.boxes or recipe.photos.locates
+    about = {
+        "resize": recipe.photos.resize,
+        **vars(roi),
+        "points": len(network.mean_shape),
+        "box_margin": MARGIN if on_boxes else None,
+    }
     write_text(folder / "landmarks.json", json.dumps(about))
     print(f"compared on {what}")
     print(f"{'file':44}{'worst px':>10}{'ms, 1 photo':>14}{f'ms of {len(photos)}':>12}")

@@ -47,7 +47,7 @@ class TrainingData:
     flip_indices: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
     mean_shape: (K, 2) of the photos that are trained on, in pixels of the ROI. ROI: which part of the square
     that is. weights: (N,) how much each photo counts in training, or None where all count alike; those with 0 are not
-    in `train`.
+    in `train`. boxes: of what of each photo is shown, if not all.
     """
 
     pack: Pack
@@ -61,6 +61,7 @@ class TrainingData:
     mean_shape: np.ndarray
     roi: Shares
     weights: np.ndarray | None = None
+    boxes: Boxes | None = None
 
     @property
     def num_points(self) -> int:
@@ -73,7 +74,8 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     Raises UserError with every fault of the data, before anything is trained.
     """
     options = recipe.photos
-    table, roi, pack, test, given = _open_contest(recipe)
+    boxes = read_boxes(options.boxes)
+    table, roi, pack, test, given = _open_contest(recipe, boxes)
     near = _near_duplicates(pack.hashes, recipe.run.cache)
     groups = near if given is None else unite(given, near)
     if options.split:
@@ -107,7 +109,13 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         mean_shape=np.array(shape.mean),
         roi=roi,
         weights=weights,
+        boxes=boxes,
     )
+
+
+def open_train_photos(recipe: Recipe) -> Pack:
+    """The photos of train alone, and no more checked than `load_training_data` does. Raises UserError as that does."""
+    return _open_contest(recipe, read_boxes(recipe.photos.boxes))[2]
 
 
 def _sample_weights(options, pack):
@@ -118,14 +126,14 @@ def _sample_weights(options, pack):
     return read_sample_weights(options.sample_weights, pack.names, others=others)
 
 
-def _open_contest(recipe):
+def _open_contest(recipe, boxes):
     """The train table's path, the ROI, the packs of train and of the test, None without one, and the numbers of the
     groups of `groups.csv`, None without it.
     """
     root = contest.find_contest(recipe.run.data)
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
     faults = Faults()
-    roi, pack = _open_train(recipe, table, groups, faults, read_boxes(recipe.photos.boxes))
+    roi, pack = _open_train(recipe, table, groups, faults, boxes)
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():

@@ -15,6 +15,7 @@ from pipeline.inference.report import write_report
 from pipeline.inference.submission import verify_submission, write_submission, write_uncertainty
 from pipeline.inference.uncertainty import print_calibration
 from pipeline.memory import out_of_memory_named, smaller_batch
+from pipeline.recipe import PhotoOptions
 from pipeline.runs import Run, find_runs
 from pipeline.runtime import Runtime
 
@@ -56,10 +57,15 @@ def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
     boxes = read_boxes(options.boxes)
     if options.box and options.photo:
         boxes = boxes_of_one(options.photo.name, options.box)
-    if boxes is None and (trained := [run for run in runs if run.recipe().photos.boxes]):
+    if boxes is None and (trained := [run for run in runs if needs_boxes(run.recipe().photos)]):
         flag = "--box or --boxes FILE" if options.photo else "--boxes FILE"
         raise UserError(f"{trained[0].folder} was trained on boxes of its photos; {flag} gives those of these photos")
     return boxes
+
+
+def needs_boxes(photos: PhotoOptions) -> bool:
+    """Whether a run is shown parts of photos that nothing but a table says."""
+    return bool(photos.boxes and not photos.locates)
 
 
 def report(ensemble: Ensemble):

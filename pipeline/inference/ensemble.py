@@ -78,9 +78,12 @@ class Ensemble:
         """Predicts the points that the test asks for, each rank a part of the photos; to be called by all.
 
         Raises UserError with every fault of the data."""
+        num_points = len(self.members[0].network.mean_shape)
+        looked_at = [boxes or (one.locator.in_test(num_points) if one.locator else None) for one in self.members]
         opened = current_ranks().in_turn(
             lambda: [
-                load_test_data(member.recipe, len(member.network.mean_shape), boxes=boxes) for member in self.members
+                load_test_data(member.recipe, num_points, boxes=shown)
+                for member, shown in zip(self.members, looked_at, strict=True)
             ]
         )
         table = opened[0][0]
@@ -125,6 +128,7 @@ class Ensemble:
                 "weights": member.weights.tolist(),
                 "data": str(member.recipe.run.data),
             }
+            | ({"locator": member.locator.digest} if member.locator else {})
             for member in self.members
         ]
         return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}

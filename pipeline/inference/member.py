@@ -24,6 +24,7 @@ from pipeline.inference.fitted_weights import (
     save_weights,
 )
 from pipeline.inference.held_out import held_out
+from pipeline.inference.locator import Locator, load_locator
 from pipeline.inference.merge import merge, total_variance
 from pipeline.inference.onnx_network import Predictor, check_installed, through_onnx
 from pipeline.inference.options import PredictOptions
@@ -45,7 +46,8 @@ class Member:
     """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says how the weights were had.
 
     not_fitted: why no weights could be fitted; empty where they were, or were not to be. expected: the score on photos
-    that neither network nor weights have seen, where weights were fitted.
+    that neither network nor weights have seen, where weights were fitted. locator: what finds where to look, where the
+    run has one.
     """
 
     run: Run
@@ -61,6 +63,7 @@ class Member:
     digest: str
     not_fitted: str = ""
     expected: Scores | None = None
+    locator: Locator | None = None
 
     @property
     def used(self) -> np.ndarray:
@@ -146,8 +149,20 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     hand = np.array([view.weight for view in parsed])
     kind = "equal weights" if (hand == hand[0]).all() else BY_HAND
     runtime = Runtime(device, choose_precision(own.network.precision, device), current_ranks())
+    locator = load_locator(run.locator, recipe.run, runtime) if recipe.photos.locates else None
     return Member(
-        run, recipe, network, checkpoint, flip_indices, parsed, hand / hand.sum(), kind, None, runtime, digest
+        run,
+        recipe,
+        network,
+        checkpoint,
+        flip_indices,
+        parsed,
+        hand / hand.sum(),
+        kind,
+        None,
+        runtime,
+        digest,
+        locator=locator,
     )
 
 

@@ -101,10 +101,11 @@ def _predict(ensemble, shown):
     """(N, K, 2) points of what is shown, and a line for each of which some touch the edge of what the network sees."""
     packs = []
     photos = {one.name: one.photo for one in shown}
-    squares = {one.name: one.box for one in shown if one.box}
+    given = {one.name: one.box for one in shown if one.box}
     for member in ensemble.members:
         options = member.recipe.photos
         roi = RegionOfInterest.of(shares_of(options.roi), options.size)
+        squares = given or (member.locator.squares(photos) if member.locator else {})
         packs.append(Squares.of(photos, roi, options.resize, squares))
     found = ensemble.predict_all(packs, np.arange(len(shown)))
     seen = transform_points(packs[0].photo_to_image, found)

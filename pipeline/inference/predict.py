@@ -39,7 +39,7 @@ class Found(NamedTuple):
 @torch.no_grad()
 def predict_points(
     network: Predictor,
-    pack: Pack,
+    pack: Pack | Squares,
     samples: np.ndarray,
     *,
     runtime: Runtime,

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from pipeline.data.boxes import boxes_table
 from pipeline.data.dataset import TrainingData
 from pipeline.data.sample_weights import weights_table
 from pipeline.errors import UserError
@@ -16,6 +17,7 @@ from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
 from pipeline.runs import AboutData, Manifest, Run
 
 MAX_NAME = 60  # characters of each part of a folder's name
+OF_LOCATOR = ("recipe.yaml", "manifest.json", "data.json", "validation.txt", "best.pt")
 
 
 def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Path | None = None) -> Run:
@@ -39,12 +41,25 @@ def _write_what_is_known(run, recipe, data, floor):
     }
     if recipe.photos.sample_weights:
         texts["sample_weights.csv"] = weights_table(data.pack.names, data.weights)
+    if recipe.photos.locator:
+        assert data.boxes
+        texts["boxes.csv"] = boxes_table(data.boxes)
+        _copy_locator(Run(recipe.photos.locator), run.locator)
     for name, text in texts.items():
         write_text(run.folder / name, text)
     fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}
     manifest = Manifest({name: digest(text.encode()) for name, text in texts.items()}, fixed)
     write_text(run.folder / "manifest.json", sealed(asdict(manifest)))
     run.write_recipe(recipe)  # last: with it the run can be resumed
+
+
+def _copy_locator(locator, own):
+    """What the run needs of its locator to predict, unless that was trained in the run's own folder."""
+    if own.folder.exists() and locator.folder.samefile(own.folder):
+        return
+    own.folder.mkdir()
+    for name in OF_LOCATOR:
+        shutil.copyfile(locator.folder / name, own.folder / name)
 
 
 def new_folder(recipe: Recipe) -> Path:

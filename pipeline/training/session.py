@@ -3,6 +3,7 @@ are built in a straight line, and the run is trained or resumed. Folds are runs 
 
 import os
 import shlex
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,21 +15,30 @@ from augment import Chain
 from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
-from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
+from pipeline.data.dataset import (
+    TrainingData,
+    leaks,
+    load_training_data,
+    mean_shape_score,
+    open_train_photos,
+    shape_components,
+)
 from pipeline.data.loader import parse_chain
+from pipeline.data.pack import Pack
 from pipeline.data.regions import describe_regions, regions_text
 from pipeline.data.roi import describe_roi
 from pipeline.data.sample_weights import describe_weights
 from pipeline.errors import UserError
 from pipeline.files import check_folder, check_usable, write_text
+from pipeline.inference.locator import located
 from pipeline.inference.measured import measure, save_measured
 from pipeline.inference.predict import predict_points
 from pipeline.inference.report import write_report
 from pipeline.inference.tta import parse_views
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
-from pipeline.networks import check_unseen, load_run_network, make_network, read_start
-from pipeline.ranks import current_ranks
+from pipeline.networks import check_unseen, check_unseen_by, load_run_network, make_network, read_start
+from pipeline.ranks import Ranks, current_ranks
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime, compute_deterministically
@@ -39,6 +49,7 @@ from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out, with_kept_weights
 from pipeline.training.job import Job, taken_up
+from pipeline.training.locating import locator_recipe, shown_whole
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
 from pipeline.training.norms import describe_norms
@@ -63,10 +74,11 @@ def train_command(command: Command, console: Console) -> Path:
     check_schedule(command.recipe.optimiser)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
     photos = command.recipe.photos
-    photos = replace(photos, boxes=photos.boxes and Path(os.path.realpath(photos.boxes)))
+    boxes, locator = (path and Path(os.path.realpath(path)) for path in (photos.boxes, photos.locator))
+    photos = replace(photos, boxes=boxes, locator=locator)
     recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
-        folder = find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
+        folder = find_learning_rate(shown_whole(stage_recipe(recipe, 0) if options.stages else recipe))
     elif command.folds or (command.resume and fold_runs(command.resume)):
         folder = train_folds(recipe, console, command.folds, command.resume, job=job)
     elif recipe.run.stages:
@@ -96,11 +108,15 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
     start = None if earlier and earlier.last.exists() else read_start(recipe.network)
 
-    seen = replace(recipe, photos=earlier.photo_options()) if earlier else recipe
+    photos, whole = (earlier.photo_options(), "") if earlier else located(recipe, runtime)
+    seen = replace(recipe, photos=photos)
     data = runtime.ranks.in_turn(lambda: load_training_data(seen))
+    held_out = data.pack.names[data.validation].tolist()
     if start is not None:
-        held_out = data.pack.names[data.validation].tolist()
         check_unseen(recipe.network, data.pack.fingerprint, held_out=held_out, everything=False)
+    if recipe.photos.locator and whole:
+        locator = Run(recipe.photos.locator)
+        check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
     components = shape_components(data) if recipe.network.head == "low_rank" else None
     network = make_network(recipe, start, mean_shape=data.mean_shape, components=components)
     return Trainer(network, recipe, data, runtime), chain
@@ -112,12 +128,17 @@ def train_run(
     """Trains one run, in a new folder unless one is given, or resumes an earlier one. Returns its folder. Of several
     ranks the main one writes what is written."""
     own_callbacks = load_callbacks(recipe.running.callbacks)
+    own_folder = folder
+    if trains_locator(recipe, earlier):
+        own_folder = train_locator(recipe, console, earlier.folder if earlier else folder, job=job)
+        recipe = replace(recipe, photos=replace(recipe.photos, locator=Run(own_folder).locator.folder))
+        earlier = None
     trainer, chain = prepare(recipe, earlier)
     data, runtime = trainer.data, trainer.runtime
     is_main, floor = runtime.is_main, mean_shape_score(data)
     if earlier:
         earlier.check_data(data.pack.fingerprint, data.pack.folder)
-    run = earlier or made_by_main(lambda: create_run(recipe, data, floor=floor, folder=folder).folder)
+    run = earlier or made_by_main(lambda: create_run(recipe, data, floor=floor, folder=own_folder).folder)
     resume = f"python hack_train.py --resume {shlex.quote(str(folder.parent if folder else run.folder))}"
     if is_main:
         job.begin(run.folder)
@@ -148,6 +169,37 @@ def train_run(
         if trainer.state.history:
             report(run, trainer)
     runtime.ranks.wait()  # what follows may need what the main one has written
+    return run.folder
+
+
+def trains_locator(recipe: Recipe, earlier: Run | None) -> bool:
+    """Whether a network that finds where to look has to be trained first, or to its end."""
+    return bool(recipe.photos.locate_steps and not recipe.photos.locator and not (earlier and earlier.is_made))
+
+
+def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, job: Job) -> Path:
+    """Trains, or resumes, the locator of a run that is not made yet. Returns the run's folder, a new one unless one is
+    given, and then removed where the locator is refused."""
+    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    if not folder:
+        find_contest(recipe.run.data)
+        check_folder("--runs", recipe.run.runs)
+    run = Run(folder) if folder else made_by_main(lambda: new_folder(recipe))
+    locator = run.locator
+    if runtime.is_main:
+        run.folder.mkdir(exist_ok=True)
+        run.write_recipe(recipe)  # with it they can be resumed
+        job.begin(run.folder)
+    runtime.ranks.wait()
+    runtime.print(f"locator      {recipe.photos.locate_steps:,} steps on whole photos")
+    try:
+        own = locator_recipe(recipe, run.folder)
+        train_run(own, console, locator if locator.last.exists() else None, locator.folder)
+    except BaseException:
+        if runtime.is_main and not folder and not locator.is_made:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    runtime.print("\nlocator      finished; now the photos are looked at where it has found the points")
     return run.folder
 
 
@@ -263,19 +315,21 @@ def train_folds(
     of all of them."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     begun = fold_runs(earlier)[0] if earlier else None
-    if begun and (begun.folder / "recipe.yaml").exists():
+    locates = recipe.photos.locates
+    if begun and begun.is_made and not locates:
         recipe = replace(recipe, photos=replace(recipe.photos, roi=begun.recipe().photos.roi))
     if earlier:
         recipe = with_kept_weights(recipe, earlier)
     else:
         read_start(recipe.network)  # a bad one is refused before there is a folder
     ranks = runtime.ranks
-    data = ranks.in_turn(lambda: load_training_data(recipe))
+    data = ranks.in_turn(lambda: load_training_data(shown_whole(recipe)))
     if not earlier:
         names = data.pack.names.tolist()
         check_unseen(recipe.network, data.pack.fingerprint, held_out=names, everything=True)
     folder = earlier or made_by_main(lambda: create_folds(recipe, data, count or 0)).folder
-    recipe = replace(recipe, photos=replace(recipe.photos, roi=data.roi))
+    if not locates:
+        recipe = replace(recipe, photos=replace(recipe.photos, roi=data.roi))
     if ranks.is_main:
         write_text(folder / "recipe.yaml", to_yaml(recipe))
         job.begin(folder)
@@ -288,7 +342,8 @@ def train_folds(
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(runtime.device)
         part = ranks.part(len(samples))
-        own = predict_points(network, data.pack, samples[part], runtime=runtime)
+        pack = pack_of_fold(run, recipe, ranks) if locates else data.pack
+        own = predict_points(network, pack, samples[part], runtime=runtime)
         points = ranks.arrays_of_all(own, part, len(samples))
         parts.append((samples, points))
         if ranks.is_main:
@@ -296,6 +351,12 @@ def train_folds(
     if ranks.is_main:
         print_folds(folder, data, parts)
     return folder
+
+
+def pack_of_fold(run: Run, recipe: Recipe, ranks: Ranks) -> Pack:
+    """The photos as a fold is shown them, which looks where its own locator says."""
+    shown = replace(recipe, photos=run.photo_options())
+    return ranks.in_turn(lambda: open_train_photos(shown))
 
 
 def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job: Job = NO_JOB) -> Path:

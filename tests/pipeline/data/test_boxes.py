@@ -116,7 +116,7 @@ def fake(shown):
         corners = np.array([[(shown, shown), (47 - shown, 47 - shown)]])
         return transform_points(np.linalg.inv(packs[0].photo_to_image[samples]), corners)
 
-    return SimpleNamespace(members=[SimpleNamespace(recipe=recipe)], predict_all=predict_all)
+    return SimpleNamespace(members=[SimpleNamespace(recipe=recipe, locator=None)], predict_all=predict_all)
 
 
 def test_each_box_of_a_photo_is_predicted_and_points_at_the_edge_are_said(tmp_path, capsys):

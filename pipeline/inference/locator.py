@@ -1,0 +1,119 @@
+"""Where to look: one network finds the points on whole photos, roughly, and another is shown the square about them.
+
+A photo that is looked at so is seen larger in an image of the same size, and the points lie much the same in all.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from augment import RegionOfInterest
+from augment.fit import Box, square_around
+from models import LandmarkNet
+from pipeline.data.boxes import MARGIN, Boxes, boxes_table
+from pipeline.data.dataset import load_test_data, open_train_photos
+from pipeline.data.kept import key_of
+from pipeline.data.pack import Pack, Squares
+from pipeline.data.roi import shares_of
+from pipeline.errors import UserError
+from pipeline.files import digest, write_text
+from pipeline.inference.predict import predict_points
+from pipeline.networks import load_run_network
+from pipeline.recipe import PhotoOptions, Recipe, RunOptions
+from pipeline.runs import Run
+from pipeline.runtime import Runtime
+
+BATCH = 128  # photos
+REACH = 1.5  # half a box's side, as a multiple of the points' root mean square distance from their centre
+WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at least
+
+
+@dataclass(frozen=True)
+class Locator:
+    """A run that finds where to look. recipe: its own, but for where the data and the cache lie now."""
+
+    run: Run
+    recipe: Recipe
+    network: LandmarkNet
+    runtime: Runtime
+    digest: str
+
+    def in_train(self, pack: Pack) -> Path:
+        """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
+        ranks, path = self.runtime.ranks, self.recipe.run.cache / f"boxes-{key_of(self.digest, pack.fingerprint)}.csv"
+        if ranks.most(float(not path.exists()))[0]:
+            table = boxes_table(self._boxes(pack))
+            ranks.in_turn(lambda: path.exists() or write_text(path, table))
+        return path
+
+    def in_test(self, num_points: int) -> Boxes:
+        """The boxes of the test's photos, of which `num_points` points may be asked. To be called by all ranks."""
+        return self._boxes(self.runtime.ranks.in_turn(lambda: load_test_data(self.recipe, num_points)[1]))
+
+    def squares(self, photos: dict[str, np.ndarray]) -> dict[str, Box]:
+        """What is to be shown of each of these photos."""
+        options = self.recipe.photos
+        roi = RegionOfInterest.of(shares_of(options.roi), options.size)
+        found = self._extents(Squares.of(photos, roi, options.resize), np.arange(len(photos)))
+        return {name: square_around(tuple(box), MARGIN) for name, box in zip(photos, found.tolist(), strict=True)}
+
+    def _boxes(self, pack):
+        ranks = self.runtime.ranks
+        part = ranks.part(len(pack), unit=BATCH)
+        own = self._extents(pack, np.arange(len(pack))[part], description="where to look")
+        found = ranks.arrays_of_all(own, part, len(pack))
+        of_photo = {name: [tuple(box)] for name, box in zip(pack.names.tolist(), found.tolist(), strict=True)}
+        boxes = Boxes(f"what {self.run.folder} finds", of_photo, "")
+        return replace(boxes, key=digest(boxes_table(boxes).encode())[:16])
+
+    def _extents(self, pack: Pack | Squares, samples: np.ndarray, *, description: str | None = None) -> np.ndarray:
+        """(N, 4) left, top, right and bottom of a square about the points, widened until it reaches into the photo.
+
+        Its middle and side are those of all points together: the outermost ones, which would span a box, are found with
+        twice the error.
+        """
+        points = predict_points(
+            self.network, pack, samples, runtime=self.runtime, batch_size=BATCH, description=description
+        ).astype(np.float64)
+        middle = points.mean(axis=1)
+        half = REACH * np.sqrt(((points - middle[:, None]) ** 2).sum(axis=2).mean(axis=1))[:, None]
+        size = photo_sizes(pack, samples)
+        low, high = np.minimum(middle - half, (1 - WITHIN) * size), np.maximum(middle + half, WITHIN * size)
+        return np.concatenate((low, high), axis=1).round(1)
+
+
+def photo_sizes(pack: Pack | Squares, samples: np.ndarray) -> np.ndarray:
+    """(N, 2) width and height of the photos, to a pixel or two, which lie in the middle of their squares."""
+    matrices = pack.photo_to_image[samples]
+    scales = np.stack((matrices[:, 0, 0], matrices[:, 1, 1]), axis=1)
+    starts = matrices[:, :2, 2] + 0.5 - scales / 2 + (pack.roi.left, pack.roi.top)
+    return (pack.roi.square - 2 * starts) / scales
+
+
+def load_locator(run: Run, where: RunOptions, runtime: Runtime) -> Locator:
+    """The run as a locator of photos that lie where `where` says.
+
+    Raises UserError for one that needs boxes itself, or that finds a single point, about which there is no box.
+    """
+    recipe = run.recipe()
+    if recipe.photos.boxes or recipe.photos.locates:
+        raise UserError(f"{run.folder} is shown a part of each photo itself; give a run that is shown whole ones")
+    network = load_run_network(run, "best").to(runtime.device)
+    if len(network.mean_shape) == 1:
+        raise UserError(f"{run.folder} finds one point, which spans no box; train without a locator")
+    content = hashlib.blake2b(run.best.read_bytes(), digest_size=16).hexdigest()
+    return Locator(run, replace(recipe, run=where), network, runtime, content)
+
+
+def located(recipe: Recipe, runtime: Runtime) -> tuple[PhotoOptions, str]:
+    """The recipe's photos with the boxes that its locator finds, and the fingerprint of the whole photos, which it was
+    trained on if it is that of its data. Without a locator they are as they were. To be called by all ranks."""
+    photos = recipe.photos
+    if not photos.locator or photos.boxes:
+        return photos, ""
+    locator = load_locator(Run(photos.locator), recipe.run, runtime)
+    whole = replace(locator.recipe.photos, limit_photos=photos.limit_photos)
+    pack = runtime.ranks.in_turn(lambda: open_train_photos(replace(locator.recipe, photos=whole)))
+    return replace(photos, boxes=locator.in_train(pack)), pack.fingerprint

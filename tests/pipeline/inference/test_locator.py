@@ -1,0 +1,215 @@
+"""A photo is looked at where another network finds its points, in training, in prediction and outside any contest."""
+
+import shutil
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from augment import RegionOfInterest, transform_points
+from augment.fit import square_around
+from models import Prediction
+from pipeline.checkpoint import load_checkpoint
+from pipeline.command import parse_command
+from pipeline.data.boxes import MARGIN, read_boxes
+from pipeline.data.contest import LANDMARKS
+from pipeline.data.dataset import load_test_data, open_train_photos
+from pipeline.data.pack import Squares
+from pipeline.errors import UserError
+from pipeline.inference import locator as module
+from pipeline.inference.locator import Locator, load_locator, photo_sizes
+from pipeline.inference.submission import read_submission
+from pipeline.recipe import PhotoOptions, Recipe
+from pipeline.runs import Run
+from pipeline.runtime import Runtime
+from pipeline.training.locating import locator_recipe
+from tests.scripts import SMALL, call
+
+LOCATE = ("-e", "1", "--locate-steps", "6")
+HERE = {"rtol": 0, "atol": 0.051}  # boxes are written to a tenth of a pixel
+
+
+class Corners(torch.nn.Module):
+    """Finds two points of its image, whatever that shows."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.mean_shape = torch.from_numpy(np.array([low, high], np.float32))
+
+    def predict(self, images):
+        return Prediction(self.mean_shape.expand(len(images), -1, -1), None)
+
+
+def locator_of(low, high) -> Locator:
+    recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
+    runtime = Runtime.choose(gpu=False, precision="fp32")
+    return Locator(SimpleNamespace(folder="x"), recipe, Corners(low, high).eval(), runtime, "")
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (75, 75), (200, 31)])
+@pytest.mark.parametrize("resize", ["letterbox", "crop"])
+@pytest.mark.parametrize("side", [0.7, 1.0])
+def test_sizes_of_photos_follow_from_how_they_lie_in_their_squares(height, width, resize, side):
+    roi = RegionOfInterest.of((0.1 * (1 - side), 0.5 * (1 - side), side), 64)
+    squares = Squares.of({"a": np.zeros((height, width, 3), np.uint8)}, roi, resize)
+    np.testing.assert_allclose(photo_sizes(squares, np.arange(1)), [(width, height)], atol=0.02 * max(height, width))
+
+
+@pytest.mark.parametrize(("low", "high"), [((10.0, 12.0), (30.0, 40.0)), ((-20.0, 5.0), (60.0, 6.0))])
+def test_a_box_lies_about_the_middle_of_the_points_and_grows_with_their_spread(low, high):
+    photos = {"a": np.zeros((96, 96, 3), np.uint8), "b": np.zeros((48, 48, 3), np.uint8)}
+    found = locator_of(low, high).squares(photos)
+    middle = (np.array(low) + high) / 2
+    reach = module.REACH * np.linalg.norm(np.array(high) - low) / 2
+    for name, scale in (("a", 2), ("b", 1)):
+        edges = np.concatenate((middle - reach, middle + reach))
+        np.testing.assert_allclose(found[name], square_around(tuple(scale * (edges + 0.5) - 0.5), MARGIN), atol=0.2)
+
+
+@pytest.mark.parametrize("at", [(-500.0, 10.0), (500.0, 500.0), (20.0, -500.0)])
+def test_a_box_reaches_into_its_photo_wherever_the_points_are_found(at):
+    photos = {"a": np.zeros((60, 20, 3), np.uint8), "b": np.zeros((20, 60, 3), np.uint8)}
+    for (left, top, right, bottom), photo in zip(
+        locator_of(at, np.array(at) + 2).squares(photos).values(), photos.values(), strict=True
+    ):
+        height, width = photo.shape[:2]
+        assert min(right, width) - max(left, 0) > 0.5
+        assert min(bottom, height) - max(top, 0) > 0.5
+
+
+def test_the_locator_is_the_same_network_on_whole_photos_of_half_the_size(tmp_path):
+    flags = ["--locate-steps", "9", "--size", "224", "--progressive", "[[0.5, 128]]", "--minutes", "3", "-b", "7"]
+    recipe = parse_command([*flags, "--top-perc-train", "30", "--roi", "0", "0", "0.5"]).recipe
+    own = locator_recipe(recipe, tmp_path)
+    assert (own.photos.size, own.photos.progressive, own.photos.roi, own.photos.locates) == (96, (), "auto", False)
+    assert (own.optimiser.steps_per_epoch, own.optimiser.epochs, own.optimiser.minutes) == (9, 1, None)
+    assert (own.network, own.optimiser.batch_size, own.loss.trims) == (recipe.network, 7, False)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--boxes", "b.csv", "--locate-steps", "5"],
+        ["--locate-steps", "5", "--locator", "runs/x"],
+        ["--folds", "2", "--locator", "runs/x"],
+    ],
+)
+def test_what_says_twice_where_to_look_is_refused(flags):
+    with pytest.raises(UserError, match="--locat"):
+        parse_command(flags)
+
+
+@pytest.fixture(scope="module")
+def located(contest, tmp_path_factory):
+    """A run with a locator of its own, and its submission."""
+    folder = tmp_path_factory.mktemp("located")
+    status, _, err = call("hack_train.py", folder, "-n", "x", "-d", contest, *SMALL, *LOCATE)
+    assert status == 0, err
+    (run,) = (folder / "runs").iterdir()
+    status, out, err = call("predict.py", folder, "--weights", "auto")
+    assert status == 0, err
+    assert "read back and verified" in out
+    return Run(run)
+
+
+def test_a_run_is_shown_what_its_locator_finds_in_training_and_in_the_test(located, contest):
+    recipe = located.recipe()
+    runtime = Runtime.choose(gpu=False, precision="fp32")
+    locator = load_locator(located.locator, recipe.run, runtime)
+    assert locator.in_train(open_train_photos(locator.recipe)).read_text() == located.boxes.read_text()
+    assert set(located.held_out_names()) == set(located.locator.held_out_names())
+    boxes = locator.in_test(971)
+    photos = {name: cv2.imread(str(contest / "test/images" / name))[:, :, ::-1] for name in boxes.of_photo}
+    for name, square in locator.squares(photos).items():
+        np.testing.assert_allclose(square, boxes.square(name), **HERE)
+    _, pack = load_test_data(recipe, 971, boxes=boxes)
+    truth = read_submission(contest / "test_truth.csv")[1]
+    seen = transform_points(pack.photo_to_image, truth.astype(float))
+    _, whole = load_test_data(located.locator.recipe(), 971)
+    extents = np.ptp(seen, axis=1).max(axis=1) / pack.roi.size
+    assert extents.std() < np.ptp(transform_points(whole.photo_to_image, truth.astype(float)), axis=1).max(axis=1).std()
+
+
+def test_a_photo_outside_the_contest_is_predicted_as_in_it(located, contest, tmp_path):
+    names, points = read_submission(located.submission)
+    status, _, err = call(
+        "predict.py", tmp_path, "--run", located.folder, "--photo", contest / "test/images", "--output", tmp_path / "o"
+    )
+    assert status == 0, err
+    photos, found = read_submission(tmp_path / "o/points.csv")
+    table, _ = load_test_data(located.recipe(), 971)
+    row_of = {name: row for row, name in enumerate(photos)}
+    for name, own, asked in zip(names, points, table.values, strict=True):
+        np.testing.assert_allclose(found[row_of[name]][asked], own, atol=0.5)
+
+
+def test_a_run_that_is_stopped_in_its_locator_or_after_it_ends_as_one_that_was_not(located, contest, tmp_path):
+    for stopped_after in ("in the locator", "before the run is made"):
+        folder = tmp_path / stopped_after.replace(" ", "-")
+        run = Run(shutil.copytree(located.folder, folder))
+        for path in folder.iterdir():
+            if path.name not in ("recipe.yaml", "locator"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        text = run.folder.joinpath("recipe.yaml").read_text()
+        own = str(located.locator.folder)
+        assert own in text
+        run.folder.joinpath("recipe.yaml").write_text(text.replace(own, "null"))
+        if stopped_after == "in the locator":
+            (run.locator.last).unlink()
+            (run.locator.best).unlink()
+        status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder)
+        assert status == 0, err
+        assert run.boxes.read_text() == located.boxes.read_text()
+        again, once = (load_checkpoint(one.best)["network"] for one in (run, located))
+        assert all(torch.equal(again[name], once[name]) for name in once)
+
+
+def test_a_run_may_look_where_another_has_found_the_points_and_stays_whole_without_it(located, contest, tmp_path):
+    other = shutil.copytree(located.locator.folder, tmp_path / "other")
+    flags = ("-n", "y", "-d", contest, *SMALL, "-e", "1", "--locator")
+    status, _, err = call("hack_train.py", tmp_path, *flags, located.folder)
+    assert status == 2
+    assert "give a run that is shown whole ones" in err
+    status, _, err = call("hack_train.py", tmp_path, *flags, other, "--seed", "3")
+    assert status == 2
+    assert "--split" in err
+    status, _, err = call("hack_train.py", tmp_path, *flags, other)
+    assert status == 0, err
+    shutil.rmtree(other)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert Run(run).boxes.read_text() == located.boxes.read_text()
+    status, _, err = call("predict.py", tmp_path, "--weights", "equal")
+    assert status == 0, err
+    status, _, err = call("hack_train.py", tmp_path, "-n", "z", "--init", run, "-e", "1")
+    assert status == 0, err
+    (again,) = (tmp_path / "runs").glob("*_z_*")
+    assert Run(again).recipe().photos.roi == Run(run).recipe().photos.roi
+    assert read_boxes(Run(again).boxes) is not None
+
+
+def test_folds_and_stages_look_where_their_own_locators_say(contest, tmp_path):
+    status, out, err = call("hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL[:-2], *LOCATE, "--folds", "2")
+    assert status == 0, err
+    (folds,) = (tmp_path / "runs").iterdir()
+    assert all((folds / f"fold-{k}/locator/best.pt").exists() for k in (0, 1))
+    status, _, err = call("predict.py", tmp_path, "--run", folds, "--weights", "equal")
+    assert status == 0, err
+    shutil.rmtree(folds)
+    stages = '[{"learning_rate": 0.001}, {"learning_rate": 0.0001}]'
+    status, _, err = call("hack_train.py", tmp_path, "-n", "s", "-d", contest, *SMALL, *LOCATE, "--stages", stages)
+    assert status == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert Run(folder / "stage-1").boxes.read_text() == Run(folder / "stage-0").boxes.read_text()
+    status, out, err = call("predict.py", tmp_path, "--weights", "equal")
+    assert status == 0, err
+    assert "stage-1" in out
+
+
+def test_data_that_are_refused_leave_no_folder(contest, tmp_path):
+    root = shutil.copytree(contest, tmp_path / "contest")
+    (root / LANDMARKS).write_text((root / LANDMARKS).read_text().replace("\t", "\tx", 2000))
+    status, _, err = call("hack_train.py", tmp_path, "-n", "x", "-d", root, *SMALL, *LOCATE)
+    assert status == 2, err
+    assert not list((tmp_path / "runs").iterdir())

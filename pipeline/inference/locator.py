@@ -22,7 +22,7 @@ from pipeline.files import digest, write_text
 from pipeline.inference.predict import predict_points
 from pipeline.networks import load_run_network
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
-from pipeline.runs import Run
+from pipeline.runs import Run, find_run
 from pipeline.runtime import Runtime
 
 BATCH = 128  # photos
@@ -113,7 +113,7 @@ def located(recipe: Recipe, runtime: Runtime) -> tuple[PhotoOptions, str]:
     photos = recipe.photos
     if not photos.locator or photos.boxes:
         return photos, ""
-    locator = load_locator(Run(photos.locator), recipe.run, runtime)
+    locator = load_locator(find_run(photos.locator, photos.locator), recipe.run, runtime)
     whole = replace(locator.recipe.photos, limit_photos=photos.limit_photos)
     pack = runtime.ranks.in_turn(lambda: open_train_photos(replace(locator.recipe, photos=whole)))
     return replace(photos, boxes=locator.in_train(pack)), pack.fingerprint

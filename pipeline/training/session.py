@@ -39,7 +39,7 @@ from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, check_unseen_by, load_run_network, make_network, read_start
 from pipeline.ranks import Ranks, current_ranks
-from pipeline.recipe import Recipe, to_yaml
+from pipeline.recipe import NetworkOptions, Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime, compute_deterministically
 from pipeline.stages import num_finished, stage_folder, stage_recipe, write_finished
@@ -106,20 +106,29 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
         compute_deterministically(runtime.device)
     chain = parse_chain(recipe)
     parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
-    start = None if earlier and earlier.last.exists() else read_start(recipe.network)
+    starting = replace(recipe, network=network_to_start(recipe, earlier))
+    start = None if earlier and earlier.last.exists() else read_start(starting.network)
 
     photos, whole = (earlier.photo_options(), "") if earlier else located(recipe, runtime)
     seen = replace(recipe, photos=photos)
     data = runtime.ranks.in_turn(lambda: load_training_data(seen))
     held_out = data.pack.names[data.validation].tolist()
     if start is not None:
-        check_unseen(recipe.network, data.pack.fingerprint, held_out=held_out, everything=False)
+        check_unseen(starting.network, data.pack.fingerprint, held_out=held_out, everything=False)
     if recipe.photos.locator and whole:
-        locator = Run(recipe.photos.locator)
+        locator = find_run(recipe.photos.locator, recipe.photos.locator)
         check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
     components = shape_components(data) if recipe.network.head == "low_rank" else None
-    network = make_network(recipe, start, mean_shape=data.mean_shape, components=components)
+    network = make_network(starting, start, mean_shape=data.mean_shape, components=components)
     return Trainer(network, recipe, data, runtime), chain
+
+
+def network_to_start(recipe: Recipe, earlier: Run | None) -> NetworkOptions:
+    """The network's options, with the start that it is to have: the weights of the locator that was trained for it, if
+    there is one, which has begun to learn the same points."""
+    if not recipe.photos.locate_steps or recipe.network.init:
+        return recipe.network
+    return replace(recipe.network, init=earlier.locator.folder if earlier else recipe.photos.locator)
 
 
 def train_run(

@@ -169,6 +169,9 @@ def test_a_run_that_is_stopped_in_its_locator_or_after_it_ends_as_one_that_was_n
 def test_a_run_may_look_where_another_has_found_the_points_and_stays_whole_without_it(located, contest, tmp_path):
     other = shutil.copytree(located.locator.folder, tmp_path / "other")
     flags = ("-n", "y", "-d", contest, *SMALL, "-e", "1", "--locator")
+    status, _, err = call("hack_train.py", tmp_path, *flags, tmp_path / "nowhere")
+    assert status == 2
+    assert "is not the folder of a run" in err
     status, _, err = call("hack_train.py", tmp_path, *flags, located.folder)
     assert status == 2
     assert "give a run that is shown whole ones" in err

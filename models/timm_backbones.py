@@ -1,12 +1,15 @@
 """Backbones of timm, which is not required: `--model timm/NAME` where it is installed."""
 
 import difflib
+import re
+import sys
 from types import MethodType
 
 import torch
 from torch import nn
 
 PREFIX = "timm/"
+POSITIONS = re.compile(r"pos_embed$|patch_pos$|relative_position_bias_table$")
 
 
 def is_of_timm(model: str) -> bool:
@@ -54,6 +57,27 @@ def _maps(classifier, images: torch.Tensor) -> dict[str, torch.Tensor]:
 def read_timm_weights(model: str) -> dict[str, torch.Tensor]:
     """The pretrained weights of a model, downloaded. Raises OSError or RuntimeError where there are none."""
     return _timm().create_model(model.removeprefix(PREFIX), pretrained=True).state_dict()
+
+
+def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with embeddings of positions and tables of relative ones as timm resamples them for the size of the
+    images of `backbone`. What timm cannot resample stays as it is, and is found not to fit.
+    """
+    module = type(backbone).__module__
+    resample = getattr(sys.modules[module], "checkpoint_filter_fn", None) if module.startswith("timm.") else None
+    shapes = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    of_positions = {
+        name: tensor
+        for name, tensor in state.items()
+        if POSITIONS.search(name) and name in shapes and tensor.shape != shapes[name]
+    }
+    if not resample or not of_positions:
+        return state
+    try:
+        resampled = resample(of_positions, backbone)
+    except (RuntimeError, ValueError, AssertionError, LookupError):  # of tensors that are no such embeddings
+        return state
+    return state | {name: tensor for name, tensor in resampled.items() if tensor.shape == shapes.get(name)}
 
 
 def timm_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

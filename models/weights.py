@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from models.backbones import check_name
 from models.landmarks import LandmarkNet, colour
-from models.timm_backbones import is_of_timm, read_timm_weights, timm_colours
+from models.timm_backbones import is_of_timm, read_timm_weights, timm_colours, with_positions_of_timm
 
 State = dict[str, torch.Tensor]
 
@@ -35,6 +35,7 @@ DAMAGED = (
 
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's: the auxiliary classifiers of GoogLeNet are 6 % of its
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+PREFIX = "backbone."  # of the names of a backbone's tensors
 POSITIONS = "encoder.pos_embedding"
 COMPONENTS = "decoder.points.components"
 
@@ -163,9 +164,13 @@ def _as_of_network(state, model):
 
 
 def _with_positions(state, backbone):
-    """The state with a vision transformer's embedding of positions resampled for images of another size."""
+    """The state with a transformer's embedding of positions resampled for images of another size."""
     name = f"backbone.{POSITIONS}"
-    if not isinstance(backbone, VisionTransformer) or name not in state:
+    if not isinstance(backbone, VisionTransformer):
+        own = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
+        resampled = with_positions_of_timm(backbone, own)
+        return _like(state, state | {PREFIX + name: tensor for name, tensor in resampled.items()})
+    if name not in state:
         return state
     resampled = interpolate_embeddings(backbone.image_size, backbone.patch_size, OrderedDict({POSITIONS: state[name]}))
     return _like(state, {**state, name: resampled[POSITIONS]})

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 PREFIX = "timm/"
+NUM_TAGS = 8  # that are named where another was given
 POSITIONS = re.compile(r"pos_embed$|patch_pos$|relative_position_bias_table$")
 
 
@@ -17,13 +18,21 @@ def is_of_timm(model: str) -> bool:
 
 
 def check_timm_name(model: str):
-    """Raises ValueError where timm is not installed, or has no such model; a tag of weights may follow a dot."""
+    """Raises ValueError where timm is not installed, or has no such model, or no such tag of weights behind a dot."""
     name = model.removeprefix(PREFIX)
     timm = _timm()
-    if not timm.is_model(name.partition(".")[0]):
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
         near = difflib.get_close_matches(name, timm.list_models())
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
         raise ValueError(f"{model!r} is none of timm's models; {hint}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{architecture}.*")]
+        which = ", ".join(tags[:NUM_TAGS]) + (" …" if tags[NUM_TAGS:] else "")
+        hint = "leave out the tag" + (f", or give one of {which}" if tags else "")
+        raise ValueError(f"{model!r}: timm has no weights {tag!r} of {architecture}; {hint}") from error
 
 
 def build_timm_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:

@@ -78,3 +78,12 @@ def test_positions_of_another_form_or_width_are_not_taken(tmp_path):
     assert load_state(network, read_weights(tmp_path / "odd.pt", "timm/test_vit")).missing == ["backbone.pos_embed"]
     with pytest.raises(ValueError, match="another --model"):
         load_state(network, read_weights(tmp_path / "other.pt", "timm/test_vit"))
+
+
+def test_a_tag_of_weights_that_timm_does_not_have_is_refused_with_those_that_it_has():
+    pytest.importorskip("timm")
+    check_name("timm/resnet18.a1_in1k")
+    check_name("timm/botnet50ts_256.untrained")
+    with pytest.raises(ValueError, match="leave out the tag, or give one of a1_in1k, a2_in1k") as caught:
+        check_name("timm/resnet18.nosuchtag")
+    assert "\n" not in str(caught.value)

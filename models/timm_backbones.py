@@ -35,6 +35,21 @@ def check_timm_name(model: str):
         raise ValueError(f"{model!r}: timm has no weights {tag!r} of {architecture}; {hint}") from error
 
 
+def check_one_output(model: str):
+    """Raises ValueError for a model with several output layers (distilled ones have two), of which a linear head takes
+    the place of the last alone, so that points would still come from what gives classes.
+    """
+    if not is_of_timm(model):
+        return
+    with torch.device("meta"):  # which computes and keeps nothing
+        few, more = (
+            _timm().create_model(model.removeprefix(PREFIX), num_classes=count).state_dict() for count in (2, 3)
+        )
+    layers = sorted({name.rpartition(".")[0] for name, tensor in few.items() if tensor.shape != more[name].shape})
+    if len(layers) > 1:
+        raise ValueError(f"{model} has {len(layers)} output layers ({', '.join(layers)}), and this head takes one")
+
+
 def build_timm_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
     """An untrained classifier, of images of `size` pixels where it takes one size alone."""
     name = model.removeprefix(PREFIX)

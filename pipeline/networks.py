@@ -10,6 +10,7 @@ from models import (
     Loaded,
     build_network,
     check_name,
+    check_one_output,
     load_state,
     read_imagenet_weights,
     read_weights,
@@ -35,6 +36,11 @@ def read_start(options: NetworkOptions) -> dict[str, torch.Tensor] | None:
         check_name(options.model)
     except ValueError as error:
         raise UserError(f"--model {error}") from error
+    if options.head == "linear" and not options.init:  # which has its head already
+        try:
+            check_one_output(options.model)
+        except ValueError as error:
+            raise UserError(f"--head linear: {error}; give another --head, such as low_rank") from error
     flag, path = _source(options)
     if path:
         return _read(flag, path, options.model)

@@ -78,6 +78,18 @@ def test_a_model_that_is_none_is_refused_in_one_short_line():
     assert len(str(error.value)) < 200
 
 
+@pytest.mark.parametrize("model", ["deit_tiny_distilled_patch16_224", "levit_128s", "crossvit_tiny_240", "volo_d1_224"])
+def test_a_linear_head_is_refused_where_a_network_has_several_output_layers(model):
+    pytest.importorskip("timm")
+    with pytest.raises(
+        UserError, match=r"^--head linear: timm/.* has 2 output layers .*; give another --head"
+    ) as error:
+        read_start(NetworkOptions(model=f"timm/{model}", head="linear", weights="none"))
+    assert "\n" not in str(error.value)
+    assert read_start(NetworkOptions(model=f"timm/{model}", head="low_rank", weights="none")) is None
+    assert read_start(NetworkOptions(model="timm/test_vit", head="linear", weights="none")) is None
+
+
 def test_freezing_a_random_backbone_is_refused(run):
     with pytest.raises(UserError, match="--freeze-epochs 2: the backbone starts from random weights"):
         read_start(NetworkOptions(model="resnet18", weights="none", freeze_epochs=2))

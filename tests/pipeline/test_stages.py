@@ -46,6 +46,11 @@ def test_a_flag_that_does_not_hold_in_a_stage_is_said(tmp_path, capsys):
     ]
 
 
+def test_epochs_that_do_not_hold_in_a_stage_of_so_many_minutes_are_said(capsys):
+    parse_command(["--epochs", "20", "--stages", '[{"minutes": 3}, {}, {"session_minutes": 9}]'])
+    assert "20 (--epochs) does not hold in stage 0, 2, which has its own" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

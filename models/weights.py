@@ -42,15 +42,23 @@ COMPONENTS = "decoder.points.components"
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did: how many tensors came over, the head's among them or not, and the names of the others.
+    """What a load did: how many tensors came over, whether some or all of the head's are among them, and the names of
+    the others.
 
-    `missing` keep their random start; `left_over` are in the file and in no layer of that shape. Neither has the head.
+    `missing` and those `missing_of_head` keep their random start; `left_over` are in the file and in no layer of that
+    shape. Neither `missing` nor `left_over` has those of the head.
     """
 
     num_loaded: int
-    head: bool
+    some_of_head: bool
+    missing_of_head: list[str]
     missing: list[str]
     left_over: list[str]
+
+    @property
+    def head(self) -> bool:
+        """Whether all of the head came over."""
+        return not self.missing_of_head
 
 
 def read_imagenet_weights(model: str) -> State:
@@ -136,7 +144,8 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
             f"weights, and {len(left_over)} of theirs are in no layer of it; are they of another --model?"
         )
     num_loaded = sum(name in own and name.startswith(("backbone.", "decoder.")) for name in fitting)
-    return Loaded(num_loaded, head <= fitting.keys(), sorted(missing), sorted(left_over))
+    missing_of_head = sorted(head - fitting.keys())
+    return Loaded(num_loaded, bool(head & fitting.keys()), missing_of_head, sorted(missing), sorted(left_over))
 
 
 def resized(state: State, before: int, size: int) -> State:

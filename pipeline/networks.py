@@ -156,7 +156,8 @@ def make_network(
             raise UserError(f"{_source(options)[0]}: {error}") from error
         if "mean_shape" in start and len(start["mean_shape"]) != len(own):
             print(
-                f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: it starts anew"
+                f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: "
+                "what depends on that starts anew"
             )
         if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
             print("  their mean shape lies elsewhere (another size, ROI or contest); that of these photos is taken")
@@ -196,8 +197,14 @@ def _check_size(network, model, size, *, flag):
 
 
 def _describe(loaded: Loaded) -> str:
-    lines = [f"loaded {loaded.num_loaded} tensors" + ("" if loaded.head else "; the head starts at random")]
-    for names, what in ((loaded.missing, "start at random"), (loaded.left_over, "of the file were not used")):
+    of_head = loaded.missing_of_head if loaded.some_of_head else []
+    at_random = "; the head starts at random" if loaded.missing_of_head and not of_head else ""
+    lines = [f"loaded {loaded.num_loaded} tensors{at_random}"]
+    for names, what in (
+        (of_head, "of the head start at random"),
+        (loaded.missing, "start at random"),
+        (loaded.left_over, "of the file were not used"),
+    ):
         if names:
             more = f" … and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
             lines.append(f"  {len(names)} {what}: {', '.join(names[:NUM_LISTED])}{more}")

@@ -3,6 +3,7 @@
 from models.backbones import check_name, network_names
 from models.landmarks import LandmarkNet, build_network
 from models.prediction import Distributions, Prediction
+from models.timm_backbones import check_one_output
 from models.weights import Loaded, expected_colours, load_state, read_imagenet_weights, read_weights, resized
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Prediction",
     "build_network",
     "check_name",
+    "check_one_output",
     "expected_colours",
     "load_state",
     "network_names",

@@ -1,12 +1,16 @@
 """Backbones of timm, which is not required: `--model timm/NAME` where it is installed."""
 
 import difflib
+import re
+import sys
 from types import MethodType
 
 import torch
 from torch import nn
 
 PREFIX = "timm/"
+NUM_TAGS = 8  # that are named where another was given
+POSITIONS = re.compile(r"pos_embed$|patch_pos$|relative_position_bias_table$")
 
 
 def is_of_timm(model: str) -> bool:
@@ -14,13 +18,36 @@ def is_of_timm(model: str) -> bool:
 
 
 def check_timm_name(model: str):
-    """Raises ValueError where timm is not installed, or has no such model; a tag of weights may follow a dot."""
+    """Raises ValueError where timm is not installed, or has no such model, or no such tag of weights behind a dot."""
     name = model.removeprefix(PREFIX)
     timm = _timm()
-    if not timm.is_model(name.partition(".")[0]):
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
         near = difflib.get_close_matches(name, timm.list_models())
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
         raise ValueError(f"{model!r} is none of timm's models; {hint}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{architecture}.*")]
+        which = ", ".join(tags[:NUM_TAGS]) + (" …" if tags[NUM_TAGS:] else "")
+        hint = "leave out the tag" + (f", or give one of {which}" if tags else "")
+        raise ValueError(f"{model!r}: timm has no weights {tag!r} of {architecture}; {hint}") from error
+
+
+def check_one_output(model: str):
+    """Raises ValueError for a model with several output layers (distilled ones have two), of which a linear head takes
+    the place of the last alone, so that points would still come from what gives classes.
+    """
+    if not is_of_timm(model):
+        return
+    with torch.device("meta"):  # which computes and keeps nothing
+        few, more = (
+            _timm().create_model(model.removeprefix(PREFIX), num_classes=count).state_dict() for count in (2, 3)
+        )
+    layers = sorted({name.rpartition(".")[0] for name, tensor in few.items() if tensor.shape != more[name].shape})
+    if len(layers) > 1:
+        raise ValueError(f"{model} has {len(layers)} output layers ({', '.join(layers)}), and this head takes one")
 
 
 def build_timm_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
@@ -54,6 +81,27 @@ def _maps(classifier, images: torch.Tensor) -> dict[str, torch.Tensor]:
 def read_timm_weights(model: str) -> dict[str, torch.Tensor]:
     """The pretrained weights of a model, downloaded. Raises OSError or RuntimeError where there are none."""
     return _timm().create_model(model.removeprefix(PREFIX), pretrained=True).state_dict()
+
+
+def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with embeddings of positions and tables of relative ones as timm resamples them for the size of the
+    images of `backbone`. What timm cannot resample stays as it is, and is found not to fit.
+    """
+    module = type(backbone).__module__
+    resample = getattr(sys.modules[module], "checkpoint_filter_fn", None) if module.startswith("timm.") else None
+    shapes = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    of_positions = {
+        name: tensor
+        for name, tensor in state.items()
+        if POSITIONS.search(name) and name in shapes and tensor.shape != shapes[name]
+    }
+    if not resample or not of_positions:
+        return state
+    try:
+        resampled = resample(of_positions, backbone)
+    except (RuntimeError, ValueError, AssertionError, LookupError):  # of tensors that are no such embeddings
+        return state
+    return state | {name: tensor for name, tensor in resampled.items() if tensor.shape == shapes.get(name)}
 
 
 def timm_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

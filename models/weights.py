@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from models.backbones import check_name
 from models.landmarks import LandmarkNet, colour
-from models.timm_backbones import is_of_timm, read_timm_weights, timm_colours
+from models.timm_backbones import is_of_timm, read_timm_weights, timm_colours, with_positions_of_timm
 
 State = dict[str, torch.Tensor]
 
@@ -35,21 +35,30 @@ DAMAGED = (
 
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's: the auxiliary classifiers of GoogLeNet are 6 % of its
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+PREFIX = "backbone."  # of the names of a backbone's tensors
 POSITIONS = "encoder.pos_embedding"
 COMPONENTS = "decoder.points.components"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did: how many tensors came over, the head's among them or not, and the names of the others.
+    """What a load did: how many tensors came over, whether some or all of the head's are among them, and the names of
+    the others.
 
-    `missing` keep their random start; `left_over` are in the file and in no layer of that shape. Neither has the head.
+    `missing` and those `missing_of_head` keep their random start; `left_over` are in the file and in no layer of that
+    shape. Neither `missing` nor `left_over` has those of the head.
     """
 
     num_loaded: int
-    head: bool
+    some_of_head: bool
+    missing_of_head: list[str]
     missing: list[str]
     left_over: list[str]
+
+    @property
+    def head(self) -> bool:
+        """Whether all of the head came over."""
+        return not self.missing_of_head
 
 
 def read_imagenet_weights(model: str) -> State:
@@ -135,7 +144,8 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
             f"weights, and {len(left_over)} of theirs are in no layer of it; are they of another --model?"
         )
     num_loaded = sum(name in own and name.startswith(("backbone.", "decoder.")) for name in fitting)
-    return Loaded(num_loaded, head <= fitting.keys(), sorted(missing), sorted(left_over))
+    missing_of_head = sorted(head - fitting.keys())
+    return Loaded(num_loaded, bool(head & fitting.keys()), missing_of_head, sorted(missing), sorted(left_over))
 
 
 def resized(state: State, before: int, size: int) -> State:
@@ -163,9 +173,13 @@ def _as_of_network(state, model):
 
 
 def _with_positions(state, backbone):
-    """The state with a vision transformer's embedding of positions resampled for images of another size."""
+    """The state with a transformer's embedding of positions resampled for images of another size."""
     name = f"backbone.{POSITIONS}"
-    if not isinstance(backbone, VisionTransformer) or name not in state:
+    if not isinstance(backbone, VisionTransformer):
+        own = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
+        resampled = with_positions_of_timm(backbone, own)
+        return _like(state, state | {PREFIX + name: tensor for name, tensor in resampled.items()})
+    if name not in state:
         return state
     resampled = interpolate_embeddings(backbone.image_size, backbone.patch_size, OrderedDict({POSITIONS: state[name]}))
     return _like(state, {**state, name: resampled[POSITIONS]})

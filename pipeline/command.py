@@ -62,13 +62,16 @@ def parse_command(arguments: list[str]) -> Command:
     early.add_argument("--config", type=Path, action="append", default=[])
     early.add_argument("--resume", type=Path)
     early.add_argument("--init", type=Path)
+    for names in (["--epochs", "-e"], ["--minutes"]):  # which count where they say the same as a file does, too
+        early.add_argument(*names, nargs="?", const="")
     files, _ = early.parse_known_args(arguments)
     if files.config and files.resume:
         raise UserError("--config and --resume exclude each other: a run is resumed with its own recipe")
     given: dict[str, Given] = {}
     for path in [files.resume / "recipe.yaml"] if files.resume else files.config:
         given = override(given, read_given(path))
-    values = {name: field.value for name, field in given.items()}
+    length = {name for name in ("epochs", "minutes") if getattr(files, name) is not None}
+    values = {name: field.value for name, field in given.items()} | ({"minutes": None} if length == {"epochs"} else {})
     init = files.init or values.get("init")
     handed_on = read_handed_on(last_stage(Path(init))) if init and not files.resume else None
     if handed_on:
@@ -85,7 +88,8 @@ def parse_command(arguments: list[str]) -> Command:
     except RecursionError as error:  # json's parser calls itself for each bracket
         raise UserError("--augment, --views or --stages is nested too deeply to be a list of mappings") from error
     recipe = build_recipe(flatten(command.recipe), name_of=_flag)
-    flags = {name: Given(value, _flag(name)) for name, value in changes(recipe, base).items()}
+    told = changes(recipe, base) | {name: getattr(recipe.optimiser, name) for name in length}
+    flags = {name: Given(value, _flag(name)) for name, value in told.items()}
     if handed_on:
         handed_on.check(given | flags)
         own = handed_on.network
@@ -114,7 +118,8 @@ def _print_idle(recipe: Recipe, flags: dict[str, Given]):
 def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):
     """Says which flags do not hold in a stage, which has a value of its own."""
     for name, given in flags.items():
-        if own := [str(number) for number, stage in enumerate(stages) if name in stage]:
+        also = {"minutes", "session_minutes"} if name == "epochs" else set()
+        if own := [str(number) for number, stage in enumerate(stages) if {name, *also} & stage.keys()]:
             print(f"{name:12} {given} does not hold in stage {', '.join(own)}, which has its own")
 
 

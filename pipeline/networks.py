@@ -10,6 +10,7 @@ from models import (
     Loaded,
     build_network,
     check_name,
+    check_one_output,
     load_state,
     read_imagenet_weights,
     read_weights,
@@ -35,6 +36,11 @@ def read_start(options: NetworkOptions) -> dict[str, torch.Tensor] | None:
         check_name(options.model)
     except ValueError as error:
         raise UserError(f"--model {error}") from error
+    if options.head == "linear" and not options.init:  # which has its head already
+        try:
+            check_one_output(options.model)
+        except ValueError as error:
+            raise UserError(f"--head linear: {error}; give another --head, such as low_rank") from error
     flag, path = _source(options)
     if path:
         return _read(flag, path, options.model)
@@ -157,7 +163,8 @@ def make_network(
             raise UserError(f"{_source(options)[0]}: {error}") from error
         if "mean_shape" in start and len(start["mean_shape"]) != len(own):
             print(
-                f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: it starts anew"
+                f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: "
+                "what depends on that starts anew"
             )
         if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
             print("  their mean shape lies elsewhere (another size, ROI or contest); that of these photos is taken")
@@ -197,8 +204,14 @@ def _check_size(network, model, size, *, flag):
 
 
 def _describe(loaded: Loaded) -> str:
-    lines = [f"loaded {loaded.num_loaded} tensors" + ("" if loaded.head else "; the head starts at random")]
-    for names, what in ((loaded.missing, "start at random"), (loaded.left_over, "of the file were not used")):
+    of_head = loaded.missing_of_head if loaded.some_of_head else []
+    at_random = "; the head starts at random" if loaded.missing_of_head and not of_head else ""
+    lines = [f"loaded {loaded.num_loaded} tensors{at_random}"]
+    for names, what in (
+        (of_head, "of the head start at random"),
+        (loaded.missing, "start at random"),
+        (loaded.left_over, "of the file were not used"),
+    ):
         if names:
             more = f" … and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
             lines.append(f"  {len(names)} {what}: {', '.join(names[:NUM_LISTED])}{more}")

@@ -28,10 +28,22 @@ class Given:
 
 def override(before: dict[str, Given], after: dict[str, Given]) -> dict[str, Given]:
     """Both, where those of `after` hold; a line for each field that they change."""
-    for name, field in after.items():
+    for name, field in _with_length(before, after).items():
         if name in before and before[name].value != field.value:
             print(f"{name:12} {field} overrides {before[name]}")
-    return before | after
+    return merged(before, after)
+
+
+def merged(before: dict[str, Given], after: dict[str, Given]) -> dict[str, Given]:
+    """What `override` gives, without a word."""
+    return before | _with_length(before, after)
+
+
+def _with_length(before, after):
+    """Those of `after`; where they give epochs and no minutes, with none, for earlier minutes would hold instead."""
+    if "epochs" in after and "minutes" not in after and "minutes" in before:
+        return after | {"minutes": Given(None, after["epochs"].source)}
+    return after
 
 
 @dataclass(frozen=True)

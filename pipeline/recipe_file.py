@@ -12,7 +12,7 @@ from pipeline.cli import check_text
 from pipeline.errors import UserError
 from pipeline.files import read_bytes
 from pipeline.old_names import AT_FIRST, IN_ALL_RUNS, rename_fields
-from pipeline.precedence import Given, override
+from pipeline.precedence import Given, merged, override
 from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten
 from pipeline.stages import check_stages
 
@@ -25,7 +25,7 @@ def read_recipe(path: Path) -> Recipe:
     """A recipe from a YAML file of `field: value` lines; what neither it nor a file that it extends names has its
     default.
     """
-    values = {name: given.value for layer in _layers(path) for name, given in layer.items()}
+    values = {name: given.value for name, given in reduce(merged, _layers(path)).items()}
     recipe = build_recipe(values, name_of=lambda name: f"{path}: {name}")
     check_stages(recipe, name_of=lambda name: f"{path}: {name}")
     return recipe

@@ -22,6 +22,7 @@ from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten, needs_dis
 
 MAX_SEED = 2**63
 MAX_STAGES = 1000
+OF_ONE_SIZE = ("flat", "simcc")  # heads that have a weight for each place of the image, and would start at random
 OF_STAGE = {"size", "progressive", "freeze_epochs", "precision", "patience", "session_minutes"} | {
     name for name, section in SECTION_OF.items() if section in ("augmentation", "loss", "optimiser")
 }
@@ -63,7 +64,14 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
         )
     stages = [stage_recipe(recipe, number, name_of=name_of) for number in range(len(recipe.run.stages))]
     head = recipe.network.head
+    before = recipe.photos.size if recipe.network.init or not stages else stages[0].photos.size
     for number, stage in enumerate(stages):
+        if head in OF_ONE_SIZE and stage.photos.size != before:
+            raise UserError(
+                f"{name_of('stages')}: stage {number}: size {stage.photos.size}: what a {head} head has learned is of "
+                f"images of {before} px; give all stages one size, and smaller images at first by progressive, or take "
+                "another head"
+            )
         if stage.running.session_minutes and number + 1 < len(stages):
             raise UserError(
                 f"{name_of('stages')}: stage {number}: session_minutes is for the last stage, which takes what the "

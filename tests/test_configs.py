@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +18,7 @@ from pipeline.console import Console
 from pipeline.recipe import Recipe, build_recipe, changes, flatten
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import find_runs
+from pipeline.stages import stage_recipe
 from pipeline.training.callbacks import WorstPhotos
 from pipeline.training.session import train_command
 
@@ -50,6 +52,15 @@ def test_every_recipe_in_configs_is_valid_and_repeats_nothing(path):
     parse_augmenters(recipe.augmentation.augment)
     repeated = own.keys() - changes(recipe, below).keys()
     assert repeated <= FOR_ITSELF.get(path.name, set()), "a line repeats what would be so without it"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_images_grow_in_steps_of_a_quarter_or_less(path):
+    """What docs/experiments.md has decided: larger ones throw a training back."""
+    recipe = read_recipe(path)
+    for stage in [stage_recipe(recipe, number) for number in range(len(recipe.run.stages))] or [recipe]:
+        sizes = [*(size for _, size in stage.photos.progressive), stage.photos.size]
+        assert all(larger <= 1.25 * size for size, larger in pairwise(sizes)), sizes
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -17,6 +17,7 @@ from pipeline.data.pack import Pack, Squares
 from pipeline.data.source import HostSource, Source
 from pipeline.inference.onnx_network import Predictor
 from pipeline.inference.tta import FixedView
+from pipeline.memory import is_out_of_memory
 from pipeline.metrics import check_finite, to_photo_coordinates
 from pipeline.progress import progress
 from pipeline.runtime import Runtime
@@ -93,6 +94,7 @@ def predict_views(
     further on it would look like a point whose truth is missing.
     """
     assert not network.training
+    at_once = batch_size
     batches = blocks(len(samples), batch_size)
     source = source or HostSource(pack.squares, runtime.device)
 
@@ -112,8 +114,8 @@ def predict_views(
             found = []
             for _ in views:
                 view, images = next(warped)
-                with runtime.autocast():
-                    found.append((view, network.predict(images)))
+                said, at_once = _in_parts(network, images, at_once, runtime)
+                found.append((view, said))
             photo_to_image = pack.photo_to_image[samples[block]]
             home = [_bring_back(view, said, photo_to_image, flip_indices) for view, said in found]
             points, counts, variances = (np.stack(arrays) for arrays in zip(*home, strict=True))
@@ -121,6 +123,25 @@ def predict_views(
             yield Found(block, points, counts, variances)
             if bar:
                 bar.update(len(photo_to_image))
+
+
+def _in_parts(network: Predictor, images: torch.Tensor, at_once: int, runtime: Runtime) -> tuple[Prediction, int]:
+    """What the network says of images, of which it is shown so many at once, and half as many each time that memory
+    runs out; and how many it was shown in the end."""
+    while True:
+        try:
+            with runtime.autocast():
+                parts = [network.predict(part) for part in images.split(at_once)]
+        except (MemoryError, RuntimeError) as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+        else:
+            break
+        at_once = max(1, min(at_once, len(images)) // 2)
+    if len(parts) == 1:
+        return parts[0], at_once
+    scales = [part.log_scale for part in parts if part.log_scale is not None]
+    return Prediction(torch.cat([part.points for part in parts]), torch.cat(scales) if scales else None), at_once
 
 
 def _bring_back(

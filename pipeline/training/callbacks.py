@@ -124,17 +124,23 @@ class TimeEstimate(Callback):
     algorithms are chosen and caches filled, are not."""
 
     def begin(self, trainer: Trainer):
-        self._said = False
+        self._warm = self._said = False
+        self._steps, self._minutes = 0, 0.0
         self._begun: tuple[int, float] | None = None
+
+    def after_step(self, trainer: Trainer):
+        if self._warm and self._begun is None:
+            self._begun = trainer.state.step, trainer.state.minutes
 
     def after_flush(self, trainer: Trainer, measured: list[StepResult]):
         step, minutes = trainer.state.step, trainer.state.minutes
-        if self._begun is None:
-            self._begun = step, minutes
-        elif not self._said and step - self._begun[0] >= NUM_TIMED:
+        if self._begun:
+            self._steps += step - self._begun[0]
+            self._minutes += minutes - self._begun[1]
+        self._warm, self._begun = True, (step, minutes)
+        if not self._said and self._steps >= NUM_TIMED:
             self._said = True
-            per_step = (minutes - self._begun[1]) / (step - self._begun[0])
-            trainer.runtime.print(time_line(trainer, per_step=per_step))
+            trainer.runtime.print(time_line(trainer, per_step=self._minutes / self._steps))
 
     def after_epoch(self, trainer: Trainer, result: EpochResult):
         self._begun = None  # validation does not count

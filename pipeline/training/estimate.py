@@ -35,9 +35,9 @@ class Cost:
         """What a step keeps until its gradient is computed; what layers need in passing is not in it."""
         return COPIES * 4 * self.num_parameters + self.fixed + batch_size * self.per_photo
 
-    @property
-    def checkpoint_bytes(self) -> int:
-        return SAVED_COPIES * 4 * self.num_parameters
+    def checkpoint_bytes(self, *, keep_best: int) -> int:
+        """What best.pt, last.pt and the weights of so many best epochs take on the disk."""
+        return (SAVED_COPIES + keep_best) * 4 * self.num_parameters
 
 
 def network_cost(network: LandmarkNet, *, size: int, runtime: Runtime) -> Cost:
@@ -81,7 +81,7 @@ def print_estimate(trainer: Trainer):
     )
     runtime.print(
         f"disk         photos {amount(folder_bytes(pack.folder))}B in {pack.folder.parent},"
-        f" checkpoints about {amount(cost.checkpoint_bytes)}B"
+        f" checkpoints about {amount(cost.checkpoint_bytes(keep_best=options.keep_best))}B"
     )
 
 

@@ -94,7 +94,8 @@ def find_learning_rate(recipe: Recipe) -> Path:
     """Proposes a rate for what the recipe would train. Returns the folder of the sweep."""
     trainer, chain = prepare(recipe, None)
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
-    return find_rate(trainer, chain, lambda: new_folder(named))
+    with out_of_memory_named(what_fits(recipe)):
+        return find_rate(trainer, chain, lambda: new_folder(named))
 
 
 def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:

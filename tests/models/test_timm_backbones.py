@@ -8,6 +8,7 @@ import torch
 
 from models import build_network, load_state
 from models.backbones import build_pyramid, check_name
+from models.timm_backbones import POSITIONS
 from models.weights import expected_colours, read_weights
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
@@ -48,3 +49,41 @@ def test_a_name_that_timm_does_not_have_is_refused_with_one_that_is_near():
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match="did you mean resnet18"):
         check_name("timm/resnet18x")
+
+
+@pytest.mark.parametrize("model", ["test_vit", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_the_positions_of_a_transformer_are_resampled_as_timm_does_it(model, tmp_path):
+    """Of weights for images of another size; those of a tag come at the size of the model too."""
+    timm = pytest.importorskip("timm")
+    path = tmp_path / "weights.pt"
+    torch.save(timm.create_model(model).state_dict(), path)
+    expected = timm.create_model(model, img_size=64, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    for head in ("linear", "integral"):
+        network = build_network(f"timm/{model}", SHAPE, 64, head=head)
+        loaded = load_state(network, read_weights(path, f"timm/{model}"))
+        assert not loaded.missing
+        assert not loaded.left_over
+        own, theirs = network.backbone.state_dict(), expected.state_dict()
+        names = [name for name in own if POSITIONS.search(name)]
+        assert names
+        torch.testing.assert_close([own[name] for name in names], [theirs[name] for name in names])
+
+
+def test_positions_of_another_form_or_width_are_not_taken(tmp_path):
+    timm = pytest.importorskip("timm")
+    state = timm.create_model("test_vit").state_dict()
+    torch.save(state | {"pos_embed": state["pos_embed"][:, :-2]}, tmp_path / "odd.pt")
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "other.pt")
+    network = build_network("timm/test_vit", SHAPE, 64)
+    assert load_state(network, read_weights(tmp_path / "odd.pt", "timm/test_vit")).missing == ["backbone.pos_embed"]
+    with pytest.raises(ValueError, match="another --model"):
+        load_state(network, read_weights(tmp_path / "other.pt", "timm/test_vit"))
+
+
+def test_a_tag_of_weights_that_timm_does_not_have_is_refused_with_those_that_it_has():
+    pytest.importorskip("timm")
+    check_name("timm/resnet18.a1_in1k")
+    check_name("timm/botnet50ts_256.untrained")
+    with pytest.raises(ValueError, match="leave out the tag, or give one of a1_in1k, a2_in1k") as caught:
+        check_name("timm/resnet18.nosuchtag")
+    assert "\n" not in str(caught.value)

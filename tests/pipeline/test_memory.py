@@ -6,7 +6,8 @@ import torch
 from pipeline.errors import UserError
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.recipe import OptimiserOptions, Recipe
-from pipeline.training.session import what_fits
+from pipeline.training import session
+from pipeline.training.session import find_learning_rate, what_fits
 
 RAN_OUT = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has"),
@@ -25,6 +26,16 @@ def test_memory_that_runs_out_is_a_line_that_names_a_batch_size(where):
     with pytest.raises(UserError, match=said) as caught, out_of_memory_named(what_fits(recipe)):
         raise RAN_OUT[where]
     assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_of_rates_names_a_batch_size_too(monkeypatch):
+    def find_rate(*arguments):
+        raise RAN_OUT["gpu"]
+
+    monkeypatch.setattr(session, "prepare", lambda recipe, earlier: (None, None))
+    monkeypatch.setattr(session, "find_rate", find_rate)
+    with pytest.raises(UserError, match=r"the GPU is out of memory: .*--batch-size 24"):
+        find_learning_rate(Recipe(optimiser=OptimiserOptions(batch_size=48)))
 
 
 @pytest.mark.parametrize("size", [1 << 50, 1 << 62])

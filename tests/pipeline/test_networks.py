@@ -57,6 +57,22 @@ def test_a_head_for_another_number_of_points_is_said(run, capsys):
     assert "head" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("simcc", "\n  4 of the head start at random: decoder.points.x.bias, decoder.points.x.weight, "),
+        ("flat", "\n  1 of the head start at random: decoder.points.linear.weight\n"),
+        ("linear", " tensors\n"),
+    ],
+)
+def test_what_of_a_head_starts_at_random_is_said(head, said, tmp_path, capsys):
+    """Of images of another size SimCC's layers but for the last come over."""
+    model = "shufflenet_v2_x0_5"
+    torch.save({"network": build_network(model, SHAPE, 96, head=head).state_dict()}, tmp_path / "own.pt")
+    start(model=model, head=head, weights=str(tmp_path / "own.pt"))
+    assert said in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("from_run", [True, False])
 def test_it_stops_where_most_of_the_backbone_does_not_fit(from_run, run):
     """As a run of an earlier version would that is resumed after it was stopped before its first checkpoint."""
@@ -76,6 +92,18 @@ def test_a_model_that_is_none_is_refused_in_one_short_line():
     with pytest.raises(UserError, match=r"^--model 'resnet_18' .* did you mean resnet18") as error:
         read_start(NetworkOptions(model="resnet_18"))
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("model", ["deit_tiny_distilled_patch16_224", "levit_128s", "crossvit_tiny_240", "volo_d1_224"])
+def test_a_linear_head_is_refused_where_a_network_has_several_output_layers(model):
+    pytest.importorskip("timm")
+    with pytest.raises(
+        UserError, match=r"^--head linear: timm/.* has 2 output layers .*; give another --head"
+    ) as error:
+        read_start(NetworkOptions(model=f"timm/{model}", head="linear", weights="none"))
+    assert "\n" not in str(error.value)
+    assert read_start(NetworkOptions(model=f"timm/{model}", head="low_rank", weights="none")) is None
+    assert read_start(NetworkOptions(model="timm/test_vit", head="linear", weights="none")) is None
 
 
 def test_freezing_a_random_backbone_is_refused(run):

@@ -89,6 +89,31 @@ def test_of_several_files_the_later_hold_and_each_field_that_is_overridden_is_sa
     assert parse_command(["--config", str(other), "--config", str(one)]).recipe.optimiser.epochs == 7
 
 
+def test_epochs_that_are_given_later_end_a_training_that_an_earlier_file_ends_by_minutes(tmp_path, capsys):
+    """They were overridden without a word: the earlier minutes held."""
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("epochs: 40\nminutes: 4\n")
+    other.write_text("extends: one.yaml\nepochs: 3\n")
+    ended = [f"epochs       3 ({other}) overrides 40 ({one})", f"minutes      None ({other}) overrides 4.0 ({one})"]
+    for flags, length, said in (
+        (["--config", str(other)], {"epochs": 3}, ended),
+        (["--config", str(one), "-e", "40"], {"epochs": 40}, [f"minutes      None (--epochs) overrides 4.0 ({one})"]),
+        (["--config", str(one), "--minutes", "4", "--epochs=40"], {"epochs": 40, "minutes": 4}, []),
+        (["--config", str(one), "-e", "7", "--minutes", "4"], {"epochs": 7, "minutes": 4}, None),
+        (["--config", str(other), "--minutes", "5"], {"epochs": 3, "minutes": 5}, None),
+    ):
+        assert changes(parse_command(flags).recipe) == length
+        lines = capsys.readouterr().out.splitlines()
+        assert said is None or lines == said
+    assert changes(read_recipe(other)) == {"epochs": 3}
+
+
+def test_a_run_that_was_ended_by_minutes_is_resumed_to_a_number_of_epochs(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(to_yaml(parse_command(["--minutes", "4"]).recipe))
+    for flags, length in (([], {"minutes": 4}), (["-e", "20"], {}), (["--minutes", "9"], {"minutes": 9})):
+        assert changes(parse_command(["--resume", str(tmp_path), *flags]).recipe) == length
+
+
 # Nine lists, each nine times the one before: few bytes, and hundreds of millions of values.
 BOMB = "".join(f"{b}: &{b} [{', '.join([f'*{a}' if a else '1'] * 9)}]\n" for a, b in pairwise(["", *"abcdefghi"]))
 

@@ -46,6 +46,11 @@ def test_a_flag_that_does_not_hold_in_a_stage_is_said(tmp_path, capsys):
     ]
 
 
+def test_epochs_that_do_not_hold_in_a_stage_of_so_many_minutes_are_said(capsys):
+    parse_command(["--epochs", "20", "--stages", '[{"minutes": 3}, {}, {"session_minutes": 9}]'])
+    assert "20 (--epochs) does not hold in stage 0, 2, which has its own" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -79,6 +84,17 @@ def test_a_linear_head_does_not_change_what_it_predicts_from_stage_to_stage():
         parse_command(["--head", "linear", "--stages", content])
     parse_command(["--head", "integral", "--stages", content])
     parse_command(["--head", "linear", "--loss", "laplace_nll", "--stages", json.dumps([{}, {"beta": 2}])])
+
+
+@pytest.mark.parametrize("head", ["flat", "simcc", "integral", "low_rank", "linear"])
+def test_a_stage_of_another_size_is_refused_where_its_head_would_start_at_random(head):
+    sizes = [json.dumps([{"size": size} for size in sizes]) for sizes in ((96, 96), (96, 128))]
+    parse_command(["--head", head, "--stages", sizes[0]])
+    if head not in ("flat", "simcc"):
+        parse_command(["--head", head, "--stages", sizes[1]])
+        return
+    with pytest.raises(UserError, match=rf"^--stages: stage 1: size 128: .* {head} head .* 96 px; .*another head$"):
+        parse_command(["--head", head, "--stages", sizes[1]])
 
 
 def test_what_excludes_each_other_is_refused_on_resume_with_folds_and_with_a_split(tmp_path):

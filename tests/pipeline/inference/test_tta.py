@@ -159,6 +159,46 @@ def test_neither_the_order_of_photos_nor_the_batch_changes_a_prediction(pack):
     np.testing.assert_allclose(other, one[order], atol=1e-4)
 
 
+@pytest.mark.parametrize("room", [1, 2, 7])
+def test_where_memory_runs_out_fewer_photos_are_shown_at_once_and_predictions_stay(pack, room):
+    """A validation could not be told a smaller batch, since that of the training is another."""
+    squares, _ = pack
+    views = views_of([], [TURN])
+    shown = []
+
+    class Large(Follower):
+        def predict(self, images):
+            shown.append(len(images))
+            if len(images) > room:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().predict(images)
+
+    expected = list(predict_views(Follower().eval(), squares, np.arange(7), views, None, batch_size=5, **CPU))
+    found = list(predict_views(Large().eval(), squares, np.arange(7), views, None, batch_size=5, **CPU))
+    for one, other in zip(expected, found, strict=True):
+        assert one.block == other.block
+        np.testing.assert_allclose(other.points, one.points, atol=1e-4)
+        np.testing.assert_allclose(other.variances, one.variances, rtol=1e-4)
+    assert sum(count > room for count in shown) == {1: 2, 2: 1, 7: 0}[room]  # it is learned once
+    if room == 7:
+        assert shown == [5, 5, 2, 2]
+
+
+def test_where_one_photo_is_too_much_it_is_said_and_other_errors_are_not_tried_again(pack):
+    squares, _ = pack
+    for error, count in ((torch.OutOfMemoryError("CUDA out of memory."), 3), (RuntimeError("shapes do not fit"), 1)):
+        shown = []
+
+        class Broken(Follower):
+            def predict(self, images, shown=shown, error=error):
+                shown.append(len(images))
+                raise error
+
+        with pytest.raises(RuntimeError, match=str(error)):
+            predict_points(Broken().eval(), squares, np.arange(7), batch_size=4, **CPU)
+        assert len(shown) == count
+
+
 def test_the_order_of_views_changes_nothing():
     entries = [[TURN], [], [MIRROR, TURN], [MIRROR]]
     assert views_of(*entries) == views_of(*entries[::-1])

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from models import Prediction
+from pipeline.progress import format_seconds
 from pipeline.recipe import OptimiserOptions, PhotoOptions, Recipe
 from pipeline.runtime import Runtime
-from pipeline.training.callbacks import time_line
+from pipeline.training.callbacks import TimeEstimate, time_line
 from pipeline.training.estimate import network_cost
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -36,6 +37,7 @@ def test_parameters_operations_and_memory_are_those_of_the_layers():
     assert cost.per_photo == image + 2 * feature  # of the convolution, the norm and the linear layer
     assert cost.step_bytes(10) - cost.step_bytes(4) == 6 * cost.per_photo
     assert cost.step_bytes(1) >= 20 * cost.num_parameters
+    assert cost.checkpoint_bytes(keep_best=3) - cost.checkpoint_bytes(keep_best=0) == 3 * 4 * cost.num_parameters
 
 
 def test_the_network_and_the_random_numbers_are_left_as_they_are():
@@ -66,3 +68,30 @@ def test_the_time_is_what_the_steps_that_were_timed_say(options, said, size):
     line = time_line(trainer, per_step=0.01)
     assert said in line
     assert ("larger ones take longer" in line) == (size == 64)
+
+
+@pytest.mark.parametrize("in_an_epoch", [12, 100])
+def test_the_time_is_said_once_whatever_the_length_of_an_epoch_and_without_validation(in_an_epoch, capsys):
+    """Steps take about a hundredth of a minute, the first ones more; validation takes five minutes."""
+    trainer = SimpleNamespace(
+        recipe=Recipe(optimiser=OptimiserOptions(epochs=10)),
+        state=SimpleNamespace(step=0, minutes=0.0),
+        steps_per_epoch=in_an_epoch,
+        image_size=lambda step: 128,
+        runtime=CPU,
+    )
+    estimate = TimeEstimate()
+    estimate.begin(trainer)
+    for _ in range(120 // in_an_epoch):
+        for _ in range(in_an_epoch):
+            trainer.state.step += 1
+            trainer.state.minutes += 0.0101 if trainer.state.step > 10 else 1
+            if trainer.state.step % 10 == 0:
+                estimate.after_flush(trainer, [])
+            estimate.after_step(trainer)
+        estimate.after_flush(trainer, [])
+        trainer.state.minutes += 5
+        estimate.after_epoch(trainer, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert f"{format_seconds(0.606 * in_an_epoch)} an epoch" in lines[0]

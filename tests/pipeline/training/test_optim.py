@@ -262,6 +262,13 @@ def test_a_checkpoint_of_an_optimiser_goes_on_to_the_bit_and_another_is_refused(
         load_optimiser(build_optimiser(network, OptimiserOptions(optimiser=other, layer_decay=0.7)), saved)
 
 
+def test_a_schedule_free_optimiser_that_has_moved_nothing_is_loaded(network):
+    options = OptimiserOptions(optimiser="schedule_free", schedule="constant")
+    saved = build_optimiser(network, options).state_dict()
+    assert set(map(len, saved["state"].values())) == {0}
+    load_optimiser(build_optimiser(network, options), saved)
+
+
 @pytest.mark.parametrize(("schedule", "patience"), [("plateau", 50), ("plateau_validation", 1)])
 def test_a_plateau_is_counted_in_steps_or_in_epochs(network, schedule, patience):
     options = OptimiserOptions(schedule=schedule, plateau_patience=0.5, plateau_factor=0.7, learning_rate=1.0)

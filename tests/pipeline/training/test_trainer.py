@@ -174,7 +174,7 @@ class Cut(Exception):
         ["--freeze-epochs", "1", "--top-perc-train", "50", "--without-top-perc-train", "9"],
         ["--top-perc-train", "50", "--trim-by", "sample", "--trim-from", "0.5", "--loss", "enme", "--edge-weight", "1"],
         ["--steps-per-epoch", "5", "--optimiser", "muon", "--layer-decay", "0.5"],
-        ["--optimiser", "schedule_free", "--schedule", "constant"],
+        ["--optimiser", "schedule_free", "--schedule", "constant", "--freeze-epochs", "1"],
         ["--progressive", "[[0.4, 40], [0.2, 48]]", "--size", "64", "--head", "integral"],
         ["--mixup", "0.4", "--accumulate", "3", "--top-perc-train", "50", "--optimiser", "lion"],
     ],

@@ -218,10 +218,11 @@ def _children(module):
 
 
 def freeze_backbone(network: LandmarkNet, *, frozen: bool):
-    """Whether only the head learns; a frozen backbone keeps the statistics of its norms too."""
+    """Whether only the head learns; a frozen backbone keeps the statistics of its norms too, the head does not."""
     network.train()
     if frozen:
-        network.eval()
+        network.backbone.eval()
+        network.head.train()  # which may be a layer of the backbone
     for parameter in network.backbone.parameters():
         parameter.requires_grad_(not frozen)
     for parameter in network.head.parameters():

@@ -307,14 +307,17 @@ def test_no_average_is_the_network_itself(network):
     assert torch.equal(average.network.head.weight, network.head.weight)
 
 
-def test_a_frozen_backbone_keeps_its_weights_and_statistics(network):
+@pytest.mark.parametrize("head", ["linear", "low_rank", "integral", "simcc"])
+def test_a_frozen_backbone_keeps_its_weights_and_statistics_and_all_of_the_head_learns(head):
+    torch.manual_seed(0)
+    network = build_network("resnet18", np.zeros((3, 2)), 64, head=head)
     freeze_backbone(network, frozen=True)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimiser = build_optimiser(network, OptimiserOptions(learning_rate=0.1))
     network(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)).square().sum().backward()
     optimiser.step()
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {"backbone.fc.weight", "backbone.fc.bias"}
+    assert changed == network.names_of_head()
     freeze_backbone(network, frozen=False)
-    assert network.training
+    assert all(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())

@@ -19,6 +19,7 @@ COUNTED = {
     "cooldown_counter": 0,
     "last_epoch": 0,
 }  # by a plateau; all but its best is of the recipe
+PROGRESS = 1e-4  # of the size of the best value: what it falls by less counts for nothing
 RISE = 0.3  # of one cycle
 START_OF_CYCLE = 25  # the highest rate over the one it starts from
 
@@ -172,6 +173,7 @@ class Plateau(Schedule):
 
     def _follow(self, progress, value):
         if progress >= self.options.warmup:
+            self.plateau.threshold = math.copysign(PROGRESS, self.plateau.best)
             self.plateau.step(value)
 
     def state_dict(self) -> dict[str, Any]:

@@ -282,6 +282,20 @@ def test_a_plateau_is_counted_in_steps_or_in_epochs(network, schedule, patience)
     assert optimiser.param_groups[0]["lr"] == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("level", [3.0, -0.9, -3.0])
+def test_a_plateau_is_seen_at_losses_of_either_sign(network, level):
+    """Likelihoods have losses below 0; noise of a millionth is no progress, a hundredth is."""
+    options = OptimiserOptions(schedule="plateau", plateau_patience=3, plateau_factor=0.5, learning_rate=1.0, warmup=0)
+    optimiser = build_optimiser(network, options)
+    plateau = build_schedule(optimiser, options, steps_per_epoch=1)
+    for step in range(20):
+        plateau.after_step(0.5, level + 1 - 0.01 * step)
+    assert rate_of(optimiser) == 1.0
+    for step in range(8):
+        plateau.after_step(0.5, level + 0.81 + 1e-6 * (step % 2))
+    assert rate_of(optimiser) == 0.25
+
+
 def test_the_average_is_that_of_its_definition(network):
     average = WeightAverage(network, 0.9)
     expected = network.head.weight.detach().clone()

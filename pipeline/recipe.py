@@ -272,7 +272,8 @@ class OptimiserOptions:
     falls (one_cycle); it is constant; or it is lowered when the smoothed training loss (plateau) or the validation MSE
     (plateau_validation) stops falling."""
     final_rate: NotNegative = 0.0
-    """The lowest learning rate of the schedule, where it ends; exponential needs one above 0."""
+    """The lowest learning rate of the schedule, where it ends, or below which no plateau lowers it; exponential needs
+    one above 0."""
     cycles: Annotated[int, Interval(ge=1, le=10**6)] = 4
     """How many cycles cosine_restarts and triangular have."""
     warmup: Share = 0.03

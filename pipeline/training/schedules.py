@@ -155,7 +155,10 @@ class Plateau(Schedule):
         self.follows_steps = options.schedule == "plateau"
         patience = max(1, round(options.plateau_patience * (steps_per_epoch if self.follows_steps else 1)))
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, factor=options.plateau_factor, patience=patience
+            optimiser,
+            factor=options.plateau_factor,
+            patience=patience,
+            min_lr=[options.final_rate * group["factor"] for group in optimiser.param_groups],
         )
 
     def before_step(self, progress: float):

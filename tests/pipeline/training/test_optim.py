@@ -296,6 +296,20 @@ def test_a_plateau_is_seen_at_losses_of_either_sign(network, level):
     assert rate_of(optimiser) == 0.25
 
 
+@pytest.mark.parametrize("schedule", ["plateau", "plateau_validation"])
+def test_a_plateau_falls_to_the_lowest_rate_and_no_further(network, schedule):
+    options = OptimiserOptions(
+        schedule=schedule, plateau_factor=0.5, learning_rate=1.0, final_rate=0.2, layer_decay=0.5
+    )
+    optimiser = build_optimiser(network, options)
+    plateau = build_schedule(optimiser, options, steps_per_epoch=1)
+    for _ in range(20):
+        plateau.after_step(0.5, 1.0)
+        plateau.after_epoch(0.5, 1.0)
+    for group in optimiser.param_groups:
+        assert group["lr"] == pytest.approx(0.2 * group["factor"])
+
+
 def test_the_average_is_that_of_its_definition(network):
     average = WeightAverage(network, 0.9)
     expected = network.head.weight.detach().clone()

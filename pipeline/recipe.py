@@ -277,7 +277,7 @@ class OptimiserOptions:
     cycles: Annotated[int, Interval(ge=1, le=10**6)] = 4
     """How many cycles cosine_restarts and triangular have."""
     warmup: Share = 0.03
-    """Share of the training over which the learning rate rises from 0; one_cycle has a rise of its own."""
+    """Share of the training over which the learning rate rises from 0; one_cycle and triangular have their own rise."""
     plateau_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.8
     """Factor by which a plateau lowers the learning rate."""
     plateau_patience: Positive = 1.0

@@ -20,6 +20,7 @@ COUNTED = {
     "last_epoch": 0,
 }  # by a plateau; all but its best is of the recipe
 PROGRESS = 1e-4  # of the size of the best value: what it falls by less counts for nothing
+RISING = ("one_cycle", "triangular")  # which begin with a rise, and so need no warm-up
 RISE = 0.3  # of one cycle
 START_OF_CYCLE = 25  # the highest rate over the one it starts from
 
@@ -61,8 +62,8 @@ def check_schedule(options: OptimiserOptions):
 
 def scheduled_rate(progress: float, options: OptimiserOptions) -> float:
     """The rate at a share of the training, of a schedule that is a curve: from 0 to the highest rate over the warm-up,
-    then along the curve. One cycle has a rise of its own."""
-    warmup = 0.0 if options.schedule == "one_cycle" else options.warmup
+    then along the curve. One cycle and triangular ones have a rise of their own."""
+    warmup = 0.0 if options.schedule in RISING else options.warmup
     if progress < warmup:
         return warmup_rate(progress, highest=options.learning_rate, warmup=warmup)
     return CURVES[options.schedule](progress - warmup, max(1 - warmup, 1e-9), options)

@@ -154,7 +154,8 @@ class Trainer:
                 while not self.is_done:
                     with self.phases.spent_on("training"):
                         self.train_epoch(chain)
-                    self.finish_epoch()
+                    if self.state.batch or not self.state.history:  # else its time was up before its first step
+                        self.finish_epoch()
 
     def train_epoch(self, chain: Chain):
         """The rest of the epoch that it is in, or less when its time is up."""

@@ -42,6 +42,8 @@ _PLACED: list[list[dict[str, Any]]] = [
 ]
 VIEWS = [*_PLACED, *([_MIRROR, *view] for view in _PLACED)]
 
+MOST_SHARES = 0.999  # of a training that may see smaller images: the rest is rounding
+
 ImageSize = Annotated[int, Interval(ge=32, le=4096)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Side = Annotated[float, Interval(ge=0.1, le=1)]
@@ -390,3 +392,20 @@ def build_recipe(flat: dict[str, Any], *, name_of: Callable[[str], str]) -> Reci
         first, *others = error.errors()
         reasons = [first["msg"], *(other["msg"] for other in others if other["loc"][:2] == first["loc"][:2])]
         raise UserError(f"{name_of(str(first['loc'][1]))} {first['input']!r}: {'; or: '.join(reasons)}") from error
+
+
+def check_trainable(recipe: Recipe, *, where: str = ""):
+    """Raises UserError for fields that contradict each other; `where` says which recipe they are of, if there are more.
+
+    It is asked when a training is to be begun, not when a recipe is read: earlier versions have trained such recipes.
+    """
+    photos = recipe.photos
+    if photos.progressive and sum(share for share, _ in photos.progressive) > MOST_SHARES:
+        raise UserError(
+            f"{where}--progressive: its shares add up to 1 and leave none for --size {photos.size}; give smaller shares"
+        )
+    if (largest := max((size for _, size in photos.progressive), default=0)) > photos.size:
+        raise UserError(
+            f"{where}--progressive: its size {largest} is above --size {photos.size}, the last and largest; "
+            "give a smaller one"
+        )

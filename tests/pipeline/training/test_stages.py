@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from torchvision.models import mobilenetv3
 
 from models import resized
 from pipeline.checkpoint import load_checkpoint
+from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.errors import UserError
 from pipeline.inference.submission import read_submission
@@ -156,6 +158,16 @@ def test_what_a_later_stage_cannot_be_trained_with_is_refused_before_the_first(c
     with pytest.raises(UserError, match=named):
         train(recipe_in(contest, tmp_path, stages=[{}, stage]))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_of_fields_that_contradict_each_other_is_not_begun_but_resumed(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "train_run", lambda *_, job: tmp_path)
+    monkeypatch.setattr(session, "find_run", lambda *_: None)
+    command = Command(recipe=recipe_of(contest, tmp_path, "--progressive", "[[0.5, 64]]"))
+    with pytest.raises(UserError, match="--progressive: its size 64 is above --size 32"):
+        session.train_command(command, Console(io.StringIO()))
+    resumed = replace(command, resume=tmp_path)  # of an earlier version
+    assert session.train_command(resumed, Console(io.StringIO())) == tmp_path
 
 
 def test_a_first_stage_that_is_refused_leaves_no_folder(contest, tmp_path):

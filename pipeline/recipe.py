@@ -409,3 +409,9 @@ def check_trainable(recipe: Recipe, *, where: str = ""):
             f"{where}--progressive: its size {largest} is above --size {photos.size}, the last and largest; "
             "give a smaller one"
         )
+    top, without = recipe.loss.top_perc_train, recipe.loss.without_top_perc_train
+    if without >= top and without:
+        raise UserError(
+            f"{where}--without-top-perc-train {without:g} leaves out all photos that --top-perc-train {top:g} keeps; "
+            "give a smaller one"
+        )

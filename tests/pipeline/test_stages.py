@@ -85,6 +85,8 @@ CONTRADICTIONS = [
     ({"progressive": [[0.5, 48], [0.5, 56]], "size": 64}, "--progressive: its shares add up to 1 .* --size 64"),
     ({"progressive": [[0.7, 32], [0.2, 48], [0.1, 56]], "size": 64}, "--progressive: its shares add up to 1"),
     ({"progressive": [[0.5, 96]], "size": 64}, "--progressive: its size 96 is above --size 64"),
+    ({"top_perc_train": 10, "without_top_perc_train": 20}, "--without-top-perc-train 20 .* --top-perc-train 10"),
+    ({"without_top_perc_train": 100}, "--without-top-perc-train 100 .* --top-perc-train 100"),
 ]
 
 

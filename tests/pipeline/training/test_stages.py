@@ -59,16 +59,17 @@ def train(recipe, earlier=None):
 
 @pytest.fixture(scope="module")
 def whole(contest, tmp_path_factory):
-    """A folder of two stages, and the networks that they began with."""
-    began = []
+    """A folder of two stages, the networks that they began with, and the training photos that they measured."""
+    began, measured = [], []
 
     def train_and_note(trainer, chain):
         began.append({name: tensor.clone() for name, tensor in trainer.network.state_dict().items()})
+        measured.append(trainer.data.pack.names[trainer.train_sample].tolist())
         TRAIN(trainer, chain)
 
     with mock.patch.object(Trainer, "train", train_and_note):
         folder = train(recipe_in(contest, tmp_path_factory.mktemp("whole")))
-    return folder, began
+    return folder, began, measured
 
 
 def networks(folder):
@@ -80,7 +81,7 @@ def networks(folder):
 
 
 def test_a_stage_begins_with_the_best_weights_of_the_one_before_at_the_size_of_its_images(whole):
-    folder, (_, began) = whole
+    folder, (_, began), _ = whole
     ended = resized(load_checkpoint(folder / "stage-0/best.pt")["network"], 32, 40)
     assert began.keys() == ended.keys()
     for name, tensor in ended.items():
@@ -88,7 +89,8 @@ def test_a_stage_begins_with_the_best_weights_of_the_one_before_at_the_size_of_i
 
 
 def test_stages_have_one_split_one_region_and_one_mirroring_and_what_differs_is_their_own(whole):
-    folder, _ = whole
+    folder, _, measured = whole
+    assert measured[0] == measured[1]  # so that the curve goes on
     first, second = (Run(folder / name) for name in ("stage-0", "stage-1"))
     assert first.held_out_names() == second.held_out_names()
     assert first.about_data().roi == second.about_data().roi
@@ -124,14 +126,14 @@ def test_stages_that_are_killed_in_the_second_and_resumed_end_with_the_same_weig
 
 
 def test_stages_that_are_finished_are_not_trained_again(whole, contest, tmp_path):
-    folder, _ = whole
+    folder, *_ = whole
     recipe = recipe_in(contest, tmp_path, "--runs", str(folder.parent))
     with mock.patch.object(Trainer, "step", side_effect=Killed):
         train(recipe, folder)
 
 
 def test_predict_takes_the_last_stage_that_is_finished_from_the_folder_and_as_the_newest(whole, tmp_path):
-    folder, _ = whole
+    folder, *_ = whole
     assert [run.folder for run in find_runs((), folder.parent)] == [folder / "stage-1"]
     (tmp_path / "views.json").write_text("[[]]")
     flags = ["--weights", "equal", "--views", tmp_path / "views.json"]

@@ -42,6 +42,8 @@ _PLACED: list[list[dict[str, Any]]] = [
 ]
 VIEWS = [*_PLACED, *([_MIRROR, *view] for view in _PLACED)]
 
+MOST_SHARES = 0.999  # of a training that may see smaller images: the rest is rounding
+
 ImageSize = Annotated[int, Interval(ge=32, le=4096)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Side = Annotated[float, Interval(ge=0.1, le=1)]
@@ -282,11 +284,12 @@ class OptimiserOptions:
     falls (one_cycle); it is constant; or it is lowered when the smoothed training loss (plateau) or the validation MSE
     (plateau_validation) stops falling."""
     final_rate: NotNegative = 0.0
-    """The lowest learning rate of the schedule, where it ends; exponential needs one above 0."""
+    """The lowest learning rate of the schedule, where it ends, or below which no plateau lowers it; exponential needs
+    one above 0."""
     cycles: Annotated[int, Interval(ge=1, le=10**6)] = 4
     """How many cycles cosine_restarts and triangular have."""
     warmup: Share = 0.03
-    """Share of the training over which the learning rate rises from 0; one_cycle has a rise of its own."""
+    """Share of the training over which the learning rate rises from 0; one_cycle and triangular have their own rise."""
     plateau_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.8
     """Factor by which a plateau lowers the learning rate."""
     plateau_patience: Positive = 1.0
@@ -399,3 +402,26 @@ def build_recipe(flat: dict[str, Any], *, name_of: Callable[[str], str]) -> Reci
         first, *others = error.errors()
         reasons = [first["msg"], *(other["msg"] for other in others if other["loc"][:2] == first["loc"][:2])]
         raise UserError(f"{name_of(str(first['loc'][1]))} {first['input']!r}: {'; or: '.join(reasons)}") from error
+
+
+def check_trainable(recipe: Recipe, *, where: str = ""):
+    """Raises UserError for fields that contradict each other; `where` says which recipe they are of, if there are more.
+
+    It is asked when a training is to be begun, not when a recipe is read: earlier versions have trained such recipes.
+    """
+    photos = recipe.photos
+    if photos.progressive and sum(share for share, _ in photos.progressive) > MOST_SHARES:
+        raise UserError(
+            f"{where}--progressive: its shares add up to 1 and leave none for --size {photos.size}; give smaller shares"
+        )
+    if (largest := max((size for _, size in photos.progressive), default=0)) > photos.size:
+        raise UserError(
+            f"{where}--progressive: its size {largest} is above --size {photos.size}, the last and largest; "
+            "give a smaller one"
+        )
+    top, without = recipe.loss.top_perc_train, recipe.loss.without_top_perc_train
+    if without >= top and without:
+        raise UserError(
+            f"{where}--without-top-perc-train {without:g} leaves out all photos that --top-perc-train {top:g} keeps; "
+            "give a smaller one"
+        )

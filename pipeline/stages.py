@@ -18,7 +18,7 @@ from annotated_types import Ge, Le
 from pipeline.errors import UserError
 from pipeline.files import sealed, unsealed, write_text
 from pipeline.old_names import rename_fields
-from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten, needs_distributions, needs_scale
+from pipeline.recipe import SECTION_OF, Recipe, build_recipe, check_trainable, flatten, needs_distributions, needs_scale
 
 MAX_SEED = 2**63
 MAX_STAGES = 1000
@@ -85,6 +85,14 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
                 f"{where}: a linear head that learns a scale for each point cannot start from one without, nor the "
                 "other way round; give all stages such a loss, or none, or take another head"
             )
+
+
+def check_begun_anew(recipe: Recipe):
+    """Raises UserError, before anything is trained, for fields that contradict each other, in any stage."""
+    if not recipe.run.stages:
+        check_trainable(recipe)
+    for number in range(len(recipe.run.stages)):
+        check_trainable(stage_recipe(recipe, number), where=f"stage {number}: ")
 
 
 @dataclass(frozen=True)

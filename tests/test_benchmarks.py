@@ -15,8 +15,10 @@ pytest.importorskip("ttach")
 pytest.importorskip("lightning")
 pytest.importorskip("kornia")
 
-from benchmarks import results, suite
+from benchmarks import ablation_rows, results, suite
 from benchmarks.rounds import Ratio, in_turn, over
+from pipeline.command import parse_command
+from pipeline.stages import check_begun_anew
 
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
 FOUND = Ratio("rate of this", "that", 2.0, 1.5, 2.5)
@@ -28,6 +30,13 @@ def test_every_command_parses(command, contest):
     module = importlib.import_module(f"benchmarks.{name}")
     module.parse(flags)
     assert 'if __name__ == "__main__":' in Path(str(module.__file__)).read_text(), "it would do nothing"
+
+
+@pytest.mark.parametrize("study", ablation_rows.STUDIES.values(), ids=ablation_rows.STUDIES)
+def test_every_row_of_an_ablation_can_be_begun(study, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])  # one names a file of configs/
+    for flags in study.rows.values():
+        check_begun_anew(parse_command([*study.base, *flags]).recipe)
 
 
 @pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)

@@ -18,7 +18,7 @@ from pipeline.console import Console
 from pipeline.recipe import Recipe, build_recipe, changes, flatten
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import find_runs
-from pipeline.stages import stage_recipe
+from pipeline.stages import check_begun_anew, stage_recipe
 from pipeline.training.callbacks import WorstPhotos
 from pipeline.training.session import train_command
 
@@ -49,6 +49,7 @@ def test_every_recipe_in_configs_is_valid_and_repeats_nothing(path):
     own = yaml.safe_load(path.read_text())
     below = read_recipe(path.parent / own.pop("extends")) if "extends" in own else Recipe()
     recipe = read_recipe(path)
+    check_begun_anew(recipe)
     parse_augmenters(recipe.augmentation.augment)
     repeated = own.keys() - changes(recipe, below).keys()
     assert repeated <= FOR_ITSELF.get(path.name, set()), "a line repeats what would be so without it"

@@ -69,7 +69,7 @@ class Criterion:
         self.recent_losses = empty_window(batch_size, device)
         self.running_losses = no_running_losses(num_photos, device)
         self.sample_weights = None if sample_weights is None else on_device(sample_weights, device, np.float32)
-        with device:
+        with device:  # a new one in each stage and with --init: best.pt, from which they start, has none
             self.flow = Flow() if options.loss == "rle" else None
         self.edges = torch.from_numpy(nearest_neighbours(mean_shape)).to(device) if options.edge_weight else None
 

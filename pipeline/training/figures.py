@@ -41,7 +41,7 @@ def draw_curves(steps: np.ndarray, history: list[dict[str, Any]], *, title: str)
     number, loss, smoothed, rate = steps.T
     of_loss.plot(number, loss, color=RAW, linewidth=0.8, label="of a step")
     of_loss.plot(number, smoothed, color=SMOOTHED, linewidth=1.4, label="smoothed")
-    _logarithmic(of_loss, "training loss")
+    _scale_by_losses(of_loss, "training loss", steps[:, 1:3])
     of_loss.legend(loc="upper right")
     done = [row["step"] for row in history]
     for split, colour in (("train", SMOOTHED), ("validation", VALIDATION)):
@@ -55,6 +55,15 @@ def draw_curves(steps: np.ndarray, history: list[dict[str, Any]], *, title: str)
     of_rate.grid(alpha=0.3)
     of_rate.set_xlabel("step")
     return picture_of(figure)
+
+
+def _scale_by_losses(axes: "Axes", label: str, losses: np.ndarray):
+    """A logarithmic axis, or a linear one where any loss is not above 0, as those of likelihoods may be."""
+    if not (losses <= 0).any():
+        _logarithmic(axes, label)
+        return
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
 
 
 def _logarithmic(axes: "Axes", label: str):
@@ -77,7 +86,7 @@ def draw_loss_over_rate(steps: np.ndarray) -> np.ndarray:
     dots = axes.scatter(swept[:, 3], swept[:, 2], c=swept[:, 0], s=6, cmap="viridis")
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
-    _logarithmic(axes, "training loss, smoothed")
+    _scale_by_losses(axes, "training loss, smoothed", swept[:, 2])
     figure.colorbar(dots, label="step")
     return picture_of(figure)
 

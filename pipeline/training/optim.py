@@ -101,10 +101,15 @@ def state_like(optimiser: torch.optim.Optimizer, group: dict[str, Any], paramete
     return {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
 
 
+def begins_empty(optimiser: torch.optim.Optimizer) -> bool:
+    """Whether the optimiser has a state of a parameter before it has moved it: one that holds nothing."""
+    return isinstance(optimiser, schedulefree.AdamWScheduleFree)
+
+
 def group_numbers(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """The numbers of a group that change while it trains, as they are at the start."""
     if isinstance(optimiser, schedulefree.AdamWScheduleFree):
-        return {"lr": 0.0, "k": 0, "weight_sum": 0.0, "lr_max": 0.0}
+        return {"lr": 0.0, "k": 0, "weight_sum": 0.0, "lr_max": 0.0, "scheduled_lr": 0.0}
     return {"lr": 0.0}
 
 
@@ -213,10 +218,11 @@ def _children(module):
 
 
 def freeze_backbone(network: LandmarkNet, *, frozen: bool):
-    """Whether only the head learns; a frozen backbone keeps the statistics of its norms too."""
+    """Whether only the head learns; a frozen backbone keeps the statistics of its norms too, the head does not."""
     network.train()
     if frozen:
-        network.eval()
+        network.backbone.eval()
+        network.head.train()  # which may be a layer of the backbone
     for parameter in network.backbone.parameters():
         parameter.requires_grad_(not frozen)
     for parameter in network.head.parameters():

@@ -19,6 +19,8 @@ COUNTED = {
     "cooldown_counter": 0,
     "last_epoch": 0,
 }  # by a plateau; all but its best is of the recipe
+PROGRESS = 1e-4  # of the size of the best value: what it falls by less counts for nothing
+RISING = ("one_cycle", "triangular")  # which begin with a rise, and so need no warm-up
 RISE = 0.3  # of one cycle
 START_OF_CYCLE = 25  # the highest rate over the one it starts from
 
@@ -60,8 +62,8 @@ def check_schedule(options: OptimiserOptions):
 
 def scheduled_rate(progress: float, options: OptimiserOptions) -> float:
     """The rate at a share of the training, of a schedule that is a curve: from 0 to the highest rate over the warm-up,
-    then along the curve. One cycle has a rise of its own."""
-    warmup = 0.0 if options.schedule == "one_cycle" else options.warmup
+    then along the curve. One cycle and triangular ones have a rise of their own."""
+    warmup = 0.0 if options.schedule in RISING else options.warmup
     if progress < warmup:
         return warmup_rate(progress, highest=options.learning_rate, warmup=warmup)
     return CURVES[options.schedule](progress - warmup, max(1 - warmup, 1e-9), options)
@@ -154,7 +156,10 @@ class Plateau(Schedule):
         self.follows_steps = options.schedule == "plateau"
         patience = max(1, round(options.plateau_patience * (steps_per_epoch if self.follows_steps else 1)))
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, factor=options.plateau_factor, patience=patience
+            optimiser,
+            factor=options.plateau_factor,
+            patience=patience,
+            min_lr=[options.final_rate * group["factor"] for group in optimiser.param_groups],
         )
 
     def before_step(self, progress: float):
@@ -172,6 +177,7 @@ class Plateau(Schedule):
 
     def _follow(self, progress, value):
         if progress >= self.options.warmup:
+            self.plateau.threshold = math.copysign(PROGRESS, self.plateau.best)
             self.plateau.step(value)
 
     def state_dict(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from pipeline.ranks import Ranks, current_ranks
 from pipeline.recipe import NetworkOptions, Recipe, to_yaml
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime, compute_deterministically
-from pipeline.stages import num_finished, stage_folder, stage_recipe, write_finished
+from pipeline.stages import check_begun_anew, num_finished, stage_folder, stage_recipe, write_finished
 from pipeline.stopping import Stopped
 from pipeline.threads import choose_threads
 from pipeline.training.callbacks import default_callbacks
@@ -72,6 +72,8 @@ def train_command(command: Command, console: Console) -> Path:
     options = command.recipe.run
     check_optimiser(command.recipe.optimiser)
     check_schedule(command.recipe.optimiser)
+    if not command.resume:
+        check_begun_anew(command.recipe)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
     photos = command.recipe.photos
     boxes, locator = (path and Path(os.path.realpath(path)) for path in (photos.boxes, photos.locator))

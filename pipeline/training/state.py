@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.checkpoint import MAX_SHOWN, check_keys, check_tensor, check_type
-from pipeline.training.optim import group_numbers, state_like
+from pipeline.training.optim import begins_empty, group_numbers, state_like
 
 MOST, MOST_COUNTED = 1e300, 10**12
 
@@ -56,6 +56,8 @@ def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
     for number, kept in found["state"].items():
         about = f"the optimiser's state of parameter {number}"
         check_type(number, int, about)
+        if kept == {} and begins_empty(optimiser):
+            continue
         check_keys(kept, set(like[number]), about)
         for name, tensor in like[number].items():
             check_tensor(kept[name], tensor, about)

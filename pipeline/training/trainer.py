@@ -130,7 +130,7 @@ class Trainer:
         self.gradient = Gradient(self.network, self.criterion, runtime=runtime, num_parts=options.accumulate)
         self.state = TrainerState()
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
-        self.train_sample = sample_like_validation(data, seed=recipe.run.seed)
+        self.train_sample = sample_like_validation(data)
         self.pending = PendingSteps(data.pack.names)
         self.stop = StopRequest()
         self.phases = Phases()
@@ -154,7 +154,8 @@ class Trainer:
                 while not self.is_done:
                     with self.phases.spent_on("training"):
                         self.train_epoch(chain)
-                    self.finish_epoch()
+                    if self.state.batch or not self.state.history:  # else its time was up before its first step
+                        self.finish_epoch()
 
     def train_epoch(self, chain: Chain):
         """The rest of the epoch that it is in, or less when its time is up."""
@@ -449,7 +450,8 @@ class Trainer:
         self.sitting = Sitting(self.state)
 
 
-def sample_like_validation(data: TrainingData, *, seed: int) -> np.ndarray:
-    """Training photos to measure as the validation photos are: as many, but no more than 400, always the same."""
+def sample_like_validation(data: TrainingData) -> np.ndarray:
+    """Training photos to measure as the validation photos are: as many, but no more than 400. They are the same in all
+    stages of a training, whose seeds differ, so that the curve goes on."""
     count = min(len(data.train), len(data.validation), MAX_TRAIN_SAMPLE)
-    return np.sort(np.random.default_rng(seed).choice(data.train, count, replace=False))
+    return np.sort(np.random.default_rng(0).choice(data.train, count, replace=False))

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.command import parse_command
 from pipeline.errors import UserError
-from pipeline.recipe import Recipe, changes, to_yaml
+from pipeline.recipe import Recipe, changes, flatten, to_yaml
 from pipeline.recipe_file import read_recipe
-from pipeline.stages import last_stage, num_finished, stage_recipe, write_finished
+from pipeline.stages import check_begun_anew, last_stage, num_finished, stage_recipe, write_finished
 
 TWO = [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": "1e-4", "size": 160, "loss": "wing"}]
 
@@ -95,6 +95,30 @@ def test_a_stage_of_another_size_is_refused_where_its_head_would_start_at_random
         return
     with pytest.raises(UserError, match=rf"^--stages: stage 1: size 128: .* {head} head .* 96 px; .*another head$"):
         parse_command(["--head", head, "--stages", sizes[1]])
+
+
+CONTRADICTIONS = [
+    ({"progressive": [[0.5, 48], [0.5, 56]], "size": 64}, "--progressive: its shares add up to 1 .* --size 64"),
+    ({"progressive": [[0.7, 32], [0.2, 48], [0.1, 56]], "size": 64}, "--progressive: its shares add up to 1"),
+    ({"progressive": [[0.5, 96]], "size": 64}, "--progressive: its size 96 is above --size 64"),
+    ({"top_perc_train": 10, "without_top_perc_train": 20}, "--without-top-perc-train 20 .* --top-perc-train 10"),
+    ({"without_top_perc_train": 100}, "--without-top-perc-train 100 .* --top-perc-train 100"),
+]
+
+
+@pytest.mark.parametrize(("fields", "named"), CONTRADICTIONS)
+def test_fields_that_contradict_each_other_are_refused_before_a_training_that_they_are_for(tmp_path, fields, named):
+    """By flags, by a file and in a stage. They may still be read: an earlier version has trained with them."""
+    flags = [text for name, value in fields.items() for text in (f"--{name.replace('_', '-')}", json.dumps(value))]
+    (tmp_path / "own.yaml").write_text(json.dumps(fields))
+    for arguments in (flags, ["--config", str(tmp_path / "own.yaml")]):
+        with pytest.raises(UserError, match=f"^{named}") as caught:
+            check_begun_anew(parse_command(arguments).recipe)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=f"^stage 1: {named}"):
+        check_begun_anew(stages([{"size": 128}, fields]))
+    sound = {name: value for name, value in flatten(Recipe()).items() if name in fields}
+    check_begun_anew(parse_command([*flags, "--stages", json.dumps([sound])]).recipe)  # no stage has them
 
 
 def test_what_excludes_each_other_is_refused_on_resume_with_folds_and_with_a_split(tmp_path):

@@ -36,7 +36,14 @@ def same(one, other) -> bool:
     )
 
 
-@pytest.mark.parametrize("flags", [[], ["--optimiser", "muon", "--layer-decay", "0.5", "--freeze-epochs", "1"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--optimiser", "muon", "--layer-decay", "0.5", "--freeze-epochs", "1"],
+        ["--optimiser", "schedule_free", "--schedule", "constant"],
+    ],
+)
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_sweep_leaves_no_trace(contest, tmp_path, flags, begun):
     from tests.pipeline.training.test_trainer import recipe_of, start

@@ -262,6 +262,13 @@ def test_a_checkpoint_of_an_optimiser_goes_on_to_the_bit_and_another_is_refused(
         load_optimiser(build_optimiser(network, OptimiserOptions(optimiser=other, layer_decay=0.7)), saved)
 
 
+def test_a_schedule_free_optimiser_that_has_moved_nothing_is_loaded(network):
+    options = OptimiserOptions(optimiser="schedule_free", schedule="constant")
+    saved = build_optimiser(network, options).state_dict()
+    assert set(map(len, saved["state"].values())) == {0}
+    load_optimiser(build_optimiser(network, options), saved)
+
+
 @pytest.mark.parametrize(("schedule", "patience"), [("plateau", 50), ("plateau_validation", 1)])
 def test_a_plateau_is_counted_in_steps_or_in_epochs(network, schedule, patience):
     options = OptimiserOptions(schedule=schedule, plateau_patience=0.5, plateau_factor=0.7, learning_rate=1.0)
@@ -273,6 +280,34 @@ def test_a_plateau_is_counted_in_steps_or_in_epochs(network, schedule, patience)
     assert optimiser.param_groups[0]["lr"] == 1.0
     follow(0.5, 1.0)
     assert optimiser.param_groups[0]["lr"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("level", [3.0, -0.9, -3.0])
+def test_a_plateau_is_seen_at_losses_of_either_sign(network, level):
+    """Likelihoods have losses below 0; noise of a millionth is no progress, a hundredth is."""
+    options = OptimiserOptions(schedule="plateau", plateau_patience=3, plateau_factor=0.5, learning_rate=1.0, warmup=0)
+    optimiser = build_optimiser(network, options)
+    plateau = build_schedule(optimiser, options, steps_per_epoch=1)
+    for step in range(20):
+        plateau.after_step(0.5, level + 1 - 0.01 * step)
+    assert rate_of(optimiser) == 1.0
+    for step in range(8):
+        plateau.after_step(0.5, level + 0.81 + 1e-6 * (step % 2))
+    assert rate_of(optimiser) == 0.25
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "plateau_validation"])
+def test_a_plateau_falls_to_the_lowest_rate_and_no_further(network, schedule):
+    options = OptimiserOptions(
+        schedule=schedule, plateau_factor=0.5, learning_rate=1.0, final_rate=0.2, layer_decay=0.5
+    )
+    optimiser = build_optimiser(network, options)
+    plateau = build_schedule(optimiser, options, steps_per_epoch=1)
+    for _ in range(20):
+        plateau.after_step(0.5, 1.0)
+        plateau.after_epoch(0.5, 1.0)
+    for group in optimiser.param_groups:
+        assert group["lr"] == pytest.approx(0.2 * group["factor"])
 
 
 def test_the_average_is_that_of_its_definition(network):
@@ -300,14 +335,17 @@ def test_no_average_is_the_network_itself(network):
     assert torch.equal(average.network.head.weight, network.head.weight)
 
 
-def test_a_frozen_backbone_keeps_its_weights_and_statistics(network):
+@pytest.mark.parametrize("head", ["linear", "low_rank", "integral", "simcc"])
+def test_a_frozen_backbone_keeps_its_weights_and_statistics_and_all_of_the_head_learns(head):
+    torch.manual_seed(0)
+    network = build_network("resnet18", np.zeros((3, 2)), 64, head=head)
     freeze_backbone(network, frozen=True)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimiser = build_optimiser(network, OptimiserOptions(learning_rate=0.1))
     network(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)).square().sum().backward()
     optimiser.step()
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {"backbone.fc.weight", "backbone.fc.bias"}
+    assert changed == network.names_of_head()
     freeze_backbone(network, frozen=False)
-    assert network.training
+    assert all(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())

@@ -28,6 +28,18 @@ def test_curves_are_drawn_from_the_first_epoch_on_and_show_other_numbers_otherwi
     assert is_drawn(draw_loss_over_rate(STEPS))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("draw", [lambda steps: draw_curves(steps, HISTORY, title="x"), draw_loss_over_rate])
+@pytest.mark.parametrize("lowest", [-5.0, 0.0])
+def test_losses_that_are_not_above_0_are_drawn_too(draw, lowest):
+    """Those of likelihoods; on a logarithmic axis they left the panel blank."""
+    falling = STEPS.copy()
+    falling[:, 1:3] = np.linspace(lowest / 2, lowest, 50)[:, None]
+    other = falling.copy()
+    other[10:20, 1:3] += lowest / 4 or -0.1
+    assert (draw(falling) != draw(other)).sum() > 100
+
+
 def test_the_error_of_each_point_is_over_the_photos_in_which_it_is_known():
     truth = np.zeros((3, 3, 2))
     truth[0, 0] = truth[:, 2] = np.nan

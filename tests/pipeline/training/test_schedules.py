@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
-from pipeline.training.schedules import CURVES, check_schedule, scheduled_rate
+from pipeline.training.schedules import CURVES, RISING, check_schedule, scheduled_rate
 
 STEPS = 600
 HIGHEST, LOWEST = 0.4, 0.001
@@ -62,7 +62,7 @@ def test_a_rate_is_never_above_the_highest_and_below_the_lowest_in_the_warm_up_a
         assert rate >= LOWEST * (1 - 1e-12)
 
 
-@pytest.mark.parametrize("schedule", sorted(set(CURVES) - {"one_cycle"}))
+@pytest.mark.parametrize("schedule", sorted(set(CURVES) - set(RISING)))
 def test_a_warm_up_rises_to_the_rate_that_the_curve_starts_with(schedule):
     options = options_of(schedule, warmup=0.25)
     rates = [scheduled_rate(progress, options) for progress in np.linspace(0, 0.25, 26)[:-1]]
@@ -70,6 +70,13 @@ def test_a_warm_up_rises_to_the_rate_that_the_curve_starts_with(schedule):
     plain = options_of(schedule, warmup=0)
     for share in (0, 0.3, 0.9, 1):
         assert scheduled_rate(0.25 + 0.75 * share, options) == pytest.approx(scheduled_rate(share, plain), abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "triangular"])
+def test_a_schedule_that_begins_with_a_rise_has_no_warm_up_before_it(schedule):
+    for progress in np.linspace(0, 1, 51):
+        rates = (scheduled_rate(progress, options_of(schedule, warmup=warmup)) for warmup in (0, 0.25))
+        assert len(set(rates)) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from torchvision.models import mobilenetv3
 
 from models import resized
 from pipeline.checkpoint import load_checkpoint
+from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.errors import UserError
 from pipeline.inference.submission import read_submission
@@ -57,16 +59,17 @@ def train(recipe, earlier=None):
 
 @pytest.fixture(scope="module")
 def whole(contest, tmp_path_factory):
-    """A folder of two stages, and the networks that they began with."""
-    began = []
+    """A folder of two stages, the networks that they began with, and the training photos that they measured."""
+    began, measured = [], []
 
     def train_and_note(trainer, chain):
         began.append({name: tensor.clone() for name, tensor in trainer.network.state_dict().items()})
+        measured.append(trainer.data.pack.names[trainer.train_sample].tolist())
         TRAIN(trainer, chain)
 
     with mock.patch.object(Trainer, "train", train_and_note):
         folder = train(recipe_in(contest, tmp_path_factory.mktemp("whole")))
-    return folder, began
+    return folder, began, measured
 
 
 def networks(folder):
@@ -78,7 +81,7 @@ def networks(folder):
 
 
 def test_a_stage_begins_with_the_best_weights_of_the_one_before_at_the_size_of_its_images(whole):
-    folder, (_, began) = whole
+    folder, (_, began), _ = whole
     ended = resized(load_checkpoint(folder / "stage-0/best.pt")["network"], 32, 40)
     assert began.keys() == ended.keys()
     for name, tensor in ended.items():
@@ -86,7 +89,8 @@ def test_a_stage_begins_with_the_best_weights_of_the_one_before_at_the_size_of_i
 
 
 def test_stages_have_one_split_one_region_and_one_mirroring_and_what_differs_is_their_own(whole):
-    folder, _ = whole
+    folder, _, measured = whole
+    assert measured[0] == measured[1]  # so that the curve goes on
     first, second = (Run(folder / name) for name in ("stage-0", "stage-1"))
     assert first.held_out_names() == second.held_out_names()
     assert first.about_data().roi == second.about_data().roi
@@ -122,14 +126,14 @@ def test_stages_that_are_killed_in_the_second_and_resumed_end_with_the_same_weig
 
 
 def test_stages_that_are_finished_are_not_trained_again(whole, contest, tmp_path):
-    folder, _ = whole
+    folder, *_ = whole
     recipe = recipe_in(contest, tmp_path, "--runs", str(folder.parent))
     with mock.patch.object(Trainer, "step", side_effect=Killed):
         train(recipe, folder)
 
 
 def test_predict_takes_the_last_stage_that_is_finished_from_the_folder_and_as_the_newest(whole, tmp_path):
-    folder, _ = whole
+    folder, *_ = whole
     assert [run.folder for run in find_runs((), folder.parent)] == [folder / "stage-1"]
     (tmp_path / "views.json").write_text("[[]]")
     flags = ["--weights", "equal", "--views", tmp_path / "views.json"]
@@ -156,6 +160,16 @@ def test_what_a_later_stage_cannot_be_trained_with_is_refused_before_the_first(c
     with pytest.raises(UserError, match=named):
         train(recipe_in(contest, tmp_path, stages=[{}, stage]))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_of_fields_that_contradict_each_other_is_not_begun_but_resumed(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "train_run", lambda *_, job: tmp_path)
+    monkeypatch.setattr(session, "find_run", lambda *_: None)
+    command = Command(recipe=recipe_of(contest, tmp_path, "--progressive", "[[0.5, 64]]"))
+    with pytest.raises(UserError, match="--progressive: its size 64 is above --size 32"):
+        session.train_command(command, Console(io.StringIO()))
+    resumed = replace(command, resume=tmp_path)  # of an earlier version
+    assert session.train_command(resumed, Console(io.StringIO())) == tmp_path
 
 
 def test_a_first_stage_that_is_refused_leaves_no_folder(contest, tmp_path):

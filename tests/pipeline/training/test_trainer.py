@@ -37,6 +37,7 @@ from pipeline.training.callbacks import default_callbacks
 from pipeline.training.identity import identity_of
 from pipeline.training.new_run import create_run
 from pipeline.training.pictures import Curves, WorstPhotos
+from pipeline.training.sitting import Sitting
 from pipeline.training.trainer import Callback, Trainer, sample_like_validation
 
 SMALL = [
@@ -174,7 +175,7 @@ class Cut(Exception):
         ["--freeze-epochs", "1", "--top-perc-train", "50", "--without-top-perc-train", "9"],
         ["--top-perc-train", "50", "--trim-by", "sample", "--trim-from", "0.5", "--loss", "enme", "--edge-weight", "1"],
         ["--steps-per-epoch", "5", "--optimiser", "muon", "--layer-decay", "0.5"],
-        ["--optimiser", "schedule_free", "--schedule", "constant"],
+        ["--optimiser", "schedule_free", "--schedule", "constant", "--freeze-epochs", "1"],
         ["--progressive", "[[0.4, 40], [0.2, 48]]", "--size", "64", "--head", "integral"],
         ["--mixup", "0.4", "--accumulate", "3", "--top-perc-train", "50", "--optimiser", "lion"],
     ],
@@ -295,6 +296,19 @@ def test_a_run_killed_before_its_last_validation_is_validated_and_trains_no_more
         assert again.state.step == cut_at
         assert len(again.state.history) == 1
         assert again.run.best.exists()
+
+
+@pytest.mark.parametrize(("ends_after", "num_steps"), [(0, 0), (1, 4)])
+def test_an_epoch_without_a_step_is_recorded_only_where_there_is_no_other(
+    contest, tmp_path, monkeypatch, ends_after, num_steps
+):
+    """The time runs out in the validation of the first epoch, or before its first step."""
+    minutes = property(lambda self: 61.0 if len(self._state.history) == ends_after else 0.0)
+    monkeypatch.setattr(Sitting, "minutes", minutes)
+    training = run_to_end(start(recipe_of(contest, tmp_path, "--minutes", "60", "--keep-best", "3")))
+    assert training.state.step == num_steps
+    assert [row["epoch"] for row in training.state.history] == [0]
+    assert list(training.run.best_epochs()) == [0]
 
 
 def test_the_flow_of_a_loss_is_trained_with_the_network_and_kept_with_it(contest, tmp_path, monkeypatch):
@@ -457,7 +471,7 @@ def test_train_is_measured_as_validation_is(contest, tmp_path):
     expected = score(training.predict(sample), data.pack.values[sample]).mse
     assert training.state.history[-1]["train_mse"] == expected
     few = replace(data, train=data.train[:3])
-    assert sample_like_validation(few, seed=0).tolist() == sorted(few.train)
+    assert sample_like_validation(few).tolist() == sorted(few.train)
 
 
 def scalars(run, folder, tag):

@@ -155,14 +155,12 @@ def _check_together(command, flags):
             f"--limit-photos leaves out photos that --split {recipe.photos.split} names; leave out one of them"
         )
     photos = recipe.photos
-    if not command.resume and sum(map(bool, (photos.boxes, photos.locate_steps, photos.locator))) > 1:
-        raise UserError("--boxes, --locate-steps and --locator all say where to look; give one of them")
-    if photos.locate_steps and recipe.network.init and not command.resume:
-        raise UserError(
-            f"--locate-steps: --init {recipe.network.init} looks where it was trained to; leave out one of them"
-        )
+    if not command.resume and sum(map(bool, (photos.boxes, photos.locate, photos.locator))) > 1:
+        raise UserError("--boxes, --locate and --locator all say where to look; give one of them")
+    if photos.locate and recipe.network.init and not command.resume:
+        raise UserError(f"--locate: --init {recipe.network.init} looks where it was trained to; leave out one of them")
     if command.folds and photos.locator:
-        raise UserError("--folds: --locator has seen photos that are to be held out; give --locate-steps instead")
+        raise UserError("--folds: --locator has seen photos that are to be held out; give --locate instead")
     if command.folds and recipe.run.stages:
         raise UserError("--folds and stages exclude each other; leave out --folds, or the stages of the recipe")
     if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:

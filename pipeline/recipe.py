@@ -116,9 +116,9 @@ class PhotoOptions:
     boxes: Annotated[Path | None, arg(metavar="FILE")] = None
     """Show the network of each photo of train the square about a box, with a margin: a table of file_name, left, top,
     right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
-    locate_steps: Annotated[Count | None, arg(metavar="INT")] = None
-    """First train a network for so many steps on small images of the whole photos, to find where to look: this one is
-    shown of each photo the square about the points that the first one finds. predict.py then asks both."""
+    locate: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
+    """For this share of the training first train a network on small images of the whole photos, to find where to look:
+    the run starts from its weights, and is shown of each photo the square about the points that it finds."""
     locator: Annotated[Path | None, arg(metavar="RUN")] = None
     """Look where this earlier run finds the points, instead of training one for that."""
     pack: Literal["auto", "raw", "jpeg"] = "auto"
@@ -140,7 +140,7 @@ class PhotoOptions:
     @property
     def locates(self) -> bool:
         """Whether another network finds where to look."""
-        return bool(self.locate_steps or self.locator)
+        return bool(self.locate or self.locator)
 
 
 @dataclass(frozen=True)

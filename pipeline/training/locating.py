@@ -4,33 +4,42 @@ folder `locator` of that run's."""
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.recipe import LossOptions, Recipe, RunningOptions
+from pipeline.recipe import LossOptions, OptimiserOptions, Recipe, RunningOptions
 
 SMALLEST, MULTIPLE = 64, 32  # pixels, of the images
 
 
 def locator_recipe(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe of the locator of a run in `folder`: the same network, for a few steps on whole photos of half the
-    size, of which none is left out for its loss."""
-    photos, loss, optimiser = recipe.photos, recipe.loss, recipe.optimiser
+    """The recipe of the locator of a run in `folder`: the same network, for its share of the training, on whole photos
+    of half the size, of which none is left out for its loss."""
+    photos, optimiser = recipe.photos, recipe.optimiser
     size = min(photos.size, max(SMALLEST, photos.size // 2 // MULTIPLE * MULTIPLE))
+    minutes = recipe.running.session_minutes or optimiser.minutes
     return replace(
-        shown_whole(recipe),
+        recipe,
         run=replace(recipe.run, name=f"{recipe.run.name}-locator", runs=folder, stages=[]),
         photos=replace(shown_whole(recipe).photos, size=size, progressive=(), roi="auto"),
         network=replace(recipe.network, freeze_epochs=0),
         loss=replace(
-            loss,
+            recipe.loss,
             top_perc_train=LossOptions.top_perc_train,
             without_top_perc_train=LossOptions.without_top_perc_train,
         ),
-        optimiser=replace(
-            optimiser, epochs=1, steps_per_epoch=photos.locate_steps, minutes=None, keep_best=0, mixup=0.0
-        ),
+        optimiser=replace(_for_share(replace(optimiser, minutes=minutes), photos.locate), keep_best=0, mixup=0.0),
         running=RunningOptions(),
     )
 
 
+def after_locating(recipe: Recipe) -> Recipe:
+    """The recipe with what its locator leaves of the training."""
+    return replace(recipe, optimiser=_for_share(recipe.optimiser, 1 - recipe.photos.locate))
+
+
 def shown_whole(recipe: Recipe) -> Recipe:
     """The recipe of a network that is shown whole photos, whatever another would find in them."""
-    return replace(recipe, photos=replace(recipe.photos, locate_steps=None, locator=None))
+    return replace(recipe, photos=replace(recipe.photos, locate=0.0, locator=None))
+
+
+def _for_share(options: OptimiserOptions, share: float) -> OptimiserOptions:
+    minutes = options.minutes and share * options.minutes
+    return options if share == 1 else replace(options, epochs=share * options.epochs, minutes=minutes)

@@ -49,7 +49,7 @@ from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out, with_kept_weights
 from pipeline.training.job import Job, taken_up
-from pipeline.training.locating import locator_recipe, shown_whole
+from pipeline.training.locating import after_locating, locator_recipe, shown_whole
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
 from pipeline.training.norms import describe_norms
@@ -123,13 +123,13 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
         check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
     components = shape_components(data) if recipe.network.head == "low_rank" else None
     network = make_network(starting, start, mean_shape=data.mean_shape, components=components)
-    return Trainer(network, recipe, data, runtime), chain
+    return Trainer(network, after_locating(recipe), data, runtime), chain
 
 
 def network_to_start(recipe: Recipe, earlier: Run | None) -> NetworkOptions:
     """The network's options, with the start that it is to have: the weights of the locator that was trained for it, if
     there is one, which has begun to learn the same points."""
-    if not recipe.photos.locate_steps or recipe.network.init:
+    if not recipe.photos.locate or recipe.network.init:
         return recipe.network
     return replace(recipe.network, init=earlier.locator.folder if earlier else recipe.photos.locator)
 
@@ -167,9 +167,10 @@ def train_run(
         if earlier:
             take_up(trainer, run)
         if recipe.running.session_minutes:
-            trainer.recipe = in_session(recipe, minutes=plan_session(trainer))
+            recipe = in_session(recipe, minutes=plan_session(trainer))
+            trainer.recipe = after_locating(recipe)
             if is_main:
-                run.write_recipe(trainer.recipe)
+                run.write_recipe(recipe)
         try:
             trainer.train(chain)
         except Stopped:
@@ -186,7 +187,7 @@ def train_run(
 
 def trains_locator(recipe: Recipe, earlier: Run | None) -> bool:
     """Whether a network that finds where to look has to be trained first, or to its end."""
-    return bool(recipe.photos.locate_steps and not recipe.photos.locator and not (earlier and earlier.is_made))
+    return bool(recipe.photos.locate and not recipe.photos.locator and not (earlier and earlier.is_made))
 
 
 def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, job: Job) -> Path:
@@ -203,7 +204,7 @@ def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, job:
         run.write_recipe(recipe)  # with it they can be resumed
         job.begin(run.folder)
     runtime.ranks.wait()
-    runtime.print(f"locator      {recipe.photos.locate_steps:,} steps on whole photos")
+    runtime.print(f"locator      {recipe.photos.locate:.0%} of the training, on whole photos")
     try:
         own = locator_recipe(recipe, run.folder)
         train_run(own, console, locator if locator.last.exists() else None, locator.folder)
@@ -251,12 +252,11 @@ def report(run: Run, trainer: Trainer):
 
 
 def in_session(recipe: Recipe, *, minutes: float) -> Recipe:
-    """The recipe of a session whose time is planned. A later one, which resumes the run, plans its own if it is told
-    to, and else trains what is left of these minutes."""
+    """The recipe of a session in which so many minutes are left. A later one, which resumes the run, plans its own if
+    it is told to, and else trains what is left of these minutes."""
     running, optimiser = recipe.running, recipe.optimiser
-    return replace(
-        recipe, running=replace(running, session_minutes=None), optimiser=replace(optimiser, minutes=minutes)
-    )
+    whole = minutes / (1 - recipe.photos.locate)
+    return replace(recipe, running=replace(running, session_minutes=None), optimiser=replace(optimiser, minutes=whole))
 
 
 def what_fits(recipe: Recipe) -> str:

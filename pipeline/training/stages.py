@@ -78,5 +78,5 @@ def recipe_of_stage(recipe: Recipe, folder: Path, number: int) -> Recipe:
     if number == 0:
         return stage
     before = Run(stage_folder(folder, number - 1))
-    photos = replace(before.photo_options(), size=stage.photos.size, progressive=stage.photos.progressive)
+    photos = replace(before.photo_options(), size=stage.photos.size, progressive=stage.photos.progressive, locate=0.0)
     return replace(stage, photos=photos, network=replace(stage.network, init=before.folder))

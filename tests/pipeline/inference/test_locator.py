@@ -24,10 +24,10 @@ from pipeline.inference.submission import read_submission
 from pipeline.recipe import PhotoOptions, Recipe
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
-from pipeline.training.locating import locator_recipe
+from pipeline.training.locating import after_locating, locator_recipe
 from tests.scripts import SMALL, call
 
-LOCATE = ("-e", "1", "--locate-steps", "6")
+LOCATE = ("-e", "2", "--locate", "0.5")
 HERE = {"rtol": 0, "atol": 0.051}  # boxes are written to a tenth of a pixel
 
 
@@ -80,19 +80,20 @@ def test_a_box_reaches_into_its_photo_wherever_the_points_are_found(at):
 
 
 def test_the_locator_is_the_same_network_on_whole_photos_of_half_the_size(tmp_path):
-    flags = ["--locate-steps", "9", "--size", "224", "--progressive", "[[0.5, 128]]", "--minutes", "3", "-b", "7"]
+    flags = ["--locate", "0.25", "--size", "224", "--progressive", "[[0.5, 128]]", "--minutes", "4", "-b", "7"]
     recipe = parse_command([*flags, "--top-perc-train", "30", "--roi", "0", "0", "0.5"]).recipe
     own = locator_recipe(recipe, tmp_path)
     assert (own.photos.size, own.photos.progressive, own.photos.roi, own.photos.locates) == (96, (), "auto", False)
-    assert (own.optimiser.steps_per_epoch, own.optimiser.epochs, own.optimiser.minutes) == (9, 1, None)
+    assert (own.optimiser.epochs, own.optimiser.minutes) == (5, 1)
+    assert (after_locating(recipe).optimiser.epochs, after_locating(recipe).optimiser.minutes) == (15, 3)
     assert (own.network, own.optimiser.batch_size, own.loss.trims) == (recipe.network, 7, False)
 
 
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--boxes", "b.csv", "--locate-steps", "5"],
-        ["--locate-steps", "5", "--locator", "runs/x"],
+        ["--boxes", "b.csv", "--locate", "0.5"],
+        ["--locate", "0.5", "--locator", "runs/x"],
         ["--folds", "2", "--locator", "runs/x"],
     ],
 )

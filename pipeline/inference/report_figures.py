@@ -1,5 +1,6 @@
 """The figures of a report."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,15 @@ def curves(rows: list[dict[str, float]]) -> str:
         (of_loss, "train_loss", "training loss", COLOURS[0]),
         (of_rate, "learning_rate", "learning rate", COLOURS[2]),
     ]
+    linear = any(row.get("train_loss", 1) <= 0 for row in rows)  # as losses of likelihoods may be
     for axes, column, label, colour in series:
-        known = [row for row in rows if row.get(column, 0) > 0]
+        lowest = -math.inf if linear and axes is of_loss else 0
+        known = [row for row in rows if row.get(column, lowest) > lowest]
         says = [f"epoch {row['epoch']:g}: {label} {row[column]:.4g}" for row in known]
         x, y = [row["epoch"] for row in known], [row[column] for row in known]
         draw_line(axes, x, y, says, label=label, colour=colour)
     prepare(of_error, y="MSE, px²", logarithmic=True)
-    prepare(of_loss, y="loss", logarithmic=True)
+    prepare(of_loss, y="loss", logarithmic=not linear)
     prepare(of_rate, x="epoch", y="rate", logarithmic=False)
     draw_legend(of_error)
     return as_svg(figure, title="Curves of the training", prefix="curves")

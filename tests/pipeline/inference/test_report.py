@@ -13,6 +13,7 @@ from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.inference.measured import choose, load_measured, measure, save_measured
 from pipeline.inference.report import write_report
+from pipeline.inference.report_figures import curves
 from pipeline.inference.report_regions import regions_of_run, with_errors
 from pipeline.metrics import tail
 from pipeline.networks import load_run_network
@@ -162,6 +163,14 @@ def test_missing_points_and_few_points_are_no_trouble(run):
         run.regions.unlink(missing_ok=True)  # which are of more points
         save_measured(run.folder, found)
         assert "<title>point 0: " in write_report(run).read_text()
+
+
+def test_losses_that_are_not_above_0_are_drawn_too():
+    """Those of likelihoods."""
+    errors = {"train_mse": 9.0, "validation_mse": 12.0}
+    rows = [{"epoch": epoch, "train_loss": 0.5 - epoch, **errors} for epoch in range(3)]
+    drawn = curves(rows)
+    assert all(f"epoch {epoch}: training loss {0.5 - epoch:g}" in drawn for epoch in range(3))
 
 
 def test_photos_are_shown_from_the_worst_the_middle_and_the_doubtful():

@@ -167,7 +167,8 @@ def test_missing_points_and_few_points_are_no_trouble(run):
 
 def test_losses_that_are_not_above_0_are_drawn_too():
     """Those of likelihoods."""
-    rows = [{"epoch": epoch, "train_loss": 0.5 - epoch} for epoch in range(3)]
+    errors = {"train_mse": 9.0, "validation_mse": 12.0}
+    rows = [{"epoch": epoch, "train_loss": 0.5 - epoch, **errors} for epoch in range(3)]
     drawn = curves(rows)
     assert all(f"epoch {epoch}: training loss {0.5 - epoch:g}" in drawn for epoch in range(3))
 

@@ -148,6 +148,8 @@ def make_network(
         network = _build(recipe, mean_shape)
     except ValueError as error:
         raise UserError(f"--deepest-stride {options.deepest_stride}: {error}") from error
+    except (RuntimeError, AssertionError) as error:  # of a backbone that is looked at on an image of this size
+        raise _of_other_size(options.model, f"--size {size}", error) from error
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
@@ -198,9 +200,12 @@ def _check_size(network, model, size, *, flag):
         with torch.no_grad():
             network(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--model {model} does not take images of {flag} {size}: {reason}") from error
+        raise _of_other_size(model, f"{flag} {size}", error) from error
     network.train()
+
+
+def _of_other_size(model, flag, error):
+    return UserError(f"--model {model} does not take images of {flag}: {str(error).splitlines()[0]}")
 
 
 def _describe(loaded: Loaded) -> str:

@@ -131,3 +131,10 @@ def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
 
     def __len__(self):
         return len(self.names)
+
+
+def test_a_size_at_which_a_backbone_of_timm_cannot_be_looked_at_is_a_line():
+    pytest.importorskip("timm")
+    recipe = parse_command(["--model", "timm/crossvit_tiny_240", "--weights", "none", "--size", "96"]).recipe
+    with pytest.raises(UserError, match=r"^--model timm/crossvit_tiny_240 does not take images of --size 96: .+$"):
+        make_network(recipe, None, mean_shape=SHAPE)

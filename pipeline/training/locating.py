@@ -4,22 +4,25 @@ folder `locator` of that run's."""
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.recipe import LossOptions, OptimiserOptions, Recipe, RunningOptions
+from pipeline.recipe import AugmentOptions, LossOptions, OptimiserOptions, Recipe, RunningOptions
 
 SMALLEST, MULTIPLE = 64, 32  # pixels, of the images
+SCALES = {"AffineAugmenter": {"scale": [0.75, 1.35]}}  # besides those of the recipe: few photos show things so large
 
 
 def locator_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe of the locator of a run in `folder`: the same network, for its share of the training, on whole photos
-    of half the size, of which none is left out for its loss."""
+    of half the size, which show things larger and smaller than most are, and of which none is left out for its loss.
+    """
     photos, optimiser = recipe.photos, recipe.optimiser
     size = min(photos.size, max(SMALLEST, photos.size // 2 // MULTIPLE * MULTIPLE))
     minutes = recipe.running.session_minutes or optimiser.minutes
     return replace(
         recipe,
         run=replace(recipe.run, name=f"{recipe.run.name}-locator", runs=folder, stages=[]),
-        photos=replace(shown_whole(recipe).photos, size=size, progressive=(), roi="auto"),
+        photos=replace(shown_whole(recipe).photos, size=size, progressive=(), roi="whole"),
         network=replace(recipe.network, freeze_epochs=0),
+        augmentation=AugmentOptions([SCALES, *recipe.augmentation.augment]),
         loss=replace(
             recipe.loss,
             top_perc_train=LossOptions.top_perc_train,

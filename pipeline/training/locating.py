@@ -20,7 +20,7 @@ def locator_recipe(recipe: Recipe, folder: Path) -> Recipe:
     return replace(
         recipe,
         run=replace(recipe.run, name=f"{recipe.run.name}-locator", runs=folder, stages=[]),
-        photos=replace(shown_whole(recipe).photos, size=size, progressive=(), roi="whole"),
+        photos=replace(shown_whole(recipe).photos, size=size, progressive=(), roi="auto"),
         network=replace(recipe.network, freeze_epochs=0),
         augmentation=AugmentOptions([SCALES, *recipe.augmentation.augment]),
         loss=replace(

@@ -83,7 +83,7 @@ def test_the_locator_is_the_same_network_on_whole_photos_of_half_the_size(tmp_pa
     flags = ["--locate", "0.25", "--size", "224", "--progressive", "[[0.5, 128]]", "--minutes", "4", "-b", "7"]
     recipe = parse_command([*flags, "--top-perc-train", "30", "--roi", "0", "0", "0.5"]).recipe
     own = locator_recipe(recipe, tmp_path)
-    assert (own.photos.size, own.photos.progressive, own.photos.roi, own.photos.locates) == (96, (), "whole", False)
+    assert (own.photos.size, own.photos.progressive, own.photos.roi, own.photos.locates) == (96, (), "auto", False)
     assert (own.optimiser.epochs, own.optimiser.minutes) == (5, 1)
     assert (after_locating(recipe).optimiser.epochs, after_locating(recipe).optimiser.minutes) == (15, 3)
     assert (own.network, own.optimiser.batch_size, own.loss.trims) == (recipe.network, 7, False)

@@ -86,6 +86,7 @@ def test_the_locator_is_the_same_network_on_whole_photos_of_half_the_size(tmp_pa
     assert (own.photos.size, own.photos.progressive, own.photos.roi, own.photos.locates) == (96, (), "auto", False)
     assert (own.optimiser.epochs, own.optimiser.minutes) == (5, 1)
     assert (after_locating(recipe).optimiser.epochs, after_locating(recipe).optimiser.minutes) == (15, 3)
+    assert own.augmentation.augment[1:] == recipe.augmentation.augment
     assert (own.network, own.optimiser.batch_size, own.loss.trims) == (recipe.network, 7, False)
 
 

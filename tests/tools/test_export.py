@@ -143,7 +143,7 @@ def test_the_command_writes_and_verifies_every_file(run, tmp_path, monkeypatch, 
     about = json.loads((run.folder / "export/landmarks.json").read_text())
     roi = RegionOfInterest.of((0.1, 0.1, 0.8), 48)
     assert roi.left + roi.top > 0
-    assert about == {"resize": "letterbox", **vars(roi), "points": 7}
+    assert about == {"resize": "letterbox", **vars(roi), "points": 7, "box_margin": None}
     assert_as_predict_does(run, about, next((tmp_path / "contest/train/images").iterdir()), tmp_path, monkeypatch)
     out = capsys.readouterr().out
     assert all(name in out for name in FORMATS)

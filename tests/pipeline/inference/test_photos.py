@@ -19,7 +19,7 @@ from pipeline.recipe import PhotoOptions, Recipe
 def ensemble_of(points):
     """Runs that find the same points in every photo."""
     recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
-    members = [SimpleNamespace(recipe=recipe)]
+    members = [SimpleNamespace(recipe=recipe, locator=None)]
     return SimpleNamespace(members=members, predict_all=lambda packs, samples: np.tile(points, (len(samples), 1, 1)))
 
 

@@ -3,7 +3,6 @@
 A photo that is looked at so is seen larger in an image of the same size, and the points lie much the same in all.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,6 +91,11 @@ def photo_sizes(pack: Pack | Squares, samples: np.ndarray) -> np.ndarray:
     return (pack.roi.square - 2 * starts) / scales
 
 
+def run_of_locator(folder: Path) -> Run:
+    """The run that --locator names. Raises UserError where the folder is none."""
+    return find_run(folder, folder)
+
+
 def load_locator(run: Run, where: RunOptions, runtime: Runtime) -> Locator:
     """The run as a locator of photos that lie where `where` says.
 
@@ -103,8 +107,7 @@ def load_locator(run: Run, where: RunOptions, runtime: Runtime) -> Locator:
     network = load_run_network(run, "best").to(runtime.device)
     if len(network.mean_shape) == 1:
         raise UserError(f"{run.folder} finds one point, which spans no box; train without a locator")
-    content = hashlib.blake2b(run.best.read_bytes(), digest_size=16).hexdigest()
-    return Locator(run, replace(recipe, run=where), network, runtime, content)
+    return Locator(run, replace(recipe, run=where), network, runtime, digest(run.best.read_bytes()))
 
 
 def located(recipe: Recipe, runtime: Runtime) -> tuple[PhotoOptions, str]:
@@ -113,7 +116,7 @@ def located(recipe: Recipe, runtime: Runtime) -> tuple[PhotoOptions, str]:
     photos = recipe.photos
     if not photos.locator or photos.boxes:
         return photos, ""
-    locator = load_locator(find_run(photos.locator, photos.locator), recipe.run, runtime)
+    locator = load_locator(run_of_locator(photos.locator), recipe.run, runtime)
     whole = replace(locator.recipe.photos, limit_photos=photos.limit_photos)
     pack = runtime.ranks.in_turn(lambda: open_train_photos(replace(locator.recipe, photos=whole)))
     return replace(photos, boxes=locator.in_train(pack)), pack.fingerprint

@@ -12,9 +12,10 @@ from pipeline.data.dataset import TrainingData
 from pipeline.data.sample_weights import weights_table
 from pipeline.errors import UserError
 from pipeline.files import digest, sealed, write_text
+from pipeline.inference.locator import run_of_locator
 from pipeline.metrics import Scores
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
-from pipeline.runs import AboutData, Manifest, Run, find_run
+from pipeline.runs import AboutData, Manifest, Run
 
 MAX_NAME = 60  # characters of each part of a folder's name
 OF_LOCATOR = ("recipe.yaml", "manifest.json", "data.json", "validation.txt", "best.pt")
@@ -44,7 +45,7 @@ def _write_what_is_known(run, recipe, data, floor):
     if recipe.photos.locator:
         assert data.boxes
         texts["boxes.csv"] = boxes_table(data.boxes)
-        _copy_locator(find_run(recipe.photos.locator, recipe.photos.locator), run.locator)
+        _copy_locator(run_of_locator(recipe.photos.locator), run.locator)
     for name, text in texts.items():
         write_text(run.folder / name, text)
     fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}

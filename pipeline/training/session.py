@@ -30,7 +30,7 @@ from pipeline.data.roi import describe_roi
 from pipeline.data.sample_weights import describe_weights
 from pipeline.errors import UserError
 from pipeline.files import check_folder, check_usable, write_text
-from pipeline.inference.locator import located
+from pipeline.inference.locator import located, run_of_locator
 from pipeline.inference.measured import measure, save_measured
 from pipeline.inference.predict import predict_points
 from pipeline.inference.report import write_report
@@ -119,7 +119,7 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     if start is not None:
         check_unseen(starting.network, data.pack.fingerprint, held_out=held_out, everything=False)
     if recipe.photos.locator and whole:
-        locator = find_run(recipe.photos.locator, recipe.photos.locator)
+        locator = run_of_locator(recipe.photos.locator)
         check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
     components = shape_components(data) if recipe.network.head == "low_rank" else None
     network = make_network(starting, start, mean_shape=data.mean_shape, components=components)

@@ -17,7 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
 from pipeline.cli import check_arguments
 from pipeline.errors import UserError
 from pipeline.old_names import rename_flags
-from pipeline.precedence import OF_NETWORK, WHOLE, Given, HandedOn, override
+from pipeline.precedence import LENGTH, OF_NETWORK, TIMES, WHOLE, Given, HandedOn, override, replaced_by
 from pipeline.recipe import (
     CHANGEABLE_ON_RESUME,
     HOLDS_WITH,
@@ -62,7 +62,8 @@ def parse_command(arguments: list[str]) -> Command:
     early.add_argument("--config", type=Path, action="append", default=[])
     early.add_argument("--resume", type=Path)
     early.add_argument("--init", type=Path)
-    for names in (["--epochs", "-e"], ["--minutes"]):  # which count where they say the same as a file does, too
+    # these count where they say the same as a file does, too
+    for names in (["--epochs", "-e"], ["--minutes"], ["--session-minutes"]):
         early.add_argument(*names, nargs="?", const="")
     files, _ = early.parse_known_args(arguments)
     if files.config and files.resume:
@@ -70,8 +71,8 @@ def parse_command(arguments: list[str]) -> Command:
     given: dict[str, Given] = {}
     for path in [files.resume / "recipe.yaml"] if files.resume else files.config:
         given = override(given, read_given(path))
-    length = {name for name in ("epochs", "minutes") if getattr(files, name) is not None}
-    values = {name: field.value for name, field in given.items()} | ({"minutes": None} if length == {"epochs"} else {})
+    length = [name for name in LENGTH if getattr(files, name) is not None]
+    values = {name: field.value for name, field in given.items()} | dict.fromkeys(replaced_by(length))
     init = files.init or values.get("init")
     handed_on = read_handed_on(last_stage(Path(init))) if init and not files.resume else None
     if handed_on:
@@ -88,7 +89,7 @@ def parse_command(arguments: list[str]) -> Command:
     except RecursionError as error:  # json's parser calls itself for each bracket
         raise UserError("--augment, --views or --stages is nested too deeply to be a list of mappings") from error
     recipe = build_recipe(flatten(command.recipe), name_of=_flag)
-    told = changes(recipe, base) | {name: getattr(recipe.optimiser, name) for name in length}
+    told = changes(recipe, base) | {name: flatten(recipe)[name] for name in length}
     flags = {name: Given(value, _flag(name)) for name, value in told.items()}
     if handed_on:
         handed_on.check(given | flags)
@@ -118,7 +119,7 @@ def _print_idle(recipe: Recipe, flags: dict[str, Given]):
 def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):
     """Says which flags do not hold in a stage, which has a value of its own."""
     for name, given in flags.items():
-        also = {"minutes", "session_minutes"} if name == "epochs" else set()
+        also = set(TIMES) if name == "epochs" else set()
         if own := [str(number) for number, stage in enumerate(stages) if {name, *also} & stage.keys()]:
             print(f"{name:12} {given} does not hold in stage {', '.join(own)}, which has its own")
 
@@ -137,7 +138,7 @@ def _check_together(command, flags):
         raise UserError(
             "--session-minutes is for one run; for folds or stages give --minutes, the time of each of them"
         )
-    if {"minutes", "session_minutes"} <= flags.keys():
+    if set(TIMES) <= flags.keys():
         raise UserError("--minutes and --session-minutes both say when the training ends; leave out one of them")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
         raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")

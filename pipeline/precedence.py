@@ -12,6 +12,8 @@ from pipeline.errors import UserError
 MAX_SHOWN = 40  # characters of a value
 OF_NETWORK = ("model", "head", "map_stride", "deepest_stride", "size", "resize", "roi")
 WHOLE = (0.0, 0.0, 1.0)
+TIMES = ("minutes", "session_minutes")
+LENGTH = ("epochs", *TIMES)
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,14 @@ def merged(before: dict[str, Given], after: dict[str, Given]) -> dict[str, Given
 
 
 def _with_length(before, after):
-    """Those of `after`; where they give epochs and no minutes, with none, for earlier minutes would hold instead."""
-    if "epochs" in after and "minutes" not in after and "minutes" in before:
-        return after | {"minutes": Given(None, after["epochs"].source)}
-    return after
+    """Those of `after`, and what their length replaces, which would hold instead."""
+    length = [name for name in LENGTH if name in after]
+    return after | {name: Given(None, after[length[0]].source) for name in replaced_by(length) if name in before}
+
+
+def replaced_by(length: list[str]) -> list[str]:
+    """The times that no longer hold where the length of a training is given anew, by these fields."""
+    return [name for name in TIMES if length and name not in length]
 
 
 @dataclass(frozen=True)

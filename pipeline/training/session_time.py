@@ -17,6 +17,7 @@ from pipeline.inference.tta import parse_views
 from pipeline.training.trainer import Trainer
 
 STARTING = 45.0  # seconds that predict.py is given to start, to draw and to write
+PACKING = 500.0  # photos a second, at the least
 MARGIN = 1.25  # of the time that the prediction should take by the speed that was measured
 NUM_MEASURED = 256  # photos
 
@@ -67,12 +68,16 @@ def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
 
 def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int) -> float:
     """What the last validation and the report take, and predict.py after them: it shows its views to the photos of the
-    test, and to those that were held out, by which it weighs the views."""
+    test, and to those that were held out, by which it weighs the views. Where a part of each photo is shown, it packs
+    those of the test first, after a locator, if there is one, has seen them.
+    """
     data = trainer.data
     num_test = len(data.test) if data.test else 0
     num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + len(data.validation))
     num_images += 2 * min(len(data.validation), MAX_MEASURED)  # as they are and mirrored
-    return STARTING + MARGIN * num_images / speed
+    packing = num_test / PACKING if data.boxes else 0.0
+    num_images += num_test if trainer.recipe.photos.locates else 0
+    return STARTING + packing + MARGIN * num_images / speed
 
 
 def measured_speed(trainer: Trainer) -> float:

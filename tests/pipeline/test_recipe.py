@@ -108,6 +108,25 @@ def test_epochs_that_are_given_later_end_a_training_that_an_earlier_file_ends_by
     assert changes(read_recipe(other)) == {"epochs": 3}
 
 
+def test_a_length_that_is_given_later_replaces_the_minutes_of_a_session(tmp_path, capsys):
+    """They were left, and held instead of what was given."""
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("session_minutes: 60\n")
+    other.write_text("extends: one.yaml\nminutes: 4\n")
+    said = f"session_minutes None ({{}}) overrides 60.0 ({one})"
+    for flags, length, source in (
+        (["--config", str(one), "-e", "40"], {"epochs": 40}, "--epochs"),
+        (["--config", str(one), "--minutes", "5"], {"minutes": 5}, "--minutes"),
+        (["--config", str(one), "--session-minutes", "60", "-e", "3"], {"session_minutes": 60, "epochs": 3}, None),
+        (["--config", str(other)], {"minutes": 4}, other),
+    ):
+        assert changes(parse_command(flags).recipe) == length
+        assert (said.format(source) in capsys.readouterr().out) == (source is not None)
+    two = tmp_path / "two.yaml"
+    two.write_text("minutes: 4\n")
+    assert changes(parse_command(["--config", str(two), "--session-minutes", "60"]).recipe) == {"session_minutes": 60}
+
+
 def test_a_run_that_was_ended_by_minutes_is_resumed_to_a_number_of_epochs(tmp_path):
     (tmp_path / "recipe.yaml").write_text(to_yaml(parse_command(["--minutes", "4"]).recipe))
     for flags, length in (([], {"minutes": 4}), (["-e", "20"], {}), (["--minutes", "9"], {"minutes": 9})):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.command import parse_command
+from pipeline.data.boxes import Boxes
 from pipeline.errors import UserError
 from pipeline.training import session_time
 from pipeline.training.session import in_session
@@ -31,6 +32,17 @@ def test_what_is_gone_and_what_the_prediction_takes_is_left_out_of_the_training(
 
     with pytest.raises(UserError, match=r"--session-minutes 60: 60\.0 are gone and .* give more than 61"):
         plan_session(trainer, gone=3600.0)
+
+
+def test_time_is_left_to_find_where_to_look_in_the_photos_of_the_test_and_to_pack_them_so(contest, tmp_path):
+    trainer = start(recipe_of(contest, tmp_path, "--session-minutes", "60"))
+    expected = session_time.prediction_seconds(trainer, speed=10.0, num_views=2)
+    trainer.data = replace(trainer.data, boxes=Boxes("a file", {}, ""))
+    expected += 12 / session_time.PACKING
+    assert session_time.prediction_seconds(trainer, speed=10.0, num_views=2) == pytest.approx(expected)
+    trainer.recipe = replace(trainer.recipe, photos=replace(trainer.recipe.photos, locate=0.2))
+    expected += MARGIN * 12 / 10.0
+    assert session_time.prediction_seconds(trainer, speed=10.0, num_views=2) == pytest.approx(expected)
 
 
 def test_the_speed_is_that_of_the_final_size(contest, tmp_path, monkeypatch):

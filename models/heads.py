@@ -5,8 +5,6 @@ outside the image. Coordinates are computed in float32 under autocast too: bf16 
 pixel. Points are in pixels of images of `size` pixels, whatever the size of the images that are shown, so a network may
 be trained on small images first.
 
-Expectations are sums of products here, not matrix products, which autocast would compute in bf16.
-
 Shapes: B images, K points, C channels, (h, w) of a map, N bins.
 """
 
@@ -113,12 +111,27 @@ class Integral(nn.Module):
         self.strength = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
-        logits = in_float32(self.logits, self.merge(maps))
-        ys, xs = (cells(count, self.size, device=logits.device) for count in logits.shape[2:])
-        x_prior, y_prior = (prior(at, mean_shape[:, axis], self.size) for axis, at in enumerate((xs, ys)))
-        logits = logits + self.strength * (y_prior[:, :, None] + x_prior[:, None, :])
-        shares = logits.flatten(2).softmax(2).view_as(logits)
-        return Prediction(torch.stack(((shares.sum(2) * xs).sum(2), (shares.sum(3) * ys).sum(2)), dim=2))
+        merged = self.merge(maps)
+        ys, xs = (cells(count, self.size, device=merged.device) for count in merged.shape[2:])
+        at = torch.stack((xs.repeat(len(ys)), ys.repeat_interleave(len(xs))))
+        with without_autocast(merged):
+            shares = self._logits(merged.float().flatten(2), at, mean_shape).softmax(2)
+            return Prediction(shares @ at.T)
+
+    def _logits(self, features: torch.Tensor, at: torch.Tensor, mean_shape: torch.Tensor) -> torch.Tensor:
+        """(B, K, h w) logits of the cells at (2, h w), from (B, C, h w) features.
+
+        The prior's are linear in x, y and x² + y², but for a constant that the softmax takes out. One product makes all
+        of it, where a prior that is added reads and writes each logit once more.
+        """
+        middle, spread = (self.size - 1) / 2, SPREAD * self.size
+        x, y = (at - middle) / spread
+        means = (mean_shape - middle) / spread
+        prior = self.strength * torch.cat((means, torch.full_like(means[:, :1], -0.5)), dim=1)
+        weights = torch.cat((self.logits.weight.flatten(1), self.logits.bias[:, None], prior), dim=1)
+        known = torch.stack((torch.ones_like(x), x, y, x.square() + y.square()))
+        count = len(features)
+        return torch.bmm(weights.expand(count, -1, -1), torch.cat((features, known.expand(count, -1, -1)), dim=1))
 
 
 class SimCC(nn.Module):

@@ -10,7 +10,7 @@ from kornia.geometry.subpix import spatial_expectation2d
 
 from models import build_network, load_state, resized
 from models.backbones import COARSEST, FINEST, build_pyramid
-from models.heads import EXTENT, HEADS, WIDTH, TopDown, cells
+from models.heads import EXTENT, HEADS, SPREAD, WIDTH, TopDown, cells
 from tests.models.test_landmarks import FAMILIES, SHAPE
 
 SIZE = 64
@@ -115,19 +115,24 @@ def test_a_network_with_scales_says_one_for_each_point(head):
     assert network_of(head).predict(images_of(SIZE)).log_scale is None
 
 
-def test_the_integral_is_the_expectation_that_kornia_computes():
+@pytest.mark.parametrize("strength", [0.0, 0.7])
+def test_the_integral_is_the_expectation_that_kornia_computes(strength):
+    """Under the softmax of a convolution's logits and those of a normal distribution around the mean shape."""
     network = network_of("integral").eval()
     head = network.decoder.points
     with torch.no_grad():
-        head.strength.zero_()
+        head.strength.fill_(strength)
         head.logits.weight.mul_(50)
-        found = network(images_of(SIZE))
+        head.logits.bias.normal_()
         caught = []
-        head.logits.register_forward_hook(lambda module, inputs, output: caught.append(output))
-        network(images_of(SIZE))
-        shares = caught[0].flatten(2).softmax(2).view_as(caught[0])
-        normalised = spatial_expectation2d(shares, normalized_coordinates=False)
-    count = shares.shape[-1]
+        head.merge.register_forward_hook(lambda module, inputs, output: caught.append(output))
+        found = network(images_of(SIZE))
+        logits = head.logits(caught[0])
+        count = logits.shape[-1]
+        ys, xs = torch.meshgrid(*2 * [cells(count, SIZE, device=logits.device)], indexing="ij")
+        offsets = torch.stack((xs, ys), dim=2) - network.mean_shape[:, None, None]
+        logits = logits - strength * offsets.square().sum(3) / (2 * (SPREAD * SIZE) ** 2)
+        normalised = spatial_expectation2d(logits.flatten(2).softmax(2).view_as(logits), normalized_coordinates=False)
     expected = (normalised + 0.5) / count * EXTENT * SIZE - (EXTENT - 1) / 2 * SIZE - 0.5
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 

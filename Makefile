@@ -62,6 +62,6 @@ format: .venv/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clear: ## remove what was generated: environment, caches, the demo's contest with its runs; your runs stay
+clear: ## remove what was generated: environment, caches, the demo and the walkthrough with their runs; your runs stay
 	rm -rf .venv cache sheets demo_contest walkthrough .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Networks that take a batch of photos and give points: any torchvision classifier with a landmark head."""
+"""Networks that take a batch of photos and give points: any classifier of torchvision or timm with a landmark head."""
 
 from models.backbones import check_name, network_names
 from models.landmarks import LandmarkNet, build_network

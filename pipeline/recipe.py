@@ -117,12 +117,12 @@ class PhotoOptions:
     """Show the network of each photo of train the square about a box, with a margin: a table of file_name, left, top,
     right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
     locate: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
-    """For this share of the training first train a network on small images of the whole photos, to find where to look:
+    """For this share of the training first train the same network on smaller images, to find where to look:
     the run starts from its weights, and is shown of each photo the square about the points that it finds."""
     locator: Annotated[Path | None, arg(metavar="RUN")] = None
     """Look where this earlier run finds the points, instead of training one for that."""
     pack: Literal["auto", "raw", "jpeg"] = "auto"
-    """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a seventh of the disk and are
+    """How the cache keeps photos: raw, read without any computing; as JPEGs, which take a sixth of the disk and are
     decoded each time; auto takes raw ones where they fit on the disk."""
     limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
     """Use only so many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""

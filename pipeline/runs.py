@@ -5,7 +5,7 @@ changes.yaml       what is no default     permutation.json  partners of the poin
 environment.json   versions, device       data.json         fingerprint, ROI
 metrics.csv        a row an epoch         manifest.json     what must stay as the run was made with it
 best.pt, last.pt   checkpoints            events/           for TensorBoard
-console.txt        what was printed       pictures/         worst photos
+console.txt        what was printed       pictures/         worst photos, curves, errors of points
 views.json         by predict.py          submission.csv    by predict.py
 best-epoch-N.pt    of --keep-best         report.html       what came of it
 held_out.npz       what the best weights find of the held-out photos

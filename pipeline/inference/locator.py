@@ -1,4 +1,4 @@
-"""Where to look: one network finds the points on whole photos, roughly, and another is shown the square about them.
+"""Where to look: one network finds the points, roughly, and another is shown the square about them.
 
 A photo that is looked at so is seen larger in an image of the same size, and the points lie much the same in all.
 """

@@ -3,7 +3,7 @@
     file_name,Point_M0_X,Point_M0_Y,Point_M1_X,…
 
 M0, M1 … are indices in the photo's list of asked points. Values are rounded, never cut off: cutting to integers is
-a bias of half a pixel, which cost 0.42 of a score of 8; see docs/experiments.md.
+a bias of half a pixel, which cost 0.74 px² of an MSE of 12.5; see docs/experiments.md.
 """
 
 import csv

@@ -11,8 +11,8 @@ SCALES = {"AffineAugmenter": {"scale": [0.75, 1.35]}}  # besides those of the re
 
 
 def locator_recipe(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe of the locator of a run in `folder`: the same network, for its share of the training, on whole photos
-    of half the size, which show things larger and smaller than most are, and of which none is left out for its loss.
+    """The recipe of the locator of a run in `folder`: the same network, for its share of the training, on smaller
+    images of the region of interest, at more scales than the run's; no photo is left out for its loss.
     """
     photos, optimiser = recipe.photos, recipe.optimiser
     size = min(photos.size, max(SMALLEST, photos.size // 2 // MULTIPLE * MULTIPLE))

@@ -204,7 +204,7 @@ def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, job:
         run.write_recipe(recipe)  # with it they can be resumed
         job.begin(run.folder)
     runtime.ranks.wait()
-    runtime.print(f"locator      {recipe.photos.locate:.0%} of the training, on whole photos")
+    runtime.print(f"locator      {recipe.photos.locate:.0%} of the training, to find where to look")
     try:
         own = locator_recipe(recipe, run.folder)
         train_run(own, console, locator if locator.last.exists() else None, locator.folder)

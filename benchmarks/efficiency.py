@@ -95,7 +95,7 @@ def main():
         for _ in order:
             with runtime.autocast():
                 predicted = trainer.network.predict(batch.images)
-            loss = sample_losses(predicted, batch, recipe.loss).mean()
+            loss = sample_losses(predicted, batch, recipe.loss, size=recipe.photos.size).mean()
             trainer.optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), recipe.optimiser.clip)

@@ -87,7 +87,8 @@ def build_pyramid(model: str, *, size: int, deepest: int = COARSEST) -> tuple[nn
 
 def as_maps(outputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     """(B, C, h, w) of each of a backbone's outputs, which may have channels last or be the tokens of a transformer."""
-    return [_as_map(output) for output in outputs.values()]
+    last = any(output.ndim == 4 and output.shape[2] != output.shape[3] for output in outputs.values())
+    return [_as_map(output, channels_last=last) for output in outputs.values()]
 
 
 def _find_levels(classifier, probe):
@@ -136,11 +137,9 @@ def _side_of_map(output):
     return 0
 
 
-def _as_map(output):
+def _as_map(output, *, channels_last):
     """(B, C, h, w) of a map with its channels first or last, or of tokens of which the first is the class."""
     if output.ndim == 3:
         side = int((output.shape[1] - 1) ** 0.5)
         return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-    if output.shape[2] != output.shape[3]:
-        return output.permute(0, 3, 1, 2)
-    return output
+    return output.permute(0, 3, 1, 2) if channels_last else output

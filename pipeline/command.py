@@ -185,7 +185,8 @@ def read_handed_on(run: Path) -> HandedOn:
     if (locator := run / "locator").exists():
         network["locator"] = str(locator)
     split = run / "validation.txt"
-    return HandedOn(run, fields["data"], split if split.exists() else None, stated, network)
+    on_boxes = bool(fields["boxes"] and not fields["locate"] and not fields["locator"])
+    return HandedOn(run, fields["data"], split if split.exists() else None, stated, network, on_boxes)
 
 
 def _flag(name: str) -> str:

@@ -19,6 +19,7 @@ from models import (
 from pipeline.checkpoint import check_tensor, fitting, load_checkpoint, load_network
 from pipeline.errors import UserError
 from pipeline.files import check_regular
+from pipeline.memory import is_out_of_memory
 from pipeline.recipe import NetworkOptions, Recipe, needs_scale
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run, find_run
@@ -149,6 +150,8 @@ def make_network(
     except ValueError as error:
         raise UserError(f"--deepest-stride {options.deepest_stride}: {error}") from error
     except (RuntimeError, AssertionError) as error:  # of a backbone that is looked at on an image of this size
+        if is_out_of_memory(error):
+            raise
         raise _of_other_size(options.model, f"--size {size}", error) from error
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
@@ -200,6 +203,8 @@ def _check_size(network, model, size, *, flag):
         with torch.no_grad():
             network(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _of_other_size(model, f"{flag} {size}", error) from error
     network.train()
 

@@ -58,6 +58,7 @@ class HandedOn:
 
     Where its data are, and while they are the same, the photos that it held out, since its weights know all others;
     and what its network is. `network` has the ROI that was found, `stated` the one that its recipe asked for.
+    on_boxes: whether it is shown parts of photos that only a table says.
     """
 
     run: Path
@@ -65,9 +66,14 @@ class HandedOn:
     split: Path | None
     stated: dict[str, Any]
     network: dict[str, Any]
+    on_boxes: bool = False
 
     def check(self, given: dict[str, Given]):
-        """Raises UserError for a field that contradicts what the network is."""
+        """Raises UserError for a field that contradicts what the network is, and where boxes are missing."""
+        if self.on_boxes and not any(name in given and given[name].value for name in ("boxes", "locator")):
+            raise UserError(
+                f"--init {self.run} was trained on boxes of its photos; --boxes FILE gives those of these photos"
+            )
         for name in OF_NETWORK:
             own = self.network[name]
             allowed = (own, self.stated[name], WHOLE if own == "whole" else own)

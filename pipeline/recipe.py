@@ -419,6 +419,13 @@ def check_trainable(recipe: Recipe, *, where: str = ""):
             f"{where}--progressive: its size {largest} is above --size {photos.size}, the last and largest; "
             "give a smaller one"
         )
+    frozen, epochs = recipe.network.freeze_epochs, recipe.optimiser.epochs
+    if recipe.optimiser.optimiser == "schedule_free" and 0 < frozen < epochs:
+        raise UserError(
+            f"{where}--freeze-epochs {frozen}: --optimiser schedule_free counts its steps from the first, which the "
+            f"backbone has not taken then; give two stages, of which the first has freeze_epochs {frozen} and as many "
+            "epochs"
+        )
     top, without = recipe.loss.top_perc_train, recipe.loss.without_top_perc_train
     if without >= top and without:
         raise UserError(

@@ -20,6 +20,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -316,5 +317,6 @@ def fold_runs(folder: Path) -> list[Run]:
 
 def folder_of(run: Run) -> Path:
     """Where the results of a run go: for one of several folds or stages, the folder of all of them."""
-    of_stages = run.folder.name.startswith("stage-") and has_stages(run.folder.parent)
-    return run.folder.parent if of_stages or run.folder.name.startswith("fold-") else run.folder
+    name, parent = run.folder.name, run.folder.parent
+    of_stages = re.fullmatch(r"stage-\d+", name) and has_stages(parent)
+    return parent if of_stages or re.fullmatch(r"fold-\d+", name) else run.folder

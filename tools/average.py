@@ -5,12 +5,13 @@ with `--ema-decay 0` the weights themselves, whose average over the cycles of a 
 rate, is stochastic weight averaging (SWA; Izmailov et al., UAI 2018). Several runs are averaged together where they
 started from the same weights (`--init`) and held out the same photos (model soups; Wortsman et al., ICML 2022).
 
-The statistics of the norms are measured anew, on training photos as prediction shows them. What comes of it is scored
+The statistics of the norms are measured anew, on training photos as prediction shows them, but for norms that were
+frozen. What comes of it is scored
 on the photos that were held out, beside the best epoch, and written whether it is better or not.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,8 @@ from typing import Annotated
 import numpy as np
 import torch
 from annotated_types import Ge
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 from tyro.conf import Positional, arg
 
 from augment import Transform
@@ -33,14 +35,14 @@ from pipeline.files import check_folder
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
 from pipeline.networks import load_run_network
-from pipeline.runs import Run, find_run
+from pipeline.runs import Run, find_run, folder_of
 from pipeline.runtime import Runtime
 
 MAX_PHOTOS = 4096  # enough for the statistics of norms
 BATCH = 64
 COPIED = (
     "manifest.json", "data.json", "validation.txt", "permutation.json", "sample_weights.csv", "regions.json",
-    "environment.json", "changes.yaml",
+    "boxes.csv", "environment.json", "changes.yaml",
 )  # fmt: skip
 
 
@@ -83,7 +85,7 @@ def average_runs(runs: list[Run], output: Path, runtime: Runtime, *, best: int |
     before = score_of(network, data, runtime)
     averaged = average(network, kept)
     with runtime.autocast():
-        update_bn(plain_images(data.pack, data.train, runtime.device, seed=recipe.run.seed), averaged)
+        measure_norms(averaged, kept, plain_images(data.pack, data.train, runtime.device, seed=recipe.run.seed))
     after = score_of(averaged.eval(), data, runtime)
     print(f"{'best epoch':20} {before}")
     print(f"{f'average of {len(kept)}':20} {after}")
@@ -130,6 +132,29 @@ def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:
     return mean.module
 
 
+def measure_norms(network: LandmarkNet, kept: list[Kept], batches: Iterable[torch.Tensor]):
+    """Measures the statistics of batch norms anew, as torch's update_bn does, but for those that were frozen: they are
+    the same in all epochs, and what was trained behind them relies on them."""
+    first, *others = (load_checkpoint(each.path)["network"] for each in kept)
+    measured = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm)
+        and any(not torch.equal(other[f"{name}.running_mean"], first[f"{name}.running_mean"]) for other in others)
+    ]
+    momenta = [module.momentum for module in measured]
+    network.eval()
+    for module in measured:
+        module.train()
+        module.reset_running_stats()
+        module.momentum = None  # the mean over all batches
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    for module, momentum in zip(measured, momenta, strict=True):
+        module.momentum = momentum
+
+
 def plain_images(pack: Pack, samples: np.ndarray, device: torch.device, *, seed: int) -> Iterator[torch.Tensor]:
     """(B, 3, S, S) images of some thousand photos at `samples` as they are, in full batches of random ones."""
     order = np.random.default_rng(seed).permutation(samples)[:MAX_PHOTOS]
@@ -170,12 +195,19 @@ def _write_into(first, output, network, kept, scores):
     shutil.copyfile(first.folder / "recipe.yaml", output / "recipe.yaml")  # last: with it the folder is a run
 
 
+def folder_of_average(run: Run) -> Path:
+    """Beside the run; for one of several stages or folds beside the folder of them, in which it would be none."""
+    whole = folder_of(run)
+    parts = [whole.name] if whole == run.folder else [whole.name, run.folder.name]
+    return whole.with_name("-".join([*parts, "average"]))
+
+
 def main():
     options = parse_flags(Options, __doc__)
     if not options.runs:
         raise UserError("no run is named; give the folder of one that was trained with --keep-best")
     runs = [find_run(folder, folder) for folder in options.runs]
-    output = options.output or runs[0].folder.with_name(f"{runs[0].folder.name}-average")
+    output = options.output or folder_of_average(runs[0])
     check_folder("--output", output.parent)
     if output.exists():
         raise UserError(f"{output} is there already; give another --output")

@@ -240,12 +240,15 @@ def shape_components(data: TrainingData) -> np.ndarray:
     points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
     known = ~np.isnan(points).any(axis=2)
     enough = known.sum(axis=1) >= 2
-    model = fit_shapes(np.nan_to_num(points[enough]), known[enough])
+    there = known[enough].any(axis=0)  # the others, which few photos have, are taken to stay where they are
+    model = fit_shapes(np.nan_to_num(points[enough][:, there]), known[enough][:, there])
+    loadings = np.zeros((*data.mean_shape.shape, model.loadings.shape[2]))
+    loadings[there] = model.loadings
     centred = data.mean_shape - data.mean_shape.mean(axis=0)
     radius = np.sqrt((centred**2).sum(axis=1).mean())
     across = np.stack((-centred[:, 1], centred[:, 0]), axis=1)
     shifts = radius * SHIFT * np.broadcast_to(np.eye(2)[:, None], (2, len(centred), 2))
-    rest = radius * model.loadings.transpose(2, 0, 1)
+    rest = radius * loadings.transpose(2, 0, 1)
     return np.concatenate((shifts, TURN * np.stack((centred, across)), rest))
 
 

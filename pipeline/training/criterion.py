@@ -47,17 +47,18 @@ class Criterion:
     Its state: the recent losses that a batch is ranked against, the running mean of each photo's losses, and for
     residual log-likelihood estimation a flow, whose weights the optimiser moves.
 
-    typical_scale: pixels of a photo per pixel of its image, of the data set's typical photo. mean_shape: (K, 2), whose
-    neighbours are the ends of edges. batch_size: of a step. num_photos: of the pack. sample_weights: (N,) factors of
-    the losses of the photos of the pack, with a mean of 1 over those that are trained on, so that the mean over a batch
-    need not be divided by anything else: divided by the weights of a batch it would depend on who else is in it. Photos
-    are ranked without them.
+    size: of the images in whose pixels points are. typical_scale: pixels of a photo per pixel of its image, of the
+    data set's typical photo. mean_shape: (K, 2), whose neighbours are the ends of edges. batch_size: of a step.
+    num_photos: of the pack. sample_weights: (N,) factors of the losses of the photos of the pack, with a mean of 1
+    over those that are trained on, so that the mean over a batch need not be divided by anything else: divided by
+    the weights of a batch it would depend on who else is in it. Photos are ranked without them.
     """
 
     def __init__(
         self,
         options: LossOptions,
         *,
+        size: int,
         typical_scale: float,
         mean_shape: np.ndarray,
         batch_size: int,
@@ -65,7 +66,7 @@ class Criterion:
         device: torch.device,
         sample_weights: np.ndarray | None = None,
     ):
-        self.options, self.typical_scale, self.device = options, typical_scale, device
+        self.options, self.size, self.typical_scale, self.device = options, size, typical_scale, device
         self.recent_losses = empty_window(batch_size, device)
         self.running_losses = no_running_losses(num_photos, device)
         self.sample_weights = None if sample_weights is None else on_device(sample_weights, device, np.float32)
@@ -84,7 +85,7 @@ class Criterion:
     def measure(self, predicted: Prediction, batch: Batch) -> PhotoLosses:
         """The losses of the photos of a step, or of a part of it."""
         options = self.options
-        losses = sample_losses(predicted, batch, options, flow=self.flow)
+        losses = sample_losses(predicted, batch, options, size=self.size, flow=self.flow)
         weighted = self._weights(batch, UNIT_POWERS.get(options.loss, 0)) * losses
         if self.edges is not None:
             lengths = edge_losses(predicted.points, batch, self.edges, outside_weight=options.outside_weight)

@@ -41,9 +41,9 @@ class Gradient:
     def add(self, mixed: Mixed, key: Key, *, epoch: float, scaler: torch.amp.GradScaler) -> torch.Tensor:
         """(1 + B,) the loss, and the squared error of each photo. mixed: this rank's photos of the batch. key: of the
         whole batch. epoch: how many are done. With several ranks no parameter has a gradient before."""
-        count = len(mixed.batch.samples)
-        if min(self.num_parts, count) > 1:
-            micro = [(mixed.part(rows), rows) for rows in parts(count, min(self.num_parts, count))]
+        num_parts = min(self.num_parts, len(key.samples) // self.runtime.ranks.count)
+        if num_parts > 1:  # the same on all ranks, which wait for each other in norms of all photos
+            micro = [(mixed.part(rows), rows) for rows in parts(len(mixed.batch.samples), num_parts)]
             measured = self._add_parts(micro, key, epoch, scaler)
         else:
             predicted, losses = self._measure(mixed)

@@ -7,7 +7,7 @@ from pipeline.files import digest
 from pipeline.old_names import AT_FIRST
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, changes, flatten
 
-MOVABLE = {"name", "roi", "split", "flip_indices", "sample_weights", "weights", "init"}
+MOVABLE = {"name", "roi", "split", "flip_indices", "sample_weights", "weights", "init", "locator"}
 ALWAYS_IDENTIFY = {  # what recipes had when checkpoints were first bound to one; later fields count where they are set
     "seed", "size", "resize", "train_share", "model", "freeze_epochs", "precision", "augment", "beta", "loss_unit",
     "outside_weight", "top_perc_train", "without_top_perc_train", "trim_at_random", "batch_size", "learning_rate",
@@ -17,9 +17,9 @@ ALWAYS_IDENTIFY = {  # what recipes had when checkpoints were first bound to one
 
 def identity_of(recipe: Recipe, data: TrainingData) -> str:
     """What tells a run's checkpoint from those of others: the data, the split, how much photos count where they do not
-    count alike, and what no resume may change. Where
-    files of the recipe lie is left out: they may be moved. So are fields that earlier versions did not have, while they
-    do what these versions did, so that their checkpoints can be resumed."""
+    count alike, and what no resume may change. Where files of the recipe lie is left out: they may be moved. So are
+    fields that earlier versions did not have, while they do what these versions did, so that their checkpoints can be
+    resumed."""
     earliest = build_recipe(AT_FIRST, name_of=str)
     told = ALWAYS_IDENTIFY | changes(recipe, earliest).keys()
     fixed = {name: value for name, value in flatten(recipe).items() if name in told - CHANGEABLE_ON_RESUME - MOVABLE}

@@ -4,18 +4,39 @@ folder `locator` of that run's."""
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from pipeline.data.contest import LANDMARKS, count_points, find_contest
+from pipeline.data.regions import read_regions
+from pipeline.errors import UserError
+from pipeline.networks import make_network
 from pipeline.recipe import AugmentOptions, LossOptions, OptimiserOptions, Recipe, RunningOptions
+from pipeline.stages import OF_ONE_SIZE
 
 SMALLEST, MULTIPLE = 64, 32  # pixels, of the images
 SCALES = {"AffineAugmenter": {"scale": [0.75, 1.35]}}  # besides those of the recipe: few photos show things so large
 
 
+def check_located(recipe: Recipe):
+    """Raises UserError, before the locator is trained, for what the run that follows it could not be trained with."""
+    table = find_contest(recipe.run.data) / LANDMARKS
+    num_points = count_points(table)
+    if num_points == 1:
+        raise UserError(f"--locate: {table} has one point, which spans no box; give --locate 0")
+    if recipe.running.regions:
+        read_regions(recipe.running.regions, num_points)
+    make_network(recipe, None, mean_shape=np.zeros((2, 2)))
+
+
 def locator_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe of the locator of a run in `folder`: the same network, for its share of the training, on smaller
-    images of the region of interest, at more scales than the run's; no photo is left out for its loss.
+    images of the region of interest, at more scales than the run's; no photo is left out for its loss. Heads whose
+    weights are of one size keep theirs, since the run starts from them.
     """
     photos, optimiser = recipe.photos, recipe.optimiser
     size = min(photos.size, max(SMALLEST, photos.size // 2 // MULTIPLE * MULTIPLE))
+    if recipe.network.head in OF_ONE_SIZE:
+        size = photos.size
     minutes = recipe.running.session_minutes or optimiser.minutes
     return replace(
         recipe,

@@ -31,17 +31,18 @@ UNIT_POWERS = {"smooth_l1": 1, "l1": 1, "wing": 1, "soft_wing": 1, "mse": 2}  # 
 
 
 def sample_losses(
-    predicted: Prediction, batch: Batch, options: LossOptions, *, flow: Flow | None = None
+    predicted: Prediction, batch: Batch, options: LossOptions, *, size: int, flow: Flow | None = None
 ) -> torch.Tensor:
     """(B,) the loss of each photo, averaged over its points that are there, in pixels of the image or without a unit.
 
-    Points outside the frame, which can only be guessed, count `outside_weight` as much as those inside. flow: of "rle".
+    Points outside the frame, which can only be guessed, count `outside_weight` as much as those inside. size: of the
+    images in whose pixels points are, which those that are shown may be smaller than. flow: of "rle".
     """
     there = ~batch.points.isnan()
     points = predicted.points.float()
     target = torch.where(there, batch.points, points.detach())
     if options.loss == "enme":
-        losses = normalised_distances(points, target, there, side=batch.images.shape[-1])
+        losses = normalised_distances(points, target, there, side=size)
     else:
         losses = _losses(predicted, points, target, options, flow)
     if losses.shape[2] == 1:  # of points, not of coordinates

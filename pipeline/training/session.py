@@ -49,7 +49,7 @@ from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out, with_kept_weights
 from pipeline.training.job import Job, taken_up
-from pipeline.training.locating import after_locating, locator_recipe, shown_whole
+from pipeline.training.locating import after_locating, check_located, locator_recipe, shown_whole
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import create_run, new_folder
 from pipeline.training.norms import describe_norms
@@ -80,7 +80,7 @@ def train_command(command: Command, console: Console) -> Path:
     photos = replace(photos, boxes=boxes, locator=locator)
     recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
-        folder = find_learning_rate(shown_whole(stage_recipe(recipe, 0) if options.stages else recipe))
+        folder = find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):
         folder = train_folds(recipe, console, command.folds, command.resume, job=job)
     elif recipe.run.stages:
@@ -93,10 +93,12 @@ def train_command(command: Command, console: Console) -> Path:
 
 
 def find_learning_rate(recipe: Recipe) -> Path:
-    """Proposes a rate for what the recipe would train. Returns the folder of the sweep."""
-    trainer, chain = prepare(recipe, None)
+    """Proposes a rate for what the recipe would train, on whole photos where a locator would have to be trained first.
+    Returns the folder of the sweep."""
+    recipe = replace(recipe, photos=replace(recipe.photos, locate=0.0))
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
     with out_of_memory_named(what_fits(recipe)):
+        trainer, chain = prepare(recipe, None)
         return find_rate(trainer, chain, lambda: new_folder(named))
 
 
@@ -135,23 +137,31 @@ def network_to_start(recipe: Recipe, earlier: Run | None) -> NetworkOptions:
 
 
 def train_run(
-    recipe: Recipe, console: Console, earlier: Run | None, folder: Path | None = None, *, job: Job = NO_JOB
+    recipe: Recipe,
+    console: Console,
+    earlier: Run | None,
+    folder: Path | None = None,
+    *,
+    part_of: Path | None = None,
+    job: Job = NO_JOB,
 ) -> Path:
     """Trains one run, in a new folder unless one is given, or resumes an earlier one. Returns its folder. Of several
-    ranks the main one writes what is written."""
+    ranks the main one writes what is written. part_of: the folder that is to be resumed, where it is not the run's."""
     own_callbacks = load_callbacks(recipe.running.callbacks)
     own_folder = folder
     if trains_locator(recipe, earlier):
-        own_folder = train_locator(recipe, console, earlier.folder if earlier else folder, job=job)
+        check_located(recipe)
+        own_folder = train_locator(recipe, console, earlier.folder if earlier else folder, part_of=part_of, job=job)
         recipe = replace(recipe, photos=replace(recipe.photos, locator=Run(own_folder).locator.folder))
         earlier = None
-    trainer, chain = prepare(recipe, earlier)
+    with out_of_memory_named(what_fits(recipe)):
+        trainer, chain = prepare(recipe, earlier)
     data, runtime = trainer.data, trainer.runtime
     is_main, floor = runtime.is_main, mean_shape_score(data)
     if earlier:
         earlier.check_data(data.pack.fingerprint, data.pack.folder)
     run = earlier or made_by_main(lambda: create_run(recipe, data, floor=floor, folder=own_folder).folder)
-    resume = f"python hack_train.py --resume {shlex.quote(str(folder.parent if folder else run.folder))}"
+    resume = f"python hack_train.py --resume {shlex.quote(str(part_of or run.folder))}"
     if is_main:
         job.begin(run.folder)
         console.keep_in(run.folder / "console.txt")
@@ -190,7 +200,7 @@ def trains_locator(recipe: Recipe, earlier: Run | None) -> bool:
     return bool(recipe.photos.locate and not recipe.photos.locator and not (earlier and earlier.is_made))
 
 
-def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, job: Job) -> Path:
+def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, part_of: Path | None, job: Job) -> Path:
     """Trains, or resumes, the locator of a run that is not made yet. Returns the run's folder, a new one unless one is
     given, and then removed where the locator is refused."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
@@ -207,7 +217,8 @@ def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, job:
     runtime.print(f"locator      {recipe.photos.locate:.0%} of the training, to find where to look")
     try:
         own = locator_recipe(recipe, run.folder)
-        train_run(own, console, locator if locator.last.exists() else None, locator.folder)
+        known = locator if locator.last.exists() else None
+        train_run(own, console, known, locator.folder, part_of=part_of or run.folder)
     except BaseException:
         if runtime.is_main and not folder and not locator.is_made:
             shutil.rmtree(run.folder, ignore_errors=True)
@@ -350,7 +361,7 @@ def train_folds(
     for fold, run in enumerate(fold_runs(folder)):
         runtime.print(f"\nfold {fold}")
         known = run if (run.folder / "recipe.yaml").exists() else None
-        train_run(fold_recipe(recipe, folder, fold), console, known, run.folder)
+        train_run(fold_recipe(recipe, folder, fold), console, known, run.folder, part_of=folder)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(runtime.device)
         part = ranks.part(len(samples))
@@ -385,7 +396,7 @@ def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job:
         for number in range(min(num_finished(folder), count - 1), count):
             runtime.print(f"\nstage {number}, {count - number - 1} more after it")
             stage = recipe_of_stage(recipe, folder, number)
-            train_run(stage, console, begun_run(folder, number), stage_folder(folder, number))
+            train_run(stage, console, begun_run(folder, number), stage_folder(folder, number), part_of=folder)
             if runtime.is_main:
                 write_finished(folder, number + 1)
             runtime.ranks.wait()

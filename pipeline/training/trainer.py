@@ -108,6 +108,7 @@ class Trainer:
         self.source = source_of(data.pack.squares, device)
         self.criterion = Criterion(
             recipe.loss,
+            size=recipe.photos.size,
             typical_scale=float(np.median(1 / scale_of(data.pack.photo_to_image[data.train]))),
             mean_shape=data.mean_shape,
             batch_size=options.batch_size,

@@ -9,7 +9,7 @@ import torchvision
 from kornia.geometry.subpix import spatial_expectation2d
 
 from models import build_network, load_state, resized
-from models.backbones import COARSEST, FINEST, build_pyramid
+from models.backbones import COARSEST, FINEST, as_maps, build_pyramid
 from models.heads import EXTENT, HEADS, SPREAD, WIDTH, TopDown, cells
 from tests.models.test_landmarks import FAMILIES, SHAPE
 
@@ -135,6 +135,16 @@ def test_the_integral_is_the_expectation_that_kornia_computes(strength):
         normalised = spatial_expectation2d(logits.flatten(2).softmax(2).view_as(logits), normalized_coordinates=False)
     expected = (normalised + 0.5) / count * EXTENT * SIZE - (EXTENT - 1) / 2 * SIZE - 0.5
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_maps_with_channels_last_are_known_where_one_of_them_has_as_many_channels_as_rows():
+    """Those of a Swin at 384 px."""
+    outputs = {"a": torch.zeros(1, 96, 96, 96), "b": torch.zeros(1, 48, 48, 192)}
+    outputs["a"][..., 5] = 1
+    first, second = as_maps(outputs)
+    assert second.shape == (1, 192, 48, 48)
+    assert (first[0, 5] == 1).all()
+    assert first.sum() == 96 * 96
 
 
 def test_cells_cover_the_image_and_an_eighth_more_on_each_side():

@@ -1,13 +1,16 @@
 """Memory that runs out is one line that names what to try; other errors stay what they are."""
 
+import numpy as np
 import pytest
 import torch
 
+from models import LandmarkNet
+from pipeline import networks
 from pipeline.errors import UserError
 from pipeline.memory import out_of_memory_named, smaller_batch
-from pipeline.recipe import OptimiserOptions, Recipe
+from pipeline.recipe import NetworkOptions, OptimiserOptions, Recipe
 from pipeline.training import session
-from pipeline.training.session import find_learning_rate, what_fits
+from pipeline.training.session import find_learning_rate, train_run, what_fits
 
 RAN_OUT = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has"),
@@ -36,6 +39,27 @@ def test_a_sweep_of_rates_names_a_batch_size_too(monkeypatch):
     monkeypatch.setattr(session, "find_rate", find_rate)
     with pytest.raises(UserError, match=r"the GPU is out of memory: .*--batch-size 24"):
         find_learning_rate(Recipe(optimiser=OptimiserOptions(batch_size=48)))
+
+
+@pytest.mark.parametrize("begin", [find_learning_rate, lambda recipe: train_run(recipe, None, None)])
+def test_memory_that_runs_out_before_the_first_step_is_that_line_too(begin, monkeypatch):
+    def prepare(recipe, earlier):
+        raise RAN_OUT["cpu"]
+
+    monkeypatch.setattr(session, "prepare", prepare)
+    with pytest.raises(UserError, match=r"the computer is out of memory: .*--batch-size 24"):
+        begin(Recipe(optimiser=OptimiserOptions(batch_size=48)))
+
+
+@pytest.mark.parametrize("where", ["_build", "_check_size"])
+def test_memory_that_runs_out_is_not_taken_for_a_size_that_a_backbone_does_not_take(where, monkeypatch):
+    def run_out(*arguments, **named):
+        raise RAN_OUT["cpu"]
+
+    monkeypatch.setattr(*((networks, "_build") if where == "_build" else (LandmarkNet, "forward")), run_out)
+    recipe = Recipe(network=NetworkOptions(model="mobilenet_v3_small"))
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        networks.make_network(recipe, None, mean_shape=np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("size", [1 << 50, 1 << 62])

@@ -103,13 +103,21 @@ CONTRADICTIONS = [
     ({"progressive": [[0.5, 96]], "size": 64}, "--progressive: its size 96 is above --size 64"),
     ({"top_perc_train": 10, "without_top_perc_train": 20}, "--without-top-perc-train 20 .* --top-perc-train 10"),
     ({"without_top_perc_train": 100}, "--without-top-perc-train 100 .* --top-perc-train 100"),
+    (
+        {"optimiser": "schedule_free", "schedule": "constant", "freeze_epochs": 1, "epochs": 2},
+        "--freeze-epochs 1: --optimiser schedule_free .* two stages",
+    ),
 ]
+
+
+def told(value):
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @pytest.mark.parametrize(("fields", "named"), CONTRADICTIONS)
 def test_fields_that_contradict_each_other_are_refused_before_a_training_that_they_are_for(tmp_path, fields, named):
     """By flags, by a file and in a stage. They may still be read: an earlier version has trained with them."""
-    flags = [text for name, value in fields.items() for text in (f"--{name.replace('_', '-')}", json.dumps(value))]
+    flags = [text for name, value in fields.items() for text in (f"--{name.replace('_', '-')}", told(value))]
     (tmp_path / "own.yaml").write_text(json.dumps(fields))
     for arguments in (flags, ["--config", str(tmp_path / "own.yaml")]):
         with pytest.raises(UserError, match=f"^{named}") as caught:

@@ -12,12 +12,13 @@ from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.networks import load_run_network
-from pipeline.runs import Run
+from pipeline.runs import Run, folder_of
 from pipeline.runtime import Runtime
+from pipeline.stages import write_finished
 from tests.conftest import made_once
 from tests.scripts import call, train
 from tools import average
-from tools.average import average_runs, plain_images
+from tools.average import average_runs, folder_of_average, plain_images
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 
@@ -74,6 +75,34 @@ def test_statistics_of_norms_are_those_of_the_averaged_network_on_training_photo
         ]
     assert len(means) == len(data.train) // 16
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_statistics_of_norms_that_were_frozen_stay(copy, tmp_path):
+    frozen, trained = "backbone.features.0.1", "backbone.features.1.block.0.1"
+    for path in copy.best_epochs().values():
+        content = load_checkpoint(path)
+        for name in ("running_mean", "running_var"):
+            content["network"][f"{frozen}.{name}"].fill_(3.0)
+        save_checkpoint(path, content)
+    found = load_run_network(average_runs([copy], tmp_path / "mean", CPU), "best").state_dict()
+    assert (found[f"{frozen}.running_mean"] == 3).all()
+    assert (found[f"{frozen}.running_var"] == 3).all()
+    assert not any(
+        torch.equal(found[f"{trained}.running_mean"], load_checkpoint(path)["network"][f"{trained}.running_mean"])
+        for path in copy.best_epochs().values()
+    )
+
+
+def test_an_average_of_a_stage_or_a_fold_is_a_run_beside_the_folder_of_all(tmp_path):
+    (tmp_path / "x_stages").mkdir()
+    write_finished(tmp_path / "x_stages", 3)
+    for name, whole in (("stage-2", tmp_path / "x_stages"), ("fold-0", tmp_path / "y_folds-5")):
+        run = Run(whole / name)
+        assert folder_of(run) == whole
+        assert folder_of_average(run) == tmp_path / f"{whole.name}-{name}-average"
+        inside = Run(whole / f"{name}-average")
+        assert folder_of(inside) == inside.folder
+    assert folder_of_average(Run(tmp_path / "run")) == tmp_path / "run-average"
 
 
 def test_the_best_are_averaged_alone(copy, tmp_path):

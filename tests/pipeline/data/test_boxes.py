@@ -145,6 +145,10 @@ def test_a_run_on_boxes_trains_and_asks_for_those_of_what_it_predicts(contest, t
     status, _, err = call("predict.py", tmp_path, "--weights", "equal")
     assert status == 2
     assert "--boxes FILE gives those of these photos" in err
+    (run,) = (tmp_path / "runs").iterdir()
+    status, _, err = call("hack_train.py", tmp_path, "-n", "y", "--init", run, "-e", "1")
+    assert status == 2
+    assert "--boxes FILE gives those of these photos" in err
     names = [line.split("\t")[0] for line in (root / "test/test_points.csv").read_text().splitlines()[1:]]
     (tmp_path / "test.csv").write_text(HEADER + "\n".join(f"{name},10,10,90,90" for name in names))
     status, out, err = call("predict.py", tmp_path, "--weights", "auto", "--boxes", tmp_path / "test.csv")

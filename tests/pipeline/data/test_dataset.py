@@ -3,6 +3,7 @@
 import shutil
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pipeline.command import parse_command
 from pipeline.data import dataset
 from pipeline.data.contest import Table
-from pipeline.data.dataset import leaks, load_training_data
+from pipeline.data.dataset import leaks, load_training_data, shape_components
 from pipeline.data.split import split_into_folds
 from pipeline.errors import Faults, UserError
 
@@ -148,3 +149,18 @@ def test_who_takes_a_table_has_the_only_hold_of_it():
     assert looked() is taken
     del taken
     assert looked() is None
+
+
+def test_a_point_that_few_photos_have_spoils_no_component_of_the_shapes(monkeypatch):
+    """It may be in none of the photos that are looked at."""
+    monkeypatch.setattr(dataset, "NUM_SHAPES", 20)
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(0, 60, (5, 2))
+    points = mean + rng.normal(size=(40, 1, 1)) * rng.normal(size=(5, 2)) + rng.normal(scale=0.1, size=(40, 5, 2))
+    points[:, 3] = np.nan
+    points[1, 3] = mean[3]
+    pack = SimpleNamespace(photo_to_image=np.broadcast_to(np.eye(3), (40, 3, 3)), values=points)
+    found = shape_components(SimpleNamespace(train=np.arange(40), pack=pack, mean_shape=mean))
+    assert np.isfinite(found).all()
+    assert (found[4:, 3] == 0).all()
+    assert (np.abs(found[4, [0, 1, 2, 4]]) > 0).any()

@@ -1,6 +1,7 @@
 """A photo is looked at where another network finds its points, in training, in prediction and outside any contest."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -24,8 +25,11 @@ from pipeline.inference.submission import read_submission
 from pipeline.recipe import PhotoOptions, Recipe
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
+from pipeline.stages import OF_ONE_SIZE
+from pipeline.training import session
 from pipeline.training.locating import after_locating, locator_recipe
 from tests.scripts import SMALL, call
+from tools.average import average_runs
 
 LOCATE = ("-e", "2", "--locate", "0.5")
 HERE = {"rtol": 0, "atol": 0.051}  # boxes are written to a tenth of a pixel
@@ -88,6 +92,8 @@ def test_the_locator_is_the_same_network_on_whole_photos_of_half_the_size(tmp_pa
     assert (after_locating(recipe).optimiser.epochs, after_locating(recipe).optimiser.minutes) == (15, 3)
     assert own.augmentation.augment[1:] == recipe.augmentation.augment
     assert (own.network, own.optimiser.batch_size, own.loss.trims) == (recipe.network, 7, False)
+    for head in OF_ONE_SIZE:  # the run starts from its weights
+        assert locator_recipe(parse_command([*flags[:4], "--head", head]).recipe, tmp_path).photos.size == 224
 
 
 @pytest.mark.parametrize(
@@ -199,6 +205,10 @@ def test_folds_and_stages_look_where_their_own_locators_say(contest, tmp_path):
     assert status == 0, err
     (folds,) = (tmp_path / "runs").iterdir()
     assert all((folds / f"fold-{k}/locator/best.pt").exists() for k in (0, 1))
+    told = [line.split("--resume ")[1] for line in out.splitlines() if "--resume" in line]
+    assert set(told) == {str(folds)}
+    status, _, err = call("hack_train.py", tmp_path, "--resume", folds)
+    assert status == 0, err
     status, _, err = call("predict.py", tmp_path, "--run", folds, "--weights", "equal")
     assert status == 0, err
     shutil.rmtree(folds)
@@ -210,6 +220,37 @@ def test_folds_and_stages_look_where_their_own_locators_say(contest, tmp_path):
     status, out, err = call("predict.py", tmp_path, "--weights", "equal")
     assert status == 0, err
     assert "stage-1" in out
+
+
+def test_an_average_of_its_epochs_looks_where_the_run_does(located, tmp_path):
+    run = Run(shutil.copytree(located.folder, tmp_path / "run"))
+    for epoch in (0, 1):
+        shutil.copyfile(run.best, run.folder / f"best-epoch-{epoch}.pt")
+    averaged = average_runs([run], tmp_path / "average", Runtime.choose(gpu=False, precision="fp32"))
+    assert averaged.photo_options().boxes.read_text() == located.boxes.read_text()
+    assert averaged.best_mse == pytest.approx(located.best_mse, rel=1e-3)
+
+
+def test_a_rate_is_looked_for_where_a_locator_that_is_there_already_says(monkeypatch):
+    found = []
+    monkeypatch.setattr(session, "prepare", lambda recipe, earlier: (found.append(recipe.photos), None))
+    monkeypatch.setattr(session, "find_rate", lambda *arguments: None)
+    for photos in (PhotoOptions(locator=Path("x"), locate=0.2), PhotoOptions(locate=0.2)):
+        session.find_learning_rate(Recipe(photos=photos))
+    assert [(photos.locator, photos.locate) for photos in found] == [(Path("x"), 0), (None, 0)]
+
+
+def test_what_the_run_cannot_be_trained_with_is_refused_before_its_locator_is_trained(contest, tmp_path):
+    (tmp_path / "regions.json").write_text('{"nose": [4000]}')
+    for flags, said in (
+        (["--regions", tmp_path / "regions.json"], "nose names '4000'"),
+        (["--model", "vit_b_32", "--size", "200"], "--size 200"),
+    ):
+        status, out, err = call("hack_train.py", tmp_path, "-n", "x", "-d", contest, *SMALL, *LOCATE, *flags)
+        assert status == 2
+        assert said in err
+        assert "locator  " not in out
+        assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
 def test_data_that_are_refused_leave_no_folder(contest, tmp_path):

@@ -22,6 +22,7 @@ def criterion_of(options, device="cpu", sample_weights=None) -> Criterion:
     torch.manual_seed(0)
     return Criterion(
         options,
+        size=32,
         typical_scale=2.0,
         mean_shape=np.random.default_rng(0).uniform(0, 32, (NUM_POINTS, 2)),
         batch_size=BATCH,

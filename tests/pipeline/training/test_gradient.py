@@ -1,6 +1,8 @@
 """Parts of a batch have together the gradient of the whole: micro-batches that are accumulated are one batch."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 
 from augment import Key
 from models import Prediction
+from pipeline.blocks import parts
 from pipeline.data.mixup import mix
 from pipeline.recipe import LossOptions
 from pipeline.runtime import Runtime
@@ -42,12 +45,10 @@ def batch():
     return replace(batch_of(points, scale=rng.uniform(0.5, 4, BATCH)), images=images)
 
 
-def gradient_of(options, *, num_parts, mixup=0.0, training=False):
-    """The gradient of two batches in turn, what the second measured, and the network and the criterion after it."""
-    torch.manual_seed(0)
-    network = Small().train(training)
-    criterion = Criterion(
+def criterion_of(options):
+    return Criterion(
         options,
+        size=SIDE,
         typical_scale=2.0,
         mean_shape=np.random.default_rng(0).uniform(0, SIDE, (NUM_POINTS, 2)),
         batch_size=BATCH,
@@ -55,6 +56,13 @@ def gradient_of(options, *, num_parts, mixup=0.0, training=False):
         device=torch.device("cpu"),
         sample_weights=np.linspace(0.2, 1.8, BATCH),
     )
+
+
+def gradient_of(options, *, num_parts, mixup=0.0, training=False):
+    """The gradient of two batches in turn, what the second measured, and the network and the criterion after it."""
+    torch.manual_seed(0)
+    network = Small().train(training)
+    criterion = criterion_of(options)
     gradient = Gradient(network, criterion, runtime=Runtime(torch.device("cpu"), "fp32"), num_parts=num_parts)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for epoch in (0, 1):
@@ -71,8 +79,8 @@ def gradient_of(options, *, num_parts, mixup=0.0, training=False):
 @pytest.mark.parametrize("num_parts", [2, 3, 4, 11, 50])  # 4 leaves a part of two photos beside three of three
 def test_accumulated_parts_are_one_batch(options, num_parts, mixup):
     whole, one, _, first = gradient_of(options, num_parts=1, mixup=mixup)
-    parts, other, _, second = gradient_of(options, num_parts=num_parts, mixup=mixup)
-    for own, expected in zip(parts, whole, strict=True):
+    accumulated, other, _, second = gradient_of(options, num_parts=num_parts, mixup=mixup)
+    for own, expected in zip(accumulated, whole, strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
     for name, tensor in first.state_dict().items():
@@ -91,3 +99,34 @@ def test_statistics_and_random_numbers_are_those_of_one_pass(options):
     assert norm.num_batches_tracked == 6
     _, _, plain, _ = gradient_of(LossOptions(), num_parts=3, training=True)
     assert torch.equal(norm.running_mean, plain.layers[1].running_mean)
+
+
+def test_all_ranks_pass_through_the_network_as_often():
+    """Norms that see the photos of all ranks wait for each other at each pass."""
+    passes = []
+    for rank in (0, 1):  # of two, which have five and six photos
+        torch.manual_seed(0)
+        network = Small()
+        counted = mock.Mock(wraps=network.predict)
+        own = parts(BATCH, 2)[rank]
+        ranks = SimpleNamespace(
+            count=2,
+            part=lambda total, own=own: own,
+            rows_of_all=lambda found, rows, count: torch.zeros(count, dtype=found.dtype).index_copy(
+                0, torch.arange(count)[rows], found
+            ),
+            add_up=lambda tensors: None,
+        )
+        with mock.patch.object(network, "predict", counted):
+            gradient = Gradient(
+                network, criterion_of(LossOptions()), runtime=Runtime(torch.device("cpu"), "fp32", ranks), num_parts=6
+            )
+            key = Key(0, 0, np.arange(BATCH))
+            gradient.add(
+                mix(batch(), key, alpha=0.0).part(own),
+                key,
+                epoch=0,
+                scaler=torch.amp.GradScaler("cpu", enabled=False),
+            )
+        passes.append(counted.call_count)
+    assert passes == [5, 5]

@@ -24,7 +24,7 @@ NAMES = get_args(LossName)
 
 def losses_of(predicted, batch, options=None, flow=None, **fields):
     options = options or LossOptions(**fields)
-    return loss.sample_losses(predicted, batch, options, flow=flow or trained_flow())
+    return loss.sample_losses(predicted, batch, options, size=32, flow=flow or trained_flow())
 
 
 def trained_flow():
@@ -186,6 +186,8 @@ def test_enme_is_the_metrics_nme_and_a_single_point_has_a_size():
     assert found.mean().item() == pytest.approx(normalised_mean_error(points, truth), rel=1e-5)
     alone = losses_of(prediction_of(torch.tensor([[[3.0, 4.0]]])), batch_of(torch.zeros(1, 1, 2)), loss="enme")
     assert alone.item() == pytest.approx(100 * 5 / (32 / 16))
+    shown_small = batch_of(torch.zeros(1, 1, 2), side=16)
+    assert losses_of(prediction_of(torch.tensor([[[3.0, 4.0]]])), shown_small, loss="enme") == alone
 
 
 def test_points_outside_the_frame_weigh_what_they_are_told_to():

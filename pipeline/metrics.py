@@ -147,9 +147,10 @@ def ratio_interval(
     sums: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, num_resamples: int = 1000
 ) -> tuple[float, float]:
     """The 95 % interval of Σ sums / Σ counts over resamplings of whole groups (percentile bootstrap, Efron 1979); NaN
-    where there are fewer than two groups."""
+    where there are fewer than two groups that count."""
     index = np.unique(groups, return_inverse=True)[1]
-    totals = np.bincount(index, sums), np.bincount(index, counts)
+    some = np.bincount(index, counts) > 0
+    totals = np.bincount(index, sums)[some], np.bincount(index, counts)[some]
     if len(totals[0]) < 2:
         return float("nan"), float("nan")
     result = bootstrap(

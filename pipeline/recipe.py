@@ -142,6 +142,11 @@ class PhotoOptions:
         """Whether another network finds where to look."""
         return bool(self.locate or self.locator)
 
+    @property
+    def on_boxes(self) -> bool:
+        """Whether parts of photos are shown that nothing but a table says."""
+        return bool(self.boxes and not self.locates)
+
 
 @dataclass(frozen=True)
 class NetworkOptions:

@@ -319,4 +319,5 @@ def folder_of(run: Run) -> Path:
     """Where the results of a run go: for one of several folds or stages, the folder of all of them."""
     name, parent = run.folder.name, run.folder.parent
     of_stages = re.fullmatch(r"stage-\d+", name) and has_stages(parent)
-    return parent if of_stages or re.fullmatch(r"fold-\d+", name) else run.folder
+    of_folds = re.fullmatch(r"fold-\d+", name) and (parent / "folds.json").exists()
+    return parent if of_stages or of_folds else run.folder

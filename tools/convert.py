@@ -5,6 +5,8 @@ OUT gets train/ and test/ in the layout that `hack_train.py` and `predict.py` re
 left and right. What each FORMAT is stands in docs/convert.md.
 """
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -179,6 +181,8 @@ def named(instances: list[Instance], cut: Cut) -> Iterator[Piece]:
         path = Path(instance.name)
         if CONTROL.search(instance.name) or not path.name:
             raise UserError(f"{instance.name!r} is no name of a photo; rename it")
+        if not is_utf8(instance.name):
+            raise UserError(f"{instance.name!r} is not in UTF-8, as the tables are; rename it")
         if path.is_absolute() or ".." in path.parts:
             path = Path(path.name)
         box = cut.box_of(instance)
@@ -191,6 +195,13 @@ def named(instances: list[Instance], cut: Cut) -> Iterator[Piece]:
             )
         seen[instance.name] += 1
         yield Piece(free_name(path, taken), instance, box)
+
+
+def is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def free_name(path: Path, taken: set[str]) -> str:
@@ -233,8 +244,11 @@ def write_test(folder: Path, converted: Converted, names: list[str], options: Op
     points = places(converted, names, first_pixel=FORMATS[options.format].first_pixel)
     if not np.isnan(points).all():
         header = ["file_name", *(f"Point_M{index}_{axis}" for index in range(len(names)) for axis in "XY")]
-        rows = ([f'"{name}"' if "," in name else name, *cells(row)] for name, row in zip(written, points, strict=True))
-        write_table(folder / "test/truth.csv", header, rows, separator=",")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([name, *cells(row)] for name, row in zip(written, points, strict=True))
+        write_text(folder / "test/truth.csv", text.getvalue())
     photos = {
         piece.name: {"corner": corner, "name": piece.instance.name, "about": piece.instance.about}
         for piece, corner in zip(converted.pieces, converted.corners, strict=True)
@@ -245,8 +259,8 @@ def write_test(folder: Path, converted: Converted, names: list[str], options: Op
     print(f"test        {len(written):,} photos")
 
 
-def write_table(path: Path, header: list[str], rows, *, separator: str = "\t"):
-    write_text(path, "".join(f"{separator.join(row)}\n" for row in (header, *rows)))
+def write_table(path: Path, header: list[str], rows):
+    write_text(path, "".join("\t".join(row) + "\n" for row in (header, *rows)))
 
 
 def cells(points: np.ndarray) -> list[str]:

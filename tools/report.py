@@ -41,7 +41,7 @@ def measure_run(run: Run, options: Options):
     where = replace(own.run, data=options.data or own.run.data, cache=options.cache or own.run.cache)
     data = load_training_data(replace(own, run=where, photos=run.photo_options()))
     run.check_data(data.pack.fingerprint, data.pack.folder)
-    runtime = Runtime.choose(gpu=options.gpu)
+    runtime = Runtime.choose(gpu=options.gpu, precision=own.network.precision)
     network = load_run_network(run, "best").to(runtime.device)
     save_measured(run.folder, measure(network, data, runtime))
 

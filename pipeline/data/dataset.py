@@ -79,7 +79,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     near = _near_duplicates(pack.hashes, recipe.run.cache)
     groups = near if given is None else unite(given, near)
     if options.split:
-        held_out = split_by_file(options.split, pack.names)
+        held_out = split_by_file(options.split, pack.names, others=pack.left_out)
     else:
         held_out = split_by_groups(groups, share=1 - options.train_share, seed=recipe.run.seed)
     weights = _sample_weights(options, pack)

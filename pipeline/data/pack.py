@@ -35,7 +35,7 @@ from pipeline.data.leftovers import BUILDING, note_origin, remove_leftovers
 from pipeline.data.packing import IMAGES, QUALITY, Fitting, choose_kind, pack_photos
 from pipeline.data.squares import JpegSquares
 from pipeline.errors import Faults
-from pipeline.files import may_write, sync, write_text
+from pipeline.files import digest, may_write, read_bytes, sync, write_text
 
 FORMAT = 3  # of the files above; part of the key
 ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
@@ -162,7 +162,8 @@ def open_pack(
         )
         return None
     size = roi.square
-    settings = (FORMAT, size, resize, *([limit] if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
+    chosen_by = [limit, *([digest(read_bytes(groups))] if (groups := table.parent / "groups.csv").is_file() else [])]
+    settings = (FORMAT, size, resize, *(chosen_by if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
     key = known_key(table, *settings, cache=cache, check_photos=check_photos)
     raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}

@@ -178,8 +178,9 @@ def choose_kind(wanted: str, table: Path, folder: Path, *, size: int, limit: int
     Raises UserError with what is needed and what is free where that does not fit.
     """
     num_rows, num_cells = _estimate_rows(table)
-    numbers = (2 * 4 * num_cells + BESIDE) * min(num_rows, limit or num_rows)  # they are read into a file, then copied
-    needed = {kind: int(numbers + num_rows * size**2 * BYTES[kind]) for kind in BYTES}
+    num_photos = min(num_rows, limit or num_rows)
+    numbers = 4 * num_cells * num_rows + (4 * num_cells + BESIDE) * num_photos  # all are read into a file, some copied
+    needed = {kind: int(numbers + num_photos * size**2 * BYTES[kind]) for kind in BYTES}
     free = _free_bytes(folder)
     for kind in BYTES if wanted == "auto" else (wanted,):
         if needed[kind] <= free:
@@ -188,7 +189,7 @@ def choose_kind(wanted: str, table: Path, folder: Path, *, size: int, limit: int
             return kind
     smaller = f"; --pack jpeg needs about {_amount(needed['jpeg'])}" if kind == "raw" else ""
     raise UserError(
-        f"about {num_rows:,} photos of {size} px need {_amount(needed[kind])} in {folder.parent}, and "
+        f"about {num_photos:,} photos of {size} px need {_amount(needed[kind])} in {folder.parent}, and "
         f"{_amount(free)} are free{smaller}: free some space, or give --cache a folder on another disk"
     )
 

@@ -65,7 +65,7 @@ def find_roi(
             return WHOLE
         points = points_in_square(table.parent / "images", rows.names, rows.values, resize, boxes)
         roi = roi_of(points)
-        if len(points) >= READ * min(NUM_PHOTOS, len(rows.names)):
+        if len(points) >= READ * min(NUM_PHOTOS, len(shown(rows.names, boxes))):
             write_text(known, json.dumps(roi))
         return roi
 
@@ -103,14 +103,20 @@ def roi_of(points: np.ndarray) -> Shares:
     return left, top, round(float(side), DECIMALS)
 
 
+def shown(names: list[str], boxes: Boxes | None) -> np.ndarray:
+    """The rows of the photos that are shown: all, or those with a box."""
+    return np.arange(len(names)) if boxes is None else np.flatnonzero([name in boxes.of_photo for name in names])
+
+
 def points_in_square(
     photos: Path, names: list[str], points: np.ndarray, resize: str, boxes: Boxes | None = None
 ) -> np.ndarray:
     """(N, K, 2) points of photos that are evenly spread over the table, in shares of the fitted square's side.
 
-    Photos that cannot be read are left out.
+    Photos that cannot be read are left out, and where there are boxes, those that have none.
     """
-    rows = np.unique(np.linspace(0, len(names) - 1, NUM_PHOTOS).astype(int))
+    rows = shown(names, boxes)
+    rows = rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), min(NUM_PHOTOS, len(rows))).astype(int))]
     frames = map_with_all_cores(partial(_frame, photos, boxes), [names[row] for row in rows], ahead=16 * num_cores())
     found = []
     with progress(len(rows), "where the points lie", unit="photo") as bar:

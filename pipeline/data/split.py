@@ -5,7 +5,7 @@ measure memory. So whole groups are held out: near-duplicates that are found and
 what it puts together; a chain of either is one group.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +53,9 @@ def split_into_folds(groups: np.ndarray, count: int) -> np.ndarray:
     return fold_of_group[index]
 
 
-def split_by_file(path: Path, names: np.ndarray) -> np.ndarray:
+def split_by_file(path: Path, names: np.ndarray, *, others: Collection[str] = ()) -> np.ndarray:
     """(N,) bool, True for the photos that the file names, one a line: the `validation.txt` of a run, or a user's own.
+    others: of the train table that were left out, and may be named too.
 
     Raises UserError for a name that the train table does not have, or a file that leaves nothing on a side.
     """
@@ -70,7 +71,7 @@ def split_by_file(path: Path, names: np.ndarray) -> np.ndarray:
         raise UserError(f"--split {path} is not in UTF-8; {takes}") from error
     wanted = dict.fromkeys(filter(None, lines))
     held_out = np.array([name in wanted for name in names.tolist()])
-    known = set(names.tolist())
+    known = {*names.tolist(), *others}
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(
             f"--split {path}: {unknown[0][:100]} and {len(unknown) - 1} more are not in train/landmarks.csv"

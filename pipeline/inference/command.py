@@ -1,6 +1,7 @@
 """A prediction in the order in which one would tell it: find the runs, load them, weigh their views, weigh the runs,
 predict, submit."""
 
+import os
 from pathlib import Path
 
 from pipeline.data.boxes import Boxes, boxes_of_one, read_boxes
@@ -15,7 +16,6 @@ from pipeline.inference.report import write_report
 from pipeline.inference.submission import verify_submission, write_submission, write_uncertainty
 from pipeline.inference.uncertainty import print_calibration
 from pipeline.memory import out_of_memory_named, smaller_batch
-from pipeline.recipe import PhotoOptions
 from pipeline.runs import Run, find_runs
 from pipeline.runtime import Runtime
 
@@ -45,6 +45,8 @@ def predict_and_submit(options: PredictOptions) -> Path:
         predict_photos(ensemble, options.photo, out, decimals=options.decimals, boxes=boxes)
         return out
     output = options.output or ensemble.folder / "submission.csv"
+    if options.uncertainty and os.path.realpath(options.uncertainty) == os.path.realpath(output):
+        raise UserError(f"--uncertainty {options.uncertainty} is where the submission goes; give another name")
     test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
     if runtime.is_main:
         submit(test, ensemble, options, output=output)
@@ -57,15 +59,10 @@ def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
     boxes = read_boxes(options.boxes)
     if options.box and options.photo:
         boxes = boxes_of_one(options.photo.name, options.box)
-    if boxes is None and (trained := [run for run in runs if needs_boxes(run.recipe().photos)]):
+    if boxes is None and (trained := [run for run in runs if run.recipe().photos.on_boxes]):
         flag = "--box or --boxes FILE" if options.photo else "--boxes FILE"
         raise UserError(f"{trained[0].folder} was trained on boxes of its photos; {flag} gives those of these photos")
     return boxes
-
-
-def needs_boxes(photos: PhotoOptions) -> bool:
-    """Whether a run is shown parts of photos that nothing but a table says."""
-    return bool(photos.boxes and not photos.locates)
 
 
 def report(ensemble: Ensemble):

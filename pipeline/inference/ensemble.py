@@ -79,7 +79,7 @@ class Ensemble:
 
         Raises UserError with every fault of the data."""
         num_points = len(self.members[0].network.mean_shape)
-        looked_at = [boxes or (one.locator.in_test(num_points) if one.locator else None) for one in self.members]
+        looked_at = [self._boxes_of(one, boxes) for one in self.members]
         opened = current_ranks().in_turn(
             lambda: [
                 load_test_data(member.recipe, num_points, boxes=shown)
@@ -133,12 +133,23 @@ class Ensemble:
         ]
         return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}
 
+    def _boxes_of(self, member: Member, given: Boxes | None) -> Boxes | None:
+        """The boxes of the test's photos for a member: those that are given, or where these are for others that were
+        trained on boxes, what its locator finds, if it has one."""
+        for_others = any(one.recipe.photos.on_boxes for one in self.members) and not member.recipe.photos.on_boxes
+        if given and not for_others:
+            return given
+        return member.locator.in_test(len(member.network.mean_shape)) if member.locator else None
+
     def expected(self) -> dict[str, Any] | None:
         """The MSE that the leaderboard may say, as far as held-out photos tell, with the ends of its 95 % interval
-        where views were judged, and in words what it is of."""
+        where views were judged, and in words what it is of. None where nothing was judged and these are not the best
+        weights, whose validation is known."""
         score = self.members[0].expected if len(self.members) == 1 else self.fitted_score
         if score:
             return {"mse": score.mse, "low": score.low, "high": score.high, "of": "what is merged, on held-out photos"}
+        if any(not one.expected and one.checkpoint != "best" for one in self.members):
+            return None
         alone = [vars(one.expected) if one.expected else {"mse": one.run.best_mse} for one in self.members]
         if len(alone) == 1:
             return {"mse": round(alone[0]["mse"], 4), "low": None, "high": None, "of": WITHOUT_VIEWS}

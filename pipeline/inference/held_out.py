@@ -1,10 +1,12 @@
 """The photos that runs held out, as far as weights can be fitted on them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
+from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.pack import Pack
 from pipeline.errors import UserError
@@ -22,8 +24,11 @@ def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:
     recipe: the run's own, but for where the data and the cache lie now. Raises UserError where the data are not there,
     not the same, or too few are held out.
     """
-    options, own = recipe.run, run.recipe().run.data
-    options = replace(options, data=own) if own.exists() else options  # --data may be a test alone
+    options, own = recipe.run, run.recipe().run
+    options = replace(options, skip_bad_photos=options.skip_bad_photos or own.skip_bad_photos)
+    with suppress(UserError):  # --data may be a test alone
+        find_contest(own.data)
+        options = replace(options, data=own.data)
     data = load_training_data(replace(recipe, run=options, photos=run.photo_options()))
     run.check_data(data.pack.fingerprint, data.pack.folder)
     return data, _enough(data, data.validation)

@@ -41,7 +41,8 @@ class Locator:
 
     def in_train(self, pack: Pack) -> Path:
         """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
-        ranks, path = self.runtime.ranks, self.recipe.run.cache / f"boxes-{key_of(self.digest, pack.fingerprint)}.csv"
+        ranks, key = self.runtime.ranks, key_of(self.digest, pack.folder.name)  # the name tells other pixels apart
+        path = self.recipe.run.cache / f"boxes-{key}.csv"
         if ranks.most(float(not path.exists()))[0]:
             table = boxes_table(self._boxes(pack))
             ranks.in_turn(lambda: path.exists() or write_text(path, table))
@@ -117,6 +118,6 @@ def located(recipe: Recipe, runtime: Runtime) -> tuple[PhotoOptions, str]:
     if not photos.locator or photos.boxes:
         return photos, ""
     locator = load_locator(run_of_locator(photos.locator), recipe.run, runtime)
-    whole = replace(locator.recipe.photos, limit_photos=photos.limit_photos)
+    whole = replace(locator.recipe.photos, limit_photos=photos.limit_photos, pack=photos.pack)
     pack = runtime.ranks.in_turn(lambda: open_train_photos(replace(locator.recipe, photos=whole)))
     return replace(photos, boxes=locator.in_train(pack)), pack.fingerprint

@@ -66,6 +66,8 @@ class PredictOptions:
             check_outputs({"--output": self.output, "--uncertainty": self.uncertainty})
         elif self.output and self.output.is_file():
             raise UserError(f"--output {self.output} is a file; with --photo it is a folder")
+        if self.merge == "rank" and self.checkpoint == "last":
+            raise UserError("--merge rank goes by the validation of the best weights; leave out --checkpoint last")
         if self.photo and not self.photo.exists():
             raise UserError(f"--photo {self.photo} is not there; give a photo, or a folder of them")
         if self.box and (not self.photo or self.photo.is_dir() or self.boxes):

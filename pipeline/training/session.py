@@ -115,6 +115,8 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     start = None if earlier and earlier.last.exists() else read_start(starting.network)
 
     photos, whole = (earlier.photo_options(), "") if earlier else located(recipe, runtime)
+    if earlier and not photos.locates:
+        photos = replace(photos, boxes=recipe.photos.boxes)  # the table may have been moved
     seen = replace(recipe, photos=photos)
     data = runtime.ranks.in_turn(lambda: load_training_data(seen))
     held_out = data.pack.names[data.validation].tolist()

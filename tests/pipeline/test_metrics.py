@@ -51,6 +51,16 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 87 <= covered <= 100
 
 
+def test_photos_without_a_label_leave_the_interval_as_it_is():
+    """A resampling that held none but these had no mean, and the interval no ends."""
+    truth = np.concatenate((TRUTH[:4], np.full((96, 9, 2), np.nan)))
+    found, expected = (
+        score(np.concatenate((PREDICTED[:4], np.zeros((96, 9, 2)))), truth),
+        score(PREDICTED[:4], TRUTH[:4]),
+    )
+    assert (found.low, found.high) == (expected.low, expected.high)
+
+
 def test_photos_of_a_group_are_not_independent():
     errors = np.repeat(RNG.uniform(0, 5, 20), 10)[:, None, None] * np.ones((200, 3, 2))
     alone = score(errors, np.zeros_like(errors))

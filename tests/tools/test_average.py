@@ -96,6 +96,8 @@ def test_statistics_of_norms_that_were_frozen_stay(copy, tmp_path):
 def test_an_average_of_a_stage_or_a_fold_is_a_run_beside_the_folder_of_all(tmp_path):
     (tmp_path / "x_stages").mkdir()
     write_finished(tmp_path / "x_stages", 3)
+    (tmp_path / "y_folds-5").mkdir()
+    (tmp_path / "y_folds-5/folds.json").touch()
     for name, whole in (("stage-2", tmp_path / "x_stages"), ("fold-0", tmp_path / "y_folds-5")):
         run = Run(whole / name)
         assert folder_of(run) == whole
@@ -103,6 +105,8 @@ def test_an_average_of_a_stage_or_a_fold_is_a_run_beside_the_folder_of_all(tmp_p
         inside = Run(whole / f"{name}-average")
         assert folder_of(inside) == inside.folder
     assert folder_of_average(Run(tmp_path / "run")) == tmp_path / "run-average"
+    copied = Run(tmp_path / "fold-0")  # out of its folder
+    assert folder_of(copied) == copied.folder
 
 
 def test_the_best_are_averaged_alone(copy, tmp_path):

@@ -13,8 +13,10 @@ from pipeline.data.contest import GROUPS, LANDMARKS, TEST_POINTS, read_groups, r
 from pipeline.errors import Faults, UserError
 from pipeline.inference.submission import read_submission, write_submission
 from tests.tools import formats
-from tools.convert import Options, convert, partners_by_name
+from tools.convert import Converted, Options, convert, named, partners_by_name, write_test
 from tools.convert_back import convert_back
+from tools.cutting import Cut, Piece
+from tools.formats.instance import Instance
 from tools.formats.known import FORMATS
 
 SEVERAL = ("coco", "wflw", "cvat", "label_studio", "long")  # things on a photo
@@ -238,6 +240,17 @@ def test_a_pts_file_has_as_many_points_as_it_says(tmp_path):
     (tmp_path / "video/3.pts").rename(tmp_path / "video/33.pts")
     with pytest.raises(UserError, match=r"33\.pts has no photo"):
         convert(options("pts", path, tmp_path / "out"))
+
+
+def test_names_with_quotes_and_commas_stay_what_they_are_and_those_that_no_table_holds_are_refused(tmp_path):
+    instance = Instance('say "a", 1.jpg', tmp_path / "photo", {"eye": (3.0, 4.0)})
+    converted = Converted([Piece('say "a", 1.jpg', instance, None)], [(0, 0)])
+    (tmp_path / "test").mkdir()
+    write_test(tmp_path, converted, ["eye"], options("pts", tmp_path, tmp_path))
+    names, truth = read_submission(tmp_path / "test/truth.csv")
+    assert names == ['say "a", 1.jpg']
+    with pytest.raises(UserError, match="not in UTF-8"):
+        list(named([replace(instance, name="M\udcfcller.jpg")], Cut("never", 0.0)))
 
 
 def test_what_was_noted_for_the_way_back_is_not_taken_when_it_was_changed(tmp_path):

@@ -146,6 +146,9 @@ def test_a_run_on_boxes_trains_and_asks_for_those_of_what_it_predicts(contest, t
     assert status == 2
     assert "--boxes FILE gives those of these photos" in err
     (run,) = (tmp_path / "runs").iterdir()
+    moved = boxes.rename(tmp_path / "moved.csv")
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run, "--boxes", moved)
+    assert status == 0, err
     status, _, err = call("hack_train.py", tmp_path, "-n", "y", "--init", run, "-e", "1")
     assert status == 2
     assert "--boxes FILE gives those of these photos" in err

@@ -72,6 +72,8 @@ def test_a_limit_takes_whole_groups_the_same_each_time_and_decodes_no_other_phot
     next(path for path in (broken / "train/images").iterdir() if path.name not in names).write_bytes(b"")
     assert load(broken, "--limit-photos", "30").pack.names.tolist() == names
     assert len(load(copied, "--limit-photos", "120").pack) == 120
+    (broken / "train/groups.csv").unlink()
+    assert load(broken, "--limit-photos", "30", "--skip-bad-photos").pack.names.tolist() != names
 
 
 def test_a_split_that_parts_photos_from_their_copies_or_groups_is_said(copied, load, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -146,6 +147,14 @@ def test_what_does_not_fit_on_the_disk_is_refused_with_the_figures_before_it_is_
     with pytest.raises(UserError, match=r"--pack jpeg needs about 1\.\d MB"):
         opened(contest, tmp_path, kind="raw")
     assert not [path for path in tmp_path.iterdir() if path.suffix not in (".lock", ".json")]
+
+
+def test_a_limited_pack_needs_room_for_its_photos_alone(contest, tmp_path, monkeypatch):
+    disk_with(monkeypatch, 1_000_000)
+    choose = partial(packing.choose_kind, "raw", contest / LANDMARKS, tmp_path / "pack", size=64)
+    assert choose(limit=10) == "raw"
+    with pytest.raises(UserError, match="about 80 photos"):
+        choose(limit=None)
 
 
 def test_jpegs_are_chosen_where_raw_photos_do_not_fit_and_stay_chosen(contest, packs, tmp_path, monkeypatch, capsys):

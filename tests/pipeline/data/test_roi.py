@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from augment import RegionOfInterest, transform_points
 from pipeline.command import parse_command
+from pipeline.data.boxes import Boxes
 from pipeline.data.contest import LANDMARKS, read_landmarks
 from pipeline.data.dataset import load_test_data, load_training_data, mean_shape_score
 from pipeline.data.pack import open_pack
@@ -111,6 +112,21 @@ def test_a_roi_that_was_kept_and_is_damaged_is_found_anew(content, contest, tmp_
     assert find_roi(contest / LANDMARKS, read_landmarks, resize="letterbox", cache=tmp_path) == found
     assert f"{known} is damaged" in capsys.readouterr().out
     assert json.loads(known.read_text()) == list(found)
+
+
+def test_with_boxes_as_many_photos_are_looked_at_as_have_one(contest, tmp_path, monkeypatch):
+    """Though they are few of a large table."""
+    names = [f"{number}.jpg" for number in range(1000)]
+    boxes = Boxes("a file", {name: [(0, 0, 10, 10)] for name in names[100:110]}, "key")
+    monkeypatch.setattr("pipeline.data.roi.NUM_PHOTOS", 8)
+    monkeypatch.setattr("pipeline.data.roi._frame", lambda photos, boxes, name: (np.zeros(2), np.array([10, 10])))
+    points = np.arange(2000.0).reshape(1000, 1, 2)
+    found = points_in_square(tmp_path, names, points, "letterbox", boxes)
+    assert len(found) == 8
+    rows = (found[:, 0, 0] * 10 - 0.5) / 2
+    assert rows.min() == pytest.approx(100)
+    assert rows.max() == pytest.approx(109)
+    assert points_in_square(tmp_path, names, points, "letterbox", Boxes("a file", {}, "key")).shape == (0, 1, 2)
 
 
 def test_a_run_keeps_the_roi_that_it_was_trained_with(recipe):

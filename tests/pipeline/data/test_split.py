@@ -90,6 +90,9 @@ def test_a_file_of_names_is_the_validation_split(tmp_path):
     names = np.array(["a.jpg", "b.jpg", "c.jpg"])
     (tmp_path / "v.txt").write_text("c.jpg\na.jpg\n")
     np.testing.assert_array_equal(split_by_file(tmp_path / "v.txt", names), [True, False, True])
+    (tmp_path / "v.txt").write_text("c.jpg\nbroken.jpg\n")  # which --skip-bad-photos leaves out
+    found = split_by_file(tmp_path / "v.txt", names, others={"broken.jpg"})
+    np.testing.assert_array_equal(found, [False, False, True])
 
 
 @pytest.mark.parametrize(

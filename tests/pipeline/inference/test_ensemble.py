@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from types import SimpleNamespace
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.inference import held_out
+from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.member import Member
+from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import Found
 from pipeline.inference.submission import read_submission
 from pipeline.precedence import WHOLE
-from pipeline.recipe import VIEWS
+from pipeline.recipe import VIEWS, PhotoOptions, Recipe, RunOptions
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
 from tests.partners import PARTNERS
@@ -157,6 +160,60 @@ def test_runs_are_fitted_on_the_same_photos_whatever_their_order_and_what_each_l
     packs[1].values[0] += 1
     with pytest.raises(UserError, match="other points"):
         held_out.held_out_by_all(runs)
+
+
+def test_what_held_out_photos_and_where_they_lie_is_taken_from_the_run(monkeypatch, tmp_path):
+    """Of --skip-bad-photos as of --data, which may name a test alone."""
+    asked = []
+    monkeypatch.setattr(held_out, "_enough", lambda data, samples: samples)
+    monkeypatch.setattr(held_out, "load_training_data", lambda recipe: asked.append(recipe.run) or mock.MagicMock())
+    (tmp_path / "there/train").mkdir(parents=True)
+    (tmp_path / "there/train/landmarks.csv").touch()
+    (tmp_path / "empty").mkdir()
+    new = RunOptions(data=tmp_path / "test")
+    for own, found in (("there", "there"), ("empty", "test"), ("gone", "test")):
+        options = RunOptions(data=tmp_path / own, skip_bad_photos=own == "there")
+        run = mock.MagicMock(recipe=lambda options=options: Recipe(run=options), photo_options=PhotoOptions)
+        held_out.held_out(run, Recipe(run=new))
+        assert (asked[-1].data, asked[-1].skip_bad_photos) == (tmp_path / found, own == "there")
+
+
+def test_boxes_that_some_runs_were_trained_on_are_not_shown_to_those_that_look_for_themselves():
+    def member(photos, locator=None):
+        network = SimpleNamespace(mean_shape=[None] * 3)
+        return SimpleNamespace(recipe=Recipe(photos=photos), locator=locator, network=network)
+
+    locator = SimpleNamespace(in_test=lambda num_points: f"found for {num_points}")
+    on_boxes, located, whole = (
+        member(PhotoOptions(boxes="b.csv")), member(PhotoOptions(locate=0.1), locator), member(PhotoOptions())
+    )  # fmt: skip
+
+    def shown(*members):
+        return [Ensemble._boxes_of(SimpleNamespace(members=members), one, "given") for one in members]
+
+    assert shown(on_boxes, located, whole) == ["given", "found for 3", None]
+    assert shown(located, whole) == ["given", "given"]
+
+
+def test_nothing_is_expected_of_the_last_weights_where_only_the_best_were_validated():
+    def expected(*checkpoints):
+        members = [
+            SimpleNamespace(expected=None, checkpoint=one, run=SimpleNamespace(best_mse=2.0)) for one in checkpoints
+        ]
+        return Ensemble.expected(SimpleNamespace(members=members, fitted_score=None, weights=np.ones(len(members))))
+
+    assert expected("best")["mse"] == 2.0
+    assert expected("last") is None
+    with pytest.raises(UserError, match="--merge rank"):
+        PredictOptions(merge="rank", checkpoint="last").check()
+
+
+def test_uncertainty_does_not_go_where_the_submission_does(runs):
+    folder, first, _ = runs
+    flags = ("--weights", "equal", "--uncertainty", first / "submission.csv")
+    status, _, err = call("predict.py", folder, "--run", first, *flags)
+    assert status == 2
+    assert "is where the submission goes" in err
 
 
 def test_uncertainty_has_a_number_for_each_value_of_the_submission(runs, contest, tmp_path):

@@ -1,6 +1,7 @@
 """A photo is looked at where another network finds its points, in training, in prediction and outside any contest."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from augment.fit import square_around
 from models import Prediction
 from pipeline.checkpoint import load_checkpoint
 from pipeline.command import parse_command
-from pipeline.data.boxes import MARGIN, read_boxes
+from pipeline.data.boxes import MARGIN, Boxes, read_boxes
 from pipeline.data.contest import LANDMARKS
 from pipeline.data.dataset import load_test_data, open_train_photos
 from pipeline.data.pack import Squares
@@ -22,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.inference import locator as module
 from pipeline.inference.locator import Locator, load_locator, photo_sizes
 from pipeline.inference.submission import read_submission
-from pipeline.recipe import PhotoOptions, Recipe
+from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.stages import OF_ONE_SIZE
@@ -251,6 +252,15 @@ def test_what_the_run_cannot_be_trained_with_is_refused_before_its_locator_is_tr
         assert said in err
         assert "locator  " not in out
         assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_boxes_that_were_found_before_are_of_the_same_pixels(tmp_path, monkeypatch):
+    """Which the fingerprint of a pack, by names, points and sizes, does not tell."""
+    locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), recipe=Recipe(run=RunOptions(cache=tmp_path)))
+    monkeypatch.setattr(Locator, "_boxes", lambda self, pack: Boxes("x", {"a": [(0, 0, 1, 1)]}, ""))
+    packs = [SimpleNamespace(folder=tmp_path / name, fingerprint="same") for name in ("one", "other", "one")]
+    first, second, again = map(locator.in_train, packs)
+    assert first == again != second
 
 
 def test_data_that_are_refused_leave_no_folder(contest, tmp_path):

@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,13 @@ def train_rows(study: Study, options: argparse.Namespace):
     rows = options.rows or study.rows
     pending = [(row, k) for k in SPLITS for row in rows if str(k) not in read(study, row)["splits"]]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for (row, split), found in zip(pending, pool.map(lambda job: train_one(options, *job), pending), strict=True):
+        trained = {pool.submit(train_one, options, *job): job for job in pending}
+        for done in as_completed(trained):
+            row, split = trained[done]
+            if error := done.exception():  # the others go on
+                print(f"{row:28} split {split} failed: {error}", flush=True)
+                continue
+            found = done.result()
             write(study, row, split, found)
             print(f"{row:28} split {split}: MSE {found['mse']:.2f}, NME {found['nme']:.2f} %", flush=True)
 

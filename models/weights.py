@@ -4,6 +4,7 @@ What weights expect of their input comes along with them: of torchvision's what 
 its network was trained with.
 """
 
+import math
 import pickle
 import re
 import struct
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from models.backbones import check_name
 from models.landmarks import LandmarkNet, colour
@@ -174,14 +175,16 @@ def _as_of_network(state, model):
 
 def _with_positions(state, backbone):
     """The state with a transformer's embedding of positions resampled for images of another size."""
-    name = f"backbone.{POSITIONS}"
-    if not isinstance(backbone, VisionTransformer):
+    name, own_positions = PREFIX + POSITIONS, backbone.state_dict().get(POSITIONS)
+    if own_positions is None:  # no transformer of torchvision, neither whole nor up to its last map
         own = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
         resampled = with_positions_of_timm(backbone, own)
         return _like(state, state | {PREFIX + name: tensor for name, tensor in resampled.items()})
     if name not in state:
         return state
-    resampled = interpolate_embeddings(backbone.image_size, backbone.patch_size, OrderedDict({POSITIONS: state[name]}))
+    patch = backbone.get_submodule("conv_proj").kernel_size[0]
+    size = patch * math.isqrt(own_positions.shape[1] - 1)
+    resampled = interpolate_embeddings(size, patch, OrderedDict({POSITIONS: state[name]}))
     return _like(state, {**state, name: resampled[POSITIONS]})
 
 

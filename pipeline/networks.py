@@ -1,5 +1,6 @@
 """The network that a recipe asks for, and the weights that it starts from."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,8 @@ def make_network(
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
+    if recipe.optimiser.batch_size // recipe.optimiser.accumulate <= 1 and not options.freeze_epochs:
+        _check_alone(network, recipe)
     if components is not None:
         network.start_from(components)
     if start is not None:
@@ -207,6 +210,20 @@ def _check_size(network, model, size, *, flag):
             raise
         raise _of_other_size(model, f"{flag} {size}", error) from error
     network.train()
+
+
+def _check_alone(network, recipe):
+    """Raises UserError where a photo alone in its part of a batch gives a batch norm one value, which has no spread."""
+    options, sizes = recipe.optimiser, [size for _, size in recipe.photos.progressive]
+    try:
+        with torch.no_grad():
+            for size in (recipe.photos.size, *sizes):
+                copy.deepcopy(network).train()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except ValueError as error:
+        raise UserError(
+            f"--batch-size {options.batch_size} --accumulate {options.accumulate}: a norm of {recipe.network.model} "
+            f"sees one value of a photo of {size} px alone; give a larger batch, fewer parts or larger images"
+        ) from error
 
 
 def _of_other_size(model, flag, error):

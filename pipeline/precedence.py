@@ -74,6 +74,13 @@ class HandedOn:
             raise UserError(
                 f"--init {self.run} was trained on boxes of its photos; --boxes FILE gives those of these photos"
             )
+        if where := self.network.get("locator"):
+            for name in ("locator", "boxes"):
+                if name in given and given[name].value and str(given[name].value) != where:
+                    raise UserError(
+                        f"{name} {given[name]} contradicts --init {self.run}, which looks where {where} says; leave "
+                        "it out"
+                    )
         for name in OF_NETWORK:
             own = self.network[name]
             allowed = (own, self.stated[name], WHOLE if own == "whole" else own)

@@ -43,6 +43,7 @@ _PLACED: list[list[dict[str, Any]]] = [
 VIEWS = [*_PLACED, *([_MIRROR, *view] for view in _PLACED)]
 
 MOST_SHARES = 0.999  # of a training that may see smaller images: the rest is rounding
+MANY_EPOCHS = 1000  # more than a training by the clock has
 
 ImageSize = Annotated[int, Interval(ge=32, le=4096)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -424,8 +425,9 @@ def check_trainable(recipe: Recipe, *, where: str = ""):
             f"{where}--progressive: its size {largest} is above --size {photos.size}, the last and largest; "
             "give a smaller one"
         )
-    frozen, epochs = recipe.network.freeze_epochs, recipe.optimiser.epochs
-    if recipe.optimiser.optimiser == "schedule_free" and 0 < frozen < epochs:
+    frozen, options = recipe.network.freeze_epochs, recipe.optimiser
+    by_clock = options.minutes or recipe.running.session_minutes
+    if options.optimiser == "schedule_free" and 0 < frozen < (MANY_EPOCHS if by_clock else options.epochs):
         raise UserError(
             f"{where}--freeze-epochs {frozen}: --optimiser schedule_free counts its steps from the first, which the "
             f"backbone has not taken then; give two stages, of which the first has freeze_epochs {frozen} and as many "

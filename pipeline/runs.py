@@ -44,6 +44,7 @@ from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, to_yaml
 from pipeline.recipe_file import read_recipe
 from pipeline.stages import has_stages, last_stage
 
+ABOUT_DATA = "data.json"
 KEPT_AS_FILES = {
     "split",
     "flip_indices",
@@ -141,7 +142,7 @@ class Run:
     @property
     def is_made(self) -> bool:
         """Whether it is known what the run is trained on. Before that it may hold a locator that is trained."""
-        return (self.folder / "data.json").exists()
+        return (self.folder / ABOUT_DATA).exists()
 
     @property
     def regions(self) -> Path:

@@ -8,6 +8,7 @@ no difference. So where cores are busy at the start, the number of threads that 
 import os
 import statistics
 import time
+from functools import cache
 
 import psutil
 import torch
@@ -25,9 +26,10 @@ def choose_threads(runtime: Runtime):
     On quiet cores, and where OMP_NUM_THREADS says how many, it is left alone: equal runs have equal weights, to the
     bit, only with equal numbers of threads.
     """
-    threads = torch.get_num_threads()
+    threads = all_threads()
     if runtime.device.type != "cpu" or threads == 1 or "OMP_NUM_THREADS" in os.environ:
         return
+    torch.set_num_threads(threads)
     busy = psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
     if busy <= MAX_BUSY:
         return
@@ -41,6 +43,12 @@ def choose_threads(runtime: Runtime):
     what = f"{best} of {threads} threads {'compute' if best > 1 else 'computes'}"
     gain = f", {speeds[best] / speeds[threads]:.1f} times as fast as all" if best != threads else ", still the fastest"
     runtime.print(f"             {what}{gain}; OMP_NUM_THREADS=N python … sets another number")
+
+
+@cache
+def all_threads() -> int:
+    """How many torch has taken by itself, as it was before a run of this process took fewer."""
+    return torch.get_num_threads()
 
 
 def candidates(threads: int) -> list[int]:

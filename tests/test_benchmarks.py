@@ -6,7 +6,9 @@ import json
 import re
 import shlex
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ pytest.importorskip("ttach")
 pytest.importorskip("lightning")
 pytest.importorskip("kornia")
 
-from benchmarks import ablation_rows, results, suite
+from benchmarks import ablation_rows, ablations, results, suite
 from benchmarks.rounds import Ratio, in_turn, over
 from pipeline.command import parse_command
 from pipeline.stages import check_begun_anew
@@ -37,6 +39,31 @@ def test_every_row_of_an_ablation_can_be_begun(study, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[1])  # one names a file of configs/
     for flags in study.rows.values():
         check_begun_anew(parse_command([*study.base, *flags]).recipe)
+
+
+def test_what_an_ablation_has_trained_is_kept_though_another_row_is_slower_or_fails(tmp_path, monkeypatch, capsys):
+    slow = threading.Event()
+
+    def train_one(options, row, split):
+        if row == "muon":
+            raise OSError("no memory")
+        if row == "lion":
+            slow.wait()
+        return {"mse": 1.0, "nme": 2.0}
+
+    def write(study, row, split, found):
+        written.append(row)
+        slow.set()
+
+    written: list[str] = []
+    monkeypatch.setattr(ablations, "train_one", train_one)
+    monkeypatch.setattr(ablations, "write", write)
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablations, "SPLITS", (0,))
+    options = SimpleNamespace(rows=["lion", "muon", "sgd"], jobs=3)
+    ablations.train_rows(ablation_rows.STUDIES["faces"], options)
+    assert written == ["sgd", "lion"]
+    assert re.search(r"muon +split 0 failed: no memory", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)

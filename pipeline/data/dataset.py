@@ -241,9 +241,11 @@ def shape_components(data: TrainingData) -> np.ndarray:
     known = ~np.isnan(points).any(axis=2)
     enough = known.sum(axis=1) >= 2
     there = known[enough].any(axis=0)  # the others, which few photos have, are taken to stay where they are
-    model = fit_shapes(np.nan_to_num(points[enough][:, there]), known[enough][:, there])
-    loadings = np.zeros((*data.mean_shape.shape, model.loadings.shape[2]))
-    loadings[there] = model.loadings
+    loadings = np.zeros((*data.mean_shape.shape, 0))
+    if enough.any():
+        found = fit_shapes(np.nan_to_num(points[enough][:, there]), known[enough][:, there]).loadings
+        loadings = np.zeros((*data.mean_shape.shape, found.shape[2]))
+        loadings[there] = found
     centred = data.mean_shape - data.mean_shape.mean(axis=0)
     radius = np.sqrt((centred**2).sum(axis=1).mean())
     across = np.stack((-centred[:, 1], centred[:, 0]), axis=1)

@@ -65,6 +65,8 @@ class DeviceSource:
 
 def source_of(squares: Squares, device: torch.device) -> Source:
     """The squares in the GPU's memory where they fit in half of what is free of it, else on the host."""
-    if device.type == "cuda" and math.prod(squares.shape) <= SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]:
-        return DeviceSource.of(squares, device)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what an earlier run of this process has let go of, such as a fold, is free then
+        if math.prod(squares.shape) <= SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]:
+            return DeviceSource.of(squares, device)
     return HostSource(squares, device)

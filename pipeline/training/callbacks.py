@@ -35,7 +35,8 @@ class BestWeights(Callback):
     def after_epoch(self, trainer: Trainer, result: EpochResult):
         state, mse = trainer.state, result.validation.mse
         sizes = [row.get("image_size", 0) for row in state.history]  # earlier versions had one size
-        if mse < state.best_mse or sizes[-1] > max(sizes[:-1], default=0):
+        largest = max(sizes[:-1], default=0)
+        if sizes[-1] > largest or (sizes[-1] == largest and mse < state.best_mse):
             state.best_mse = mse
             best = {"network": trainer.average.network.state_dict(), "epoch": result.row["epoch"], "mse": mse}
             save_checkpoint(self.run.best, best)

@@ -15,7 +15,7 @@ from pipeline.files import digest, sealed, write_text
 from pipeline.inference.locator import run_of_locator
 from pipeline.metrics import Scores
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
-from pipeline.runs import AboutData, Manifest, Run
+from pipeline.runs import ABOUT_DATA, AboutData, Manifest, Run
 
 MAX_NAME = 60  # characters of each part of a folder's name
 OF_LOCATOR = ("recipe.yaml", "manifest.json", "data.json", "validation.txt", "best.pt")
@@ -28,7 +28,8 @@ def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Pat
     try:
         _write_what_is_known(run, recipe, data, floor)
     except BaseException:
-        shutil.rmtree(run.folder, ignore_errors=True)  # nobody could resume it
+        if not run.locator.is_made or recipe.photos.locate == 0:  # else it can be resumed behind its locator
+            shutil.rmtree(run.folder, ignore_errors=True)
         raise
     return run
 
@@ -38,7 +39,6 @@ def _write_what_is_known(run, recipe, data, floor):
     texts = {
         "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
         "permutation.json": json.dumps(None if data.flip_indices is None else data.flip_indices.tolist()),
-        "data.json": json.dumps(asdict(about), indent=1),
     }
     if recipe.photos.sample_weights:
         texts["sample_weights.csv"] = weights_table(data.pack.names, data.weights)
@@ -46,11 +46,12 @@ def _write_what_is_known(run, recipe, data, floor):
         assert data.boxes
         texts["boxes.csv"] = boxes_table(data.boxes)
         _copy_locator(run_of_locator(recipe.photos.locator), run.locator)
-    for name, text in texts.items():
-        write_text(run.folder / name, text)
+    texts[ABOUT_DATA] = json.dumps(asdict(about), indent=1)
     fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}
     manifest = Manifest({name: digest(text.encode()) for name, text in texts.items()}, fixed)
     write_text(run.folder / "manifest.json", sealed(asdict(manifest)))
+    for name, text in texts.items():  # the last says that the run is made
+        write_text(run.folder / name, text)
     run.write_recipe(recipe)  # last: with it the run can be resumed
 
 
@@ -58,7 +59,7 @@ def _copy_locator(locator, own):
     """What the run needs of its locator to predict, unless that was trained in the run's own folder."""
     if own.folder.exists() and locator.folder.samefile(own.folder):
         return
-    own.folder.mkdir()
+    own.folder.mkdir(exist_ok=True)  # of a stage that was stopped before its first checkpoint
     for name in OF_LOCATOR:
         shutil.copyfile(locator.folder / name, own.folder / name)
 

@@ -316,7 +316,7 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
 def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     """The best epoch, and where everything lies."""
     state, runtime = trainer.state, trainer.runtime
-    if not state.history:
+    if not (state.step and state.history):
         runtime.print("\nno step fits into the time that is left; raise --minutes")
         return
     best = next(row for row in reversed(state.history) if row["validation_mse"] == state.best_mse)

@@ -19,9 +19,12 @@ from pipeline.training.new_run import new_folder
 from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
 
-OF_EACH = {  # which may change on resume, but each stage may have its own
-    "epochs", "minutes", "session_minutes", "patience", "checkpoint_minutes", "keep_best"
-}  # fmt: skip
+LENGTHS = {"epochs", "minutes", "session_minutes"}
+OF_EACH = LENGTHS | {
+    "patience",
+    "checkpoint_minutes",
+    "keep_best",
+}  # may change on resume, but a stage may have its own
 
 
 def check_recipes(recipe: Recipe):
@@ -72,11 +75,15 @@ def recipe_of_stage(recipe: Recipe, folder: Path, number: int) -> Recipe:
         own = flatten(read_recipe(run.folder / "recipe.yaml"))
         now = flatten(recipe)
         changed = {name: now[name] for name in CHANGEABLE_ON_RESUME - OF_EACH} | {"runs": str(folder)}
+        of_stage = flatten(stage_recipe(recipe, number))
+        changed |= {name: of_stage[name] for name in OF_EACH - LENGTHS}
         return build_recipe(own | changed, name_of=str)
     stage = stage_recipe(recipe, number)
     stage = replace(stage, run=replace(stage.run, runs=folder))
     if number == 0:
         return stage
     before = Run(stage_folder(folder, number - 1))
-    photos = replace(before.photo_options(), size=stage.photos.size, progressive=stage.photos.progressive, locate=0.0)
+    shown = before.photo_options()
+    shown = shown if shown.locates else replace(shown, boxes=stage.photos.boxes)  # the table may have been moved
+    photos = replace(shown, size=stage.photos.size, progressive=stage.photos.progressive, locate=0.0)
     return replace(stage, photos=photos, network=replace(stage.network, init=before.folder))

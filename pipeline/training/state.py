@@ -31,7 +31,7 @@ def read_state(found: dict[str, Any]) -> TrainerState:
     state = TrainerState(**found)
     check_keys(found, {field.name for field in fields(TrainerState)}, "its progress")
     numbers_like(found, {"epoch": 0, "batch": 0, "step": 0, "minutes": 0.0, "seen": 0, "best_mse": math.inf})
-    if not (state.epoch == 0 and math.isnan(state.smoothed_loss)):  # nothing has been read
+    if not (0 in (state.epoch, state.step) and math.isnan(state.smoothed_loss)):  # nothing has been read
         numbers_like(found, {"smoothed_loss": 0.0}, lowest=-MOST)  # likelihoods have losses below 0
     for row in state.history:
         numbers_like(row, {"epoch": 0, "validation_mse": 0.0})

@@ -42,6 +42,7 @@ from pipeline.training.state import TrainerState, load_optimiser, numbers_like, 
 from pipeline.training.step_order import StepOrder
 
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
+PLAIN = (type(None), bool, int, float, str, torch.Tensor)
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
 
@@ -263,16 +264,17 @@ class Trainer:
         """The scores of the validation photos and of a sample of the training photos, both predicted by the averaged
         network, from photos as they are. A prediction that is not a number is an error with the photo's name."""
         data, sample, state = self.data, self.train_sample, self.state
-        points = self.validate()
+        size = self.image_size(state.step - 1)  # time goes on, and with it what the next steps are shown
+        points = self._predict_together(data.validation, "validation", image_size=size)
         validation = self._score(points, data.validation)
-        train = self._score(self._predict_together(sample, "training photos"), sample)
+        train = self._score(self._predict_together(sample, "training photos", image_size=size), sample)
         regions = region_errors(*point_error_sums(points, data.pack.values[data.validation]), self.regions)
         row = {
             "epoch": state.epoch,
             "step": state.step,
             "minutes": round(self.clock(), 3),
             "images_per_second": round(speed, 1),
-            "image_size": self.image_size(state.step - 1),
+            "image_size": size,
             "learning_rate": self.rate,
             "train_loss": state.smoothed_loss,
             "train_mse": train.mse,
@@ -284,17 +286,18 @@ class Trainer:
     def validate(self) -> np.ndarray:
         """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos; to be called by
         all ranks, of which each predicts a part of them."""
-        return self._predict_together(self.data.validation, "validation")
+        size = self.image_size(self.state.step - 1)
+        return self._predict_together(self.data.validation, "validation", image_size=size)
 
-    def _predict_together(self, samples, description):
+    def _predict_together(self, samples, description, *, image_size):
         """What `predict` finds, and each rank of a part of the photos. Raises Stopped on all when one is told to stop,
         who does not finish its part."""
         ranks = self.runtime.ranks
         if ranks.count == 1:
-            return self.predict(samples, description)
+            return self.predict(samples, description, image_size=image_size)
         part, points = ranks.part(len(samples)), None
         with suppress(Stopped), self.stop.at_once():
-            points = self.predict(samples[part], description)
+            points = self.predict(samples[part], description, image_size=image_size)
         self.clock()
         self.stop.refuse()
         assert points is not None
@@ -406,7 +409,7 @@ class Trainer:
             "criterion": self.criterion.state_dict(),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.state),
-            "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
+            "callbacks": {type(callback).__name__: plain_state(callback) for callback in self.callbacks},
             "sample_errors": self.sample_errors,
             "pending": self.pending.state(),
             "of": self.identity,
@@ -437,8 +440,10 @@ class Trainer:
         if self.scaler.is_enabled() and state["scaler"]:  # it is empty where the run was not in fp16 before
             self.scaler.load_state_dict(numbers_like(state["scaler"], self.scaler.state_dict()))
         self.state = read_state(state["progress"])
+        kept = state.get("callbacks", {})
         for callback in self.callbacks:
-            callback.load_state_dict(state.get("callbacks", {}).get(type(callback).__name__, {}))
+            if (name := type(callback).__name__) in kept:
+                callback.load_state_dict(kept[name])
         check_tensor(state["sample_errors"], self.sample_errors, "sample_errors", gaps=True)
         self.sample_errors = state["sample_errors"]
         self.pending.load(state.get("pending", []))
@@ -449,6 +454,22 @@ class Trainer:
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:
             torch.cuda.set_rng_state(state["random"][1])
         self.sitting = Sitting(self.state)
+
+
+def plain_state(callback: Callback) -> dict[str, Any]:
+    """What a callback keeps. Raises UserError where it holds what no checkpoint could be read back with."""
+    state = callback.state_dict()
+    pending: list[Any] = [state]
+    while pending:
+        found = pending.pop()
+        if type(found) in (dict, list, tuple):
+            pending.extend([*found.keys(), *found.values()] if isinstance(found, dict) else found)
+        elif type(found) not in PLAIN:
+            raise UserError(
+                f"--callbacks: the state_dict of {type(callback).__name__} holds a {type(found).__name__}, which a "
+                "checkpoint does not; give numbers of Python, texts, tensors, lists and dicts"
+            )
+    return state
 
 
 def sample_like_validation(data: TrainingData) -> np.ndarray:

@@ -130,12 +130,13 @@ def plain(module):
     }
 
 
-def test_the_places_of_a_vision_transformer_are_resampled_for_images_of_another_size(tmp_path):
+@pytest.mark.parametrize("head", ["linear", "integral"])
+def test_the_places_of_a_vision_transformer_are_resampled_for_images_of_another_size(head, tmp_path):
     state = as_released("vit_b_32")
     torch.save(state, tmp_path / "vit.pth")
-    network = build_network("vit_b_32", SHAPE, 96)
+    network = build_network("vit_b_32", SHAPE, 96, head=head)
     assert load_state(network, read_weights(tmp_path / "vit.pth", "vit_b_32")).missing == []
-    positions = network.backbone.encoder.pos_embedding
+    positions = network.backbone.get_parameter("encoder.pos_embedding")
     original = state["encoder.pos_embedding"]
     torch.testing.assert_close(positions[:, 0], original[:, 0])
     corners = [original[:, 1 + index] for index in (0, 6, 42, 48)]

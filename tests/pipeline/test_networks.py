@@ -133,6 +133,15 @@ def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
         return len(self.names)
 
 
+def test_a_photo_that_is_alone_where_a_norm_needs_two_is_refused():
+    flags = ["--model", "mobilenet_v3_small", "--weights", "none", "--head", "linear", "--size", "32"]
+    for batch in (["-b", "1"], ["-b", "4", "--accumulate", "4"]):
+        with pytest.raises(UserError, match=r"^--batch-size .* --accumulate .*: a norm of mobilenet_v3_small"):
+            make_network(parse_command([*flags, *batch]).recipe, None, mean_shape=SHAPE)
+    make_network(parse_command([*flags, "-b", "4", "--accumulate", "2"]).recipe, None, mean_shape=SHAPE)
+    make_network(parse_command([*flags[:-1], "64", "-b", "1"]).recipe, None, mean_shape=SHAPE)
+
+
 def test_a_size_at_which_a_backbone_of_timm_cannot_be_looked_at_is_a_line():
     pytest.importorskip("timm")
     recipe = parse_command(["--model", "timm/crossvit_tiny_240", "--weights", "none", "--size", "96"]).recipe

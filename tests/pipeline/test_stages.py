@@ -107,6 +107,10 @@ CONTRADICTIONS = [
         {"optimiser": "schedule_free", "schedule": "constant", "freeze_epochs": 1, "epochs": 2},
         "--freeze-epochs 1: --optimiser schedule_free .* two stages",
     ),
+    (
+        {"optimiser": "schedule_free", "schedule": "constant", "freeze_epochs": 25, "minutes": 30},
+        "--freeze-epochs 25: --optimiser schedule_free",
+    ),
 ]
 
 

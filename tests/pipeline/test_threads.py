@@ -17,8 +17,10 @@ def four_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     torch.set_num_threads(4)
+    threads.all_threads.cache_clear()
     yield
     torch.set_num_threads(before)
+    threads.all_threads.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,15 @@ def test_on_busy_cores_the_fastest_number_of_threads_is_taken(
     out = capsys.readouterr().out
     assert said in out
     assert bool(out) == bool(said)
+
+
+def test_a_later_run_takes_all_threads_again_on_quiet_cores(four_threads, monkeypatch):
+    """As the folds of a training that began on busy ones."""
+    monkeypatch.setattr(threads, "measure_speeds", lambda counts: {count: 1 / count for count in counts})
+    for busy, taken in ((75, 1), (75, 1), (5, 4)):
+        monkeypatch.setattr(psutil, "cpu_percent", lambda interval, busy=busy: busy)
+        choose_threads(CPU)
+        assert torch.get_num_threads() == taken
 
 
 def test_a_number_of_threads_that_the_user_gives_holds(four_threads, monkeypatch):

@@ -247,7 +247,7 @@ def test_names_with_quotes_and_commas_stay_what_they_are_and_those_that_no_table
     converted = Converted([Piece('say "a", 1.jpg', instance, None)], [(0, 0)])
     (tmp_path / "test").mkdir()
     write_test(tmp_path, converted, ["eye"], options("pts", tmp_path, tmp_path))
-    names, truth = read_submission(tmp_path / "test/truth.csv")
+    names, _ = read_submission(tmp_path / "test/truth.csv")
     assert names == ['say "a", 1.jpg']
     with pytest.raises(UserError, match="not in UTF-8"):
         list(named([replace(instance, name="M\udcfcller.jpg")], Cut("never", 0.0)))

@@ -166,3 +166,5 @@ def test_a_point_that_few_photos_have_spoils_no_component_of_the_shapes(monkeypa
     assert np.isfinite(found).all()
     assert (found[4:, 3] == 0).all()
     assert (np.abs(found[4, [0, 1, 2, 4]]) > 0).any()
+    points[:, :3] = points[:, 4:] = np.nan  # one point and no shape
+    assert shape_components(SimpleNamespace(train=np.arange(40), pack=pack, mean_shape=mean)).shape == (4, 5, 2)

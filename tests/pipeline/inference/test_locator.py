@@ -1,9 +1,13 @@
 """A photo is looked at where another network finds its points, in training, in prediction and outside any contest."""
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
+from unittest.mock import DEFAULT
 
 import cv2
 import numpy as np
@@ -27,7 +31,7 @@ from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.stages import OF_ONE_SIZE
-from pipeline.training import session
+from pipeline.training import new_run, session
 from pipeline.training.locating import after_locating, locator_recipe
 from tests.scripts import SMALL, call
 from tools.average import average_runs
@@ -196,6 +200,10 @@ def test_a_run_may_look_where_another_has_found_the_points_and_stays_whole_witho
     assert status == 0, err
     status, _, err = call("hack_train.py", tmp_path, "-n", "z", "--init", run, "-e", "1")
     assert status == 0, err
+    for flag, value in (("--locator", located.locator.folder), ("--boxes", located.boxes)):
+        status, _, err = call("hack_train.py", tmp_path, "-n", "z", "--init", run, "-e", "1", flag, value)
+        assert status == 2
+        assert f"contradicts --init {run}" in err
     (again,) = (tmp_path / "runs").glob("*_z_*")
     assert Run(again).recipe().photos.roi == Run(run).recipe().photos.roi
     assert read_boxes(Run(again).boxes) is not None
@@ -252,6 +260,30 @@ def test_what_the_run_cannot_be_trained_with_is_refused_before_its_locator_is_tr
         assert said in err
         assert "locator  " not in out
         assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_locator_that_is_trained_is_kept_where_the_run_behind_it_could_not_be_written(located, contest, tmp_path):
+    flags = ("-n", "x", "-d", contest, *SMALL, *LOCATE)
+    outcomes = [DEFAULT, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))]  # of the locator and of the run
+    with mock.patch.object(new_run, "sealed", mock.Mock(wraps=new_run.sealed, side_effect=outcomes)):
+        status, _, err = call("hack_train.py", tmp_path, *flags)
+    assert status == 2, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = Run(folder)
+    assert run.locator.is_made
+    assert not run.is_made
+    status, _, err = call("hack_train.py", tmp_path, "--resume", folder)
+    assert status == 0, err
+    again, once = (load_checkpoint(one.best)["network"] for one in (run, located))
+    assert all(torch.equal(again[name], once[name]) for name in once)
+
+
+def test_a_stage_with_a_locator_that_was_stopped_before_its_first_checkpoint_begins_anew(located, tmp_path):
+    own = Run(tmp_path / "stage-1/locator")
+    own.folder.mkdir(parents=True)
+    new_run._copy_locator(located.locator, own)
+    new_run._copy_locator(located.locator, own)
+    assert own.best.read_bytes() == located.locator.best.read_bytes()
 
 
 def test_boxes_that_were_found_before_are_of_the_same_pixels(tmp_path, monkeypatch):

@@ -2,7 +2,9 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -19,6 +21,7 @@ from pipeline.runs import Run, find_run, find_runs
 from pipeline.stages import num_finished, write_finished
 from pipeline.training import session
 from pipeline.training.callbacks import WorstPhotos
+from pipeline.training.stages import recipe_of_stage
 from pipeline.training.trainer import Trainer
 from tests.pipeline.training.test_trainer import recipe_of
 from tests.scripts import call
@@ -123,6 +126,17 @@ def test_stages_that_are_killed_in_the_second_and_resumed_end_with_the_same_weig
     for (key, one), other in zip(networks(folder).items(), networks(whole[0]).values(), strict=True):
         for name, tensor in other.items():
             assert torch.equal(one[name], tensor), (key, name)
+
+
+def test_what_a_resume_may_change_changes_in_the_stage_that_is_under_way_and_in_the_next(whole, contest, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "runs" / whole[0].name)
+    recipe = recipe_in(contest, tmp_path, "--patience", "7", "--keep-best", "2", "--checkpoint-minutes", "3")
+    found = recipe_of_stage(recipe, folder, 1)
+    assert (found.running.patience, found.optimiser.keep_best, found.optimiser.checkpoint_minutes) == (7, 2, 3)
+    assert (found.optimiser.epochs, found.optimiser.learning_rate) == (2, 1e-4)
+    moved = replace(recipe, photos=replace(recipe.photos, boxes=Path("moved.csv")))
+    (folder / "stage-1/last.pt").unlink()
+    assert recipe_of_stage(moved, folder, 1).photos.boxes == Path("moved.csv")
 
 
 def test_stages_that_are_finished_are_not_trained_again(whole, contest, tmp_path):

@@ -29,6 +29,7 @@ from pipeline.metrics import score
 from pipeline.networks import make_network
 from pipeline.old_names import AT_FIRST
 from pipeline.recipe import Recipe, build_recipe
+from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.stopping import SIGNALS, Stopped
 from pipeline.training import callbacks, pictures
@@ -125,6 +126,35 @@ def start(recipe) -> Trainer:
 def run_to_end(training):
     training.train(parse_augmenters(training.recipe.augmentation.augment))
     return training
+
+
+def test_an_epoch_is_measured_and_recorded_at_one_size_though_the_next_begins_meanwhile(contest, tmp_path, monkeypatch):
+    training = start(recipe_of(contest, tmp_path, "--minutes", "10", "--progressive", "[[0.5, 48]]", "--size", "64"))
+    training.state.minutes, shown = 4.9, []
+
+    def predict(samples, description=None, *, image_size=None):
+        shown.append(image_size)
+        training.state.minutes = 5.1
+        return training.data.pack.values[samples]
+
+    monkeypatch.setattr(training, "predict", predict)
+    monkeypatch.setattr(training, "clock", lambda: training.state.minutes)
+    assert training._validated(1.0).row["image_size"] == 48
+    assert shown == [48, 48]
+
+
+def test_weights_that_saw_smaller_images_do_not_replace_the_best(tmp_path, monkeypatch):
+    """As those of a finished run that is resumed to twice its length."""
+    saved = []
+    monkeypatch.setattr(callbacks, "save_checkpoint", lambda path, content: saved.append(content["mse"]))
+    network = SimpleNamespace(state_dict=dict)
+    state = SimpleNamespace(history=[], best_mse=math.inf)
+    trainer = SimpleNamespace(state=state, average=SimpleNamespace(network=network))
+    for size, mse in ((64, 5.0), (64, 6.0), (96, 8.0), (96, 7.0), (80, 3.0), (96, 6.0)):
+        state.history.append({"image_size": size, "epoch": len(state.history)})
+        result = SimpleNamespace(validation=SimpleNamespace(mse=mse), row=state.history[-1])
+        callbacks.BestWeights(Run(tmp_path)).after_epoch(trainer, result)
+    assert saved == [5.0, 8.0, 7.0, 6.0]
 
 
 def same(one: Trainer, other: Trainer):

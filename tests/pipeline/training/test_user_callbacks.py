@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.checkpoint import load_checkpoint
@@ -50,6 +51,19 @@ def test_a_callback_of_a_users_own_is_called_and_its_state_lies_in_the_checkpoin
     run_to_end(training)
     assert (training.run.folder / "steps.txt").read_text() == "0 4"
     assert load_checkpoint(training.run.last)["callbacks"]["Count"] == {"steps": 4}
+
+
+def test_a_state_that_a_checkpoint_could_not_give_back_is_refused_and_a_new_callback_is_given_none(contest, tmp_path):
+    name = write(tmp_path, COUNT.replace('state.get("steps", 0)', 'state["steps"]'))
+    recipe = recipe_of(contest, tmp_path, "-e", "1", "--callbacks", name)
+    training = start(recipe)
+    state = training.state_dict()
+    training.callbacks = default_callbacks(training.run, load_callbacks(recipe.running.callbacks))
+    training.load_state_dict(state)  # of a run that had no such callback
+    (own,) = (callback for callback in training.callbacks if type(callback).__name__ == "Count")
+    own.steps = [{"best": np.float64(3)}]
+    with pytest.raises(UserError, match="the state_dict of Count holds a float64"):
+        training.state_dict()
 
 
 @pytest.mark.parametrize(

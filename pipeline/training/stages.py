@@ -20,11 +20,7 @@ from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
 
 LENGTHS = {"epochs", "minutes", "session_minutes"}
-OF_EACH = LENGTHS | {
-    "patience",
-    "checkpoint_minutes",
-    "keep_best",
-}  # may change on resume, but a stage may have its own
+OF_EACH = LENGTHS | {"patience", "checkpoint_minutes", "keep_best"}  # may change on resume; each stage may have its own
 
 
 def check_recipes(recipe: Recipe):

@@ -61,27 +61,33 @@ def main():
 
         print(json.dumps(measure(study, row, int(split), data=options.data, cache=options.cache)))
         return
+    failed = 0
     if not options.table:
         if not options.data:
             parser.error("--data PATH is needed to train")
-        train_rows(study, options)
+        failed = train_rows(study, options)
     print(table(study))
+    sys.exit(1 if failed else 0)
 
 
-def train_rows(study: Study, options: argparse.Namespace):
-    """Trains what is not there, `jobs` at a time, the first split of every row before the second of any."""
+def train_rows(study: Study, options: argparse.Namespace) -> int:
+    """Trains what is not there, `jobs` at a time, the first split of every row before the second of any. Returns how
+    many trainings failed."""
     rows = options.rows or study.rows
     pending = [(row, k) for k in SPLITS for row in rows if str(k) not in read(study, row)["splits"]]
     with ThreadPoolExecutor(options.jobs) as pool:
+        failed = 0
         trained = {pool.submit(train_one, options, *job): job for job in pending}
         for done in as_completed(trained):
             row, split = trained[done]
             if error := done.exception():  # the others go on
                 print(f"{row:28} split {split} failed: {error}", flush=True)
+                failed += 1
                 continue
             found = done.result()
             write(study, row, split, found)
             print(f"{row:28} split {split}: MSE {found['mse']:.2f}, NME {found['nme']:.2f} %", flush=True)
+    return failed
 
 
 def train_one(options: argparse.Namespace, row: str, split: int) -> dict[str, Any]:

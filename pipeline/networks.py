@@ -21,6 +21,7 @@ from pipeline.checkpoint import check_tensor, fitting, load_checkpoint, load_net
 from pipeline.errors import UserError
 from pipeline.files import check_regular
 from pipeline.memory import is_out_of_memory
+from pipeline.ranks import current_ranks
 from pipeline.recipe import NetworkOptions, Recipe, needs_scale
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run, find_run
@@ -157,7 +158,8 @@ def make_network(
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
-    if recipe.optimiser.batch_size // recipe.optimiser.accumulate <= 1 and not options.freeze_epochs:
+    alone = recipe.optimiser.batch_size // recipe.optimiser.accumulate <= 1 and current_ranks().count == 1
+    if alone and not options.freeze_epochs:
         _check_alone(network, recipe)
     if components is not None:
         network.start_from(components)

@@ -3,6 +3,7 @@
 What a run hands on with its weights is over none: it belongs to them, so that another value is a contradiction.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ class HandedOn:
             )
         if where := self.network.get("locator"):
             for name in ("locator", "boxes"):
-                if name in given and given[name].value and str(given[name].value) != where:
+                other = given[name].value if name in given else None
+                if other and os.path.realpath(other) != os.path.realpath(where):
                     raise UserError(
                         f"{name} {given[name]} contradicts --init {self.run}, which looks where {where} says; leave "
                         "it out"

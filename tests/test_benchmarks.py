@@ -61,7 +61,7 @@ def test_what_an_ablation_has_trained_is_kept_though_another_row_is_slower_or_fa
     monkeypatch.setattr(ablations, "RESULTS", tmp_path)
     monkeypatch.setattr(ablations, "SPLITS", (0,))
     options = SimpleNamespace(rows=["lion", "muon", "sgd"], jobs=3)
-    ablations.train_rows(ablation_rows.STUDIES["faces"], options)
+    assert ablations.train_rows(ablation_rows.STUDIES["faces"], options) == 1
     assert written == ["sgd", "lion"]
     assert re.search(r"muon +split 0 failed: no memory", capsys.readouterr().out)
 

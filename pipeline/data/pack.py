@@ -162,8 +162,7 @@ def open_pack(
         )
         return None
     size = roi.square
-    chosen_by = [limit, *([digest(read_bytes(groups))] if (groups := table.parent / "groups.csv").is_file() else [])]
-    settings = (FORMAT, size, resize, *(chosen_by if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
+    settings = (FORMAT, size, resize, *_chosen_by(limit, table), *([f"boxes {boxes.key}"] if boxes else []))
     key = known_key(table, *settings, cache=cache, check_photos=check_photos)
     raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}
@@ -187,6 +186,14 @@ def open_pack(
         _add_broken(faults, pack.left_out)
         return None
     return pack
+
+
+def _chosen_by(limit, table):
+    """What decides which photos a limit takes: whole groups, where there are some."""
+    groups = table.parent / "groups.csv"
+    if not limit:
+        return []
+    return [limit, digest(read_bytes(groups))] if groups.is_file() else [limit]
 
 
 def _check(folder, size):

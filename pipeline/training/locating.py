@@ -23,7 +23,7 @@ def check_located(recipe: Recipe):
     num_points = count_points(table)
     if num_points == 1:
         raise UserError(f"--locate: {table} has one point, which spans no box; give --locate 0")
-    if recipe.running.regions:
+    if num_points and recipe.running.regions:
         read_regions(recipe.running.regions, num_points)
     make_network(recipe, None, mean_shape=np.zeros((2, 2)))
 

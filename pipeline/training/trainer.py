@@ -1,5 +1,6 @@
 """The trainer: draw, warp, predict, measure, select, step, log, save. See `Trainer.train`."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, astuple, dataclass
@@ -42,7 +43,7 @@ from pipeline.training.state import TrainerState, load_optimiser, numbers_like, 
 from pipeline.training.step_order import StepOrder
 
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
-PLAIN = (type(None), bool, int, float, str, torch.Tensor)
+PLAIN = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
 
@@ -140,6 +141,7 @@ class Trainer:
         self.identity = identity_of(recipe, data)
         self.regions = regions_of(recipe.running.regions, data.mean_shape)
         self.sitting = Sitting(self.state)
+        self._shown: int | None = None  # the side of the images of the last step of this sitting
 
     def train(self, chain: Chain):
         """Trains to the end, from wherever it is: epochs of steps, each followed by validation and the callbacks.
@@ -200,6 +202,7 @@ class Trainer:
         key = self._key(samples)
         self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
+        self._shown = mixed.batch.images.shape[-1]
         measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
         mark_not_finite(parameters, measured)
@@ -264,8 +267,8 @@ class Trainer:
         """The scores of the validation photos and of a sample of the training photos, both predicted by the averaged
         network, from photos as they are. A prediction that is not a number is an error with the photo's name."""
         data, sample, state = self.data, self.train_sample, self.state
-        size = self.image_size(state.step - 1)  # time goes on, and with it what the next steps are shown
-        points = self._predict_together(data.validation, "validation", image_size=size)
+        size = self.shown_size  # time goes on, and with it what the next steps are shown
+        points = self.validate()
         validation = self._score(points, data.validation)
         train = self._score(self._predict_together(sample, "training photos", image_size=size), sample)
         regions = region_errors(*point_error_sums(points, data.pack.values[data.validation]), self.regions)
@@ -286,8 +289,7 @@ class Trainer:
     def validate(self) -> np.ndarray:
         """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos; to be called by
         all ranks, of which each predicts a part of them."""
-        size = self.image_size(self.state.step - 1)
-        return self._predict_together(self.data.validation, "validation", image_size=size)
+        return self._predict_together(self.data.validation, "validation", image_size=self.shown_size)
 
     def _predict_together(self, samples, description, *, image_size):
         """What `predict` finds, and each rank of a part of the photos. Raises Stopped on all when one is told to stop,
@@ -322,7 +324,7 @@ class Trainer:
             self.data.pack,
             samples,
             runtime=self.runtime,
-            image_size=image_size or self.image_size(self.state.step - 1),
+            image_size=image_size or self.shown_size,
             source=self.source,
             description=description,
         )
@@ -363,6 +365,11 @@ class Trainer:
             if progress < end:
                 return size
         return self.recipe.photos.size
+
+    @property
+    def shown_size(self) -> int:
+        """The side of the images of the last step."""
+        return self._shown or self.image_size(self.state.step - 1)
 
     @property
     def num_flushed(self) -> int:
@@ -441,6 +448,7 @@ class Trainer:
             self.scaler.load_state_dict(numbers_like(state["scaler"], self.scaler.state_dict()))
         self.state = read_state(state["progress"])
         kept = state.get("callbacks", {})
+        check_type(kept, dict, "what its callbacks keep")
         for callback in self.callbacks:
             if (name := type(callback).__name__) in kept:
                 callback.load_state_dict(kept[name])
@@ -454,6 +462,7 @@ class Trainer:
         if self.runtime.device.type == "cuda" and len(state["random"]) > 1:
             torch.cuda.set_rng_state(state["random"][1])
         self.sitting = Sitting(self.state)
+        self._shown = None
 
 
 def plain_state(callback: Callback) -> dict[str, Any]:
@@ -462,7 +471,7 @@ def plain_state(callback: Callback) -> dict[str, Any]:
     pending: list[Any] = [state]
     while pending:
         found = pending.pop()
-        if type(found) in (dict, list, tuple):
+        if type(found) in (dict, OrderedDict, list, tuple):
             pending.extend([*found.keys(), *found.values()] if isinstance(found, dict) else found)
         elif type(found) not in PLAIN:
             raise UserError(

@@ -114,6 +114,10 @@ def _print_idle(recipe: Recipe, flags: dict[str, Given]):
         if not any(stage.get(other, fields[other]) in values for stage in [{}, *recipe.run.stages]):
             why = f"{_flag(other)} {fields[other]}; it is for {', '.join(values)}"
             print(f"{name:12} {flags[name]} does nothing with {why}")
+    trims = [stage.keys() & {"top_perc_train", "without_top_perc_train"} for stage in recipe.run.stages]
+    if not recipe.loss.trims and not any(trims):
+        for name in sorted(flags.keys() & {"trim_from", "trim_by", "trim_at_random"}):
+            print(f"{name:12} {flags[name]} does nothing without --top-perc-train or --without-top-perc-train")
 
 
 def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):

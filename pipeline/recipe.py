@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from annotated_types import Gt, Interval
@@ -187,6 +187,11 @@ class AugmentOptions:
     """Augmenters in turn: a list of {name: {parameter: value or [low, high]}}; [] for none."""
 
 
+ScheduleName = Literal[
+    "cosine", "cosine_restarts", "triangular", "one_cycle", "exponential", "linear", "constant", "plateau",
+    "plateau_validation",
+]  # fmt: skip
+SCHEDULES = get_args(ScheduleName)
 LossName = Literal[
     "smooth_l1", "mse", "l1", "wing", "soft_wing", "enme", "gaussian_nll", "laplace_nll", "rle", "simcc"
 ]  # fmt: skip
@@ -274,17 +279,7 @@ class OptimiserOptions:
     factor, and the head the full rate. 1 trains all at one rate."""
     weight_decay: NotNegative = 0.05
     """Weight decay of the optimiser; biases and normalisation layers are not decayed."""
-    schedule: Literal[
-        "cosine",
-        "cosine_restarts",
-        "triangular",
-        "one_cycle",
-        "exponential",
-        "linear",
-        "constant",
-        "plateau",
-        "plateau_validation",
-    ] = "cosine"
+    schedule: ScheduleName = "cosine"
     """How the learning rate changes: it falls to --final-rate along a cosine, a line or exponentially; it does so in
     --cycles, along cosines (cosine_restarts) or up and down (triangular); it rises over 30 % of the training and then
     falls (one_cycle); it is constant; or it is lowered when the smoothed training loss (plateau) or the validation MSE
@@ -370,6 +365,8 @@ HOLDS_WITH = {  # what a field depends on, and the values with which it does any
     "cycles": ("schedule", ("cosine_restarts", "triangular")),
     "plateau_factor": ("schedule", ("plateau", "plateau_validation")),
     "plateau_patience": ("schedule", ("plateau", "plateau_validation")),
+    "warmup": ("schedule", tuple(name for name in SCHEDULES if name not in ("one_cycle", "triangular"))),
+    "final_rate": ("schedule", tuple(name for name in SCHEDULES if name != "constant")),
 }
 
 
@@ -432,6 +429,11 @@ def check_trainable(recipe: Recipe, *, where: str = ""):
             f"{where}--freeze-epochs {frozen}: --optimiser schedule_free counts its steps from the first, which the "
             f"backbone has not taken then; give two stages, of which the first has freeze_epochs {frozen} and as many "
             "epochs"
+        )
+    if options.schedule == "plateau" and recipe.loss.trims and recipe.loss.trim_from:
+        raise UserError(
+            f"{where}--schedule plateau follows the training loss, which is another from --trim-from "
+            f"{recipe.loss.trim_from:g} on; give --schedule plateau_validation, or --trim-from 0"
         )
     top, without = recipe.loss.top_perc_train, recipe.loss.without_top_perc_train
     if without >= top and without:

@@ -248,6 +248,8 @@ def shape_components(data: TrainingData) -> np.ndarray:
         loadings[there] = found
     centred = data.mean_shape - data.mean_shape.mean(axis=0)
     radius = np.sqrt((centred**2).sum(axis=1).mean())
+    if radius == 0:  # one point, of which the components that a head draws are as good
+        return np.zeros((0, *centred.shape))
     across = np.stack((-centred[:, 1], centred[:, 0]), axis=1)
     shifts = radius * SHIFT * np.broadcast_to(np.eye(2)[:, None], (2, len(centred), 2))
     rest = radius * loadings.transpose(2, 0, 1)

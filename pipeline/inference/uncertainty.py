@@ -34,13 +34,13 @@ class Calibration:
 def calibrate(errors: np.ndarray, spreads: np.ndarray, groups: np.ndarray) -> Calibration:
     """Calibrates on (N, K, 2) errors and (N, K) standard deviations over views. Missing points (NaN) do not count."""
     order = np.unique(groups, return_inverse=True)[1]
-    expected = np.empty_like(spreads, dtype=np.float64)
+    floor, factor = _fit(errors, spreads)
+    expected = np.sqrt(floor + factor * spreads**2)
     for half in (0, 1):
         known = order % 2 != half
-        if known.any() and not known.all():
-            floor, factor = _fit(errors[known], spreads[known])
-            expected[~known] = np.sqrt(floor + factor * spreads[~known] ** 2)
-    floor, factor = _fit(errors, spreads)
+        if np.isfinite(errors[known]).any():  # what is judged is expected by the other half, where that says anything
+            of_half = _fit(errors[known], spreads[known])
+            expected[~known] = np.sqrt(of_half[0] + of_half[1] * spreads[~known] ** 2)
     return Calibration(floor, factor, _table(errors, expected))
 
 
@@ -87,8 +87,9 @@ def _fit(errors, spreads):
     there = np.isfinite(squares)
     variances = np.broadcast_to(spreads[..., None] ** 2, errors.shape)[there].astype(np.float64)
     squares = squares[there]
-    every = 1 + len(squares) // MAX_FITTED
-    squares, variances = squares[::every], variances[::every]
+    if len(squares) > MAX_FITTED:
+        chosen = np.random.default_rng(0).choice(len(squares), MAX_FITTED, replace=False)
+        squares, variances = squares[chosen], variances[chosen]
 
     def minus_likelihood(logs):
         floor, factor = np.exp(logs)
@@ -108,7 +109,7 @@ def _table(errors, expected):
     there = np.isfinite(errors).all(axis=2)
     sizes, squares = expected[there], (errors[there] ** 2)
     rows = []
-    for part in np.array_split(np.argsort(sizes, kind="stable"), NUM_BINS):
+    for part in filter(len, np.array_split(np.argsort(sizes, kind="stable"), NUM_BINS)):
         ratio = np.sqrt(squares[part]) / sizes[part, None]
         rows.append(
             {

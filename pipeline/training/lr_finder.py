@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,7 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
     with _left_as_it_was(trainer), progress(num_steps, "rates", unit="step") as bar:
         freeze_backbone(trainer.network, frozen=trainer.recipe.network.freeze_epochs > 0)
         trainer.schedule = Schedule()  # the rate is set here
+        _measure_one_loss(trainer)
         for rate, batch in zip(rates, trainer.batches(chain, num_steps), strict=True):
             set_rate(trainer.optimiser, rate)
             trainer.step(batch)
@@ -92,6 +93,17 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
     return Sweep(rates[: len(losses)], np.array(losses), diverged)
 
 
+def _measure_one_loss(trainer):
+    """Has all steps show images of the first size, and leave out what the first one does, since another loss is no
+    answer to another rate."""
+    photos, options = trainer.recipe.photos, trainer.criterion.options
+    if photos.progressive:
+        first = photos.progressive[0][1]
+        trainer.recipe = replace(trainer.recipe, photos=replace(photos, progressive=((2.0, first),)))
+    if options.trim_from:
+        trainer.criterion.options = replace(options, trim_from=math.inf)
+
+
 def _bound(losses):
     """The loss above which a training has diverged. Losses may be negative, as logarithms of likelihoods are."""
     lowest = min(losses)
@@ -102,12 +114,14 @@ def _bound(losses):
 def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
     state = copy.deepcopy(trainer.state_dict())
     schedule, callbacks = trainer.schedule, trainer.callbacks
+    recipe, options = trainer.recipe, trainer.criterion.options
     modes = [(module, module.training) for module in trainer.network.modules()]
     learns = [(parameter, parameter.requires_grad) for parameter in trainer.network.parameters()]
     try:
         yield
     finally:
         trainer.schedule, trainer.callbacks = schedule, callbacks
+        trainer.recipe, trainer.criterion.options = recipe, options
         trainer.load_state_dict(state)
         trainer.optimiser.zero_grad()
         for module, training in modes:

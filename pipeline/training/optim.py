@@ -13,7 +13,7 @@ from torch import nn
 from models import LandmarkNet
 from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
-from pipeline.training.optimisers import Lion, Muon
+from pipeline.training.optimisers import DecoupledSGD, Lion, Muon
 
 ENOUGH_STAGES = 4
 WHOLE_BACKBONE = 0.8  # of its weights: a child that has more is no stage, but holds the stages
@@ -49,7 +49,7 @@ def _adamw(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:
 
 def _sgd(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:
     momentum = _or(options.momentum, 0.9)
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=momentum, nesterov=momentum > 0)
+    return DecoupledSGD(groups, lr=options.learning_rate, momentum=momentum, nesterov=momentum > 0)
 
 
 def _muon(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:

@@ -1,4 +1,5 @@
-"""Optimisers that torch has not, or not in the form that is needed here: Muon for filters, and Lion."""
+"""Optimisers that torch has not, or not in the form that is needed here: Muon for filters, SGD with the decay of
+AdamW, and Lion."""
 
 from collections.abc import Callable
 from typing import Any
@@ -75,6 +76,26 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
         gram = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
     return (wide.T if len(matrix) > matrix.shape[1] else wide).contiguous()
+
+
+class DecoupledSGD(torch.optim.SGD):
+    """SGD whose weights decay by the rate times the weight decay, as those of the other optimisers do. torch adds the
+    decay to the gradient, behind its clipping, so that momentum makes ten times as much of it.
+
+    Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019 (SGDW).
+    """
+
+    def __init__(self, params: list[dict[str, Any]], *, lr: float, momentum: float, nesterov: bool):
+        own = [group | {"weight_decay": 0.0, "decay": group["weight_decay"]} for group in params]
+        super().__init__(own, lr=lr, momentum=momentum, nesterov=nesterov)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * group["decay"])
+        super().step(closure)
 
 
 class Lion(torch.optim.Optimizer):

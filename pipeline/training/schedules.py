@@ -159,6 +159,7 @@ class Plateau(Schedule):
             optimiser,
             factor=options.plateau_factor,
             patience=patience,
+            eps=0,
             min_lr=[options.final_rate * group["factor"] for group in optimiser.param_groups],
         )
 

@@ -175,6 +175,11 @@ def test_a_file_that_makes_no_sense_is_refused_with_its_field(tmp_path, text, na
         (("--cycles", "3", "--stages", '[{}, {"schedule": "triangular"}]'), None),
         (("--map-stride", "4", "--head", "low_rank"), "map_stride"),
         (("--map-stride", "4", "--head", "integral"), None),
+        (("--warmup", "0.1", "--schedule", "one_cycle"), "warmup"),
+        (("--final-rate", "1e-5", "--schedule", "constant"), "final_rate"),
+        (("--trim-by", "sample"), "trim_by"),
+        (("--trim-from", "1", "--top-perc-train", "30"), None),
+        (("--trim-from", "1", "--stages", '[{}, {"without_top_perc_train": 1}]'), None),
     ],
 )
 def test_a_flag_that_does_nothing_because_of_another_field_is_said(flags, idle, capsys):

@@ -111,6 +111,7 @@ CONTRADICTIONS = [
         {"optimiser": "schedule_free", "schedule": "constant", "freeze_epochs": 25, "minutes": 30},
         "--freeze-epochs 25: --optimiser schedule_free",
     ),
+    ({"schedule": "plateau", "top_perc_train": 30, "trim_from": 1.5}, "--schedule plateau .* --trim-from 1.5"),
 ]
 
 

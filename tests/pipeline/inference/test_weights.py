@@ -158,6 +158,23 @@ def test_what_runs_that_share_no_photo_merge_to_is_expected_to_err_as_much_as_it
     assert np.sqrt((of_runs.deviation(within + between) ** 2).mean()) > 1.1 * found
 
 
+@pytest.mark.parametrize("most", [10_000, 6_000, 1_000])
+def test_a_calibration_on_a_part_of_the_coordinates_has_as_much_of_x_as_of_y(most, monkeypatch):
+    monkeypatch.setattr("pipeline.inference.uncertainty.MAX_FITTED", most)
+    errors = np.random.default_rng(0).normal(size=(400, 15, 2)) * (1, 2)
+    found = calibrate(errors, np.zeros((400, 15)), np.arange(400))
+    assert found.floor == pytest.approx((1 + 4) / 2, rel=0.1)
+
+
+def test_a_half_of_the_groups_without_a_label_is_judged_by_the_whole():
+    errors = np.random.default_rng(0).normal(size=(4, 3, 2))
+    errors[[1, 3]] = np.nan
+    found = calibrate(errors, np.zeros((4, 3)), np.arange(4))
+    assert found.floor == pytest.approx((errors[[0, 2]] ** 2).mean())
+    assert found.table
+    assert all(np.isfinite(list(row.values())).all() for row in found.table)
+
+
 def test_uncertainty_is_that_of_the_errors():
     rng = np.random.default_rng(0)
     spreads = rng.uniform(0, 3, (400, 30))

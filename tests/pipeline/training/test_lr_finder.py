@@ -76,6 +76,24 @@ def test_a_sweep_stops_where_the_loss_diverges(contest, tmp_path, monkeypatch):
     assert np.isfinite(found.losses).all()
 
 
+def test_all_steps_of_a_sweep_measure_one_loss_at_one_size(contest, tmp_path, monkeypatch):
+    from tests.pipeline.training.test_trainer import recipe_of, start
+
+    flags = ["--head", "linear", "--progressive", "[[0.3, 32]]", "--size", "40", "-e", "2"]
+    trimmed = ["--top-perc-train", "30", "--trim-from", "1"]
+    training = start(recipe_of(contest, tmp_path, *flags, *trimmed))
+    recipe, options, seen = training.recipe, training.criterion.options, []
+
+    def step(batch, step=training.step):
+        seen.append((batch.images.shape[-1], training.criterion.trims(training.state.step / training.steps_per_epoch)))
+        step(batch)
+
+    monkeypatch.setattr(training, "step", step)
+    sweep(training, CHAIN, num_steps=12)  # of eight
+    assert set(seen) == {(32, False)}
+    assert (training.recipe, training.criterion.options) == (recipe, options)
+
+
 def swept(losses) -> Sweep:
     rates = np.geomspace(1e-6, 10, 200)
     return Sweep(rates, losses(np.log10(rates)), diverged=True)

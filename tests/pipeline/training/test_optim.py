@@ -23,7 +23,7 @@ from pipeline.training.optim import (
     rate_of,
     set_rate,
 )
-from pipeline.training.optimisers import Lion, Muon, orthogonalise
+from pipeline.training.optimisers import DecoupledSGD, Lion, Muon, orthogonalise
 from pipeline.training.schedules import build_schedule
 from pipeline.training.state import load_optimiser
 
@@ -37,12 +37,30 @@ def network():
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_only_matrices_and_filters_decay(network, optimiser):
     groups = build_optimiser(network, OptimiserOptions(optimiser=optimiser)).param_groups
-    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    decay = {id(each): group.get("decay", group["weight_decay"]) for group in groups for each in group["params"]}
     assert len(decay) == len(list(network.parameters()))
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             spared = isinstance(module, nn.BatchNorm2d) or name == "bias"
             assert decay[id(parameter)] == (0 if spared else 0.05)
+
+
+def test_weights_decay_by_the_rate_times_the_decay_with_sgd_as_with_adamw():
+    """Whatever the momentum; and without decay it is torch's."""
+    for optimiser in ("sgd", "adamw"):
+        network = build_network("resnet18", np.zeros((3, 2)), 64)
+        before = network.backbone.conv1.weight.detach().clone()
+        built = build_optimiser(network, OptimiserOptions(optimiser=optimiser, learning_rate=0.1, weight_decay=0.5))
+        for _ in range(3):
+            for parameter in network.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            built.step()
+        torch.testing.assert_close(network.backbone.conv1.weight.detach(), before * 0.95**3)
+    own, other = ([nn.Parameter(torch.ones(3, 2))] for _ in range(2))
+    decoupled = DecoupledSGD([{"params": own, "weight_decay": 0.0}], lr=0.1, momentum=0.9, nesterov=True)
+    of_torch = torch.optim.SGD(other, lr=0.1, momentum=0.9, nesterov=True)
+    gradients = [[torch.randn(3, 2)] for _ in range(4)]
+    assert torch.equal(*(steps_of(*each, gradients)[0] for each in ((decoupled, own), (of_torch, other))))
 
 
 def steps_of(optimiser, parameters, gradients):

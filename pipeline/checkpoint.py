@@ -10,6 +10,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ DAMAGE = (
     EOFError,
     OverflowError,
 )
+PLAIN = (type(None), bool, int, float, str, torch.Tensor, nn.Parameter)
 MAX_SHOWN = 160  # characters of what does not fit
 
 
@@ -47,6 +49,20 @@ def save_checkpoint(path: Path, content: dict[str, Any]):
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+
+
+def check_plain(content: Any, name: str):
+    """Raises UserError where it holds what `load_checkpoint` could not give back."""
+    pending = [content]
+    while pending:
+        found = pending.pop()
+        if type(found) in (dict, OrderedDict, list, tuple):
+            pending.extend([*found.keys(), *found.values()] if isinstance(found, dict) else found)
+        elif type(found) not in PLAIN:
+            raise UserError(
+                f"{name} holds a {type(found).__name__}, which a checkpoint does not; give numbers of Python, texts, "
+                "tensors, lists and dicts"
+            )
 
 
 def load_checkpoint(path: Path, *keys: str) -> dict[str, Any]:

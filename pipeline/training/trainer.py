@@ -1,6 +1,5 @@
 """The trainer: draw, warp, predict, measure, select, step, log, save. See `Trainer.train`."""
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, astuple, dataclass
@@ -14,7 +13,7 @@ import torch
 from augment import Chain, Key
 from augment.geometry import scale_of
 from models import LandmarkNet
-from pipeline.checkpoint import check_tensor, check_type, fitting, load_checkpoint, load_network
+from pipeline.checkpoint import check_plain, check_tensor, check_type, fitting, load_checkpoint, load_network
 from pipeline.data.dataset import TrainingData
 from pipeline.data.loader import Batch, training_batches
 from pipeline.data.mixup import mix
@@ -43,7 +42,6 @@ from pipeline.training.state import TrainerState, load_optimiser, numbers_like, 
 from pipeline.training.step_order import StepOrder
 
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
-PLAIN = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
 
@@ -466,18 +464,9 @@ class Trainer:
 
 
 def plain_state(callback: Callback) -> dict[str, Any]:
-    """What a callback keeps. Raises UserError where it holds what no checkpoint could be read back with."""
+    """What a callback keeps. Raises UserError where no checkpoint could give it back."""
     state = callback.state_dict()
-    pending: list[Any] = [state]
-    while pending:
-        found = pending.pop()
-        if type(found) in (dict, OrderedDict, list, tuple):
-            pending.extend([*found.keys(), *found.values()] if isinstance(found, dict) else found)
-        elif type(found) not in PLAIN:
-            raise UserError(
-                f"--callbacks: the state_dict of {type(callback).__name__} holds a {type(found).__name__}, which a "
-                "checkpoint does not; give numbers of Python, texts, tensors, lists and dicts"
-            )
+    check_plain(state, f"--callbacks: the state_dict of {type(callback).__name__}")
     return state
 
 

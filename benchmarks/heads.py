@@ -24,6 +24,7 @@ from pipeline.recipe import OptimiserOptions
 from pipeline.runtime import Runtime
 from pipeline.training.optim import build_optimiser
 
+WARM_UP = 3  # rounds: until then a CPU's allocator fetches pages from the system
 COPIES = 4  # of the weights: themselves, their gradients and AdamW's two moments
 
 
@@ -50,11 +51,11 @@ def main():
     }
     steps = {head: Step(network, images, runtime) for head, network in networks.items()}
     seconds: dict[str, list[float]] = {head: [] for head in networks}
-    for warm in (True, *[False] * options.rounds):
+    for measured in (*[False] * WARM_UP, *[True] * options.rounds):
         for head, step in steps.items():
             begun = wait(runtime)
             step()
-            if not warm:
+            if measured:
                 seconds[head].append(wait(runtime) - begun)
     rows, found = {}, []
     for head, step in steps.items():

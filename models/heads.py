@@ -116,7 +116,7 @@ class Integral(nn.Module):
         at = torch.stack((xs.repeat(len(ys)), ys.repeat_interleave(len(xs))))
         with without_autocast(merged):
             shares = self._logits(merged.float().flatten(2), at, mean_shape).softmax(2)
-            return Prediction(shares @ at.T)
+            return Prediction(functional.linear(shares, at))
 
     def _logits(self, features: torch.Tensor, at: torch.Tensor, mean_shape: torch.Tensor) -> torch.Tensor:
         """(B, K, h w) logits of the cells at (2, h w), from (B, C, h w) features.

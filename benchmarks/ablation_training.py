@@ -1,7 +1,9 @@
 """One training of an ablation: a row on a split, its scores with one view, and what a photo costs."""
 
 import statistics
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,19 @@ import pandas as pd
 
 from benchmarks.ablation_rows import Study
 from pipeline.command import parse_command
+from pipeline.console import Console
 from pipeline.data.contest import GROUPS, LANDMARKS
 from pipeline.data.dataset import load_training_data, shape_components
 from pipeline.data.loader import parse_chain, training_batches
 from pipeline.files import write_text
+from pipeline.inference.locator import located
 from pipeline.metrics import normalised_mean_error, photo_errors
-from pipeline.networks import make_network
+from pipeline.networks import make_network, read_start
 from pipeline.recipe import Recipe
+from pipeline.runs import Run
 from pipeline.runtime import Runtime
+from pipeline.training.locating import after_locating, locator_recipe
+from pipeline.training.session import train_run
 from pipeline.training.trainer import Trainer
 
 PARTS = 5
@@ -89,13 +96,30 @@ def seconds_a_photo(trainer: Trainer, size: int) -> float:
 
 def trainer_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Trainer:
     recipe = recipe_of(study, row, split, data=data, cache=cache)
-    contest = load_training_data(recipe)
+    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
+    if recipe.photos.locate:
+        locator = folder_of_locator(study, split, cache=cache)
+        network_options, photos = replace(recipe.network, init=locator), replace(recipe.photos, locator=locator)
+        recipe = replace(recipe, network=network_options, photos=photos)
+    photos, _ = located(recipe, runtime)
+    contest = load_training_data(replace(recipe, photos=photos))
     components = shape_components(contest) if recipe.network.head == "low_rank" else None
-    network = make_network(recipe, None, mean_shape=contest.mean_shape, components=components)
+    start = read_start(recipe.network)
+    network = make_network(recipe, start, mean_shape=contest.mean_shape, components=components)
     if row in study.changes:
         study.changes[row](network)
-    runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
-    return Trainer(network, recipe, contest, runtime)
+    return Trainer(network, after_locating(recipe), contest, runtime)
+
+
+def train_locator(study: Study, split: int, *, data: Path, cache: Path):
+    """Trains the locator of a split, which all its rows that locate share, or goes on with it."""
+    run = Run(folder_of_locator(study, split, cache=cache))
+    recipe = locator_recipe(recipe_of(study, "default", split, data=data, cache=cache), cache)
+    train_run(recipe, Console(sys.stdout), run if run.last.exists() else None, run.folder)
+
+
+def folder_of_locator(study: Study, split: int, *, cache: Path) -> Path:
+    return cache.absolute() / f"{study.folder}_locator_{split}"
 
 
 def recipe_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Recipe:

@@ -34,6 +34,7 @@ from pipeline.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 SPLITS = (0, 1, 2)
+LOCATOR = "locator"  # in place of a row: the locator of a split, which its rows share
 MEASURES = ("mse", "mse without the worst 1 %", "nme")
 
 
@@ -57,9 +58,12 @@ def main():
         parser.error(f"--rows: {', '.join(sorted(unknown))}; there are {', '.join(study.rows)}")
     if options.one:
         row, split = options.one
-        from benchmarks.ablation_training import measure
+        from benchmarks.ablation_training import measure, train_locator
 
-        print(json.dumps(measure(study, row, int(split), data=options.data, cache=options.cache)))
+        if row == LOCATOR:
+            train_locator(study, int(split), data=options.data, cache=options.cache)
+        found = {} if row == LOCATOR else measure(study, row, int(split), data=options.data, cache=options.cache)
+        print(json.dumps(found))
         return
     failed = 0
     if not options.table:
@@ -76,6 +80,8 @@ def train_rows(study: Study, options: argparse.Namespace) -> int:
     rows = options.rows or study.rows
     pending = [(row, k) for k in SPLITS for row in rows if str(k) not in read(study, row)["splits"]]
     with ThreadPoolExecutor(options.jobs) as pool:
+        if "--locate" in study.base:
+            list(pool.map(lambda split: train_one(options, LOCATOR, split), sorted({split for _, split in pending})))
         failed = 0
         trained = {pool.submit(train_one, options, *job): job for job in pending}
         for done in as_completed(trained):

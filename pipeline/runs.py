@@ -63,14 +63,16 @@ class Manifest:
 
 @dataclass(frozen=True)
 class AboutData:
-    """What a run was trained on. mean_shape: its score on the held-out photos."""
+    """What a run was trained on. mean_shape: its score on the held-out photos. spread: typical of a shape, in pixels of
+    the images."""
 
     fingerprint: str
     num_train: int
     num_validation: int
     mean_shape: Scores
     roi: Annotated[tuple[float, float, float], Field(validation_alias=AliasChoices("roi", "window"))] = WHOLE
-    num_points: int | None = None  # of earlier versions it is not known
+    num_points: int | None = None  # of earlier versions it is not known, nor is the spread
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)

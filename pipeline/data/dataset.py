@@ -233,6 +233,24 @@ def mean_shape_score(data: TrainingData) -> Scores:
     return kept(pack.folder.parent / f"floor-{of}.json", Scores, find)
 
 
+def typical_spread(data: TrainingData) -> float:
+    """The median `spread` of the training shapes, in pixels of the ROI; 0 where no photo has two points. Of a photo in
+    which points are missing it is that of the others, by as much more as the mean shape has with all of them."""
+    samples = data.train[:: max(1, len(data.train) // NUM_SHAPES)]
+    points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
+    known = ~np.isnan(points).any(axis=2)
+    points, known = points[known.any(axis=1)], known[known.any(axis=1)]
+    own, of_mean = spread(points), spread(np.where(known[:, :, None], data.mean_shape, np.nan))
+    usable = (own > 0) & (of_mean > 0)
+    return float(np.median(own[usable] / of_mean[usable]) * spread(data.mean_shape[None])[0]) if usable.any() else 0.0
+
+
+def spread(points: np.ndarray) -> np.ndarray:
+    """(N,) the root mean square distance of (N, K, 2) points, of which some may be missing, from their middle."""
+    middle = np.nanmean(points, axis=1, keepdims=True)
+    return np.sqrt(np.nanmean(((points - middle) ** 2).sum(axis=2), axis=1))
+
+
 def shape_components(data: TrainingData) -> np.ndarray:
     """(Q, K, 2) the ways in which the training shapes differ, in pixels of the ROI, the largest first, each as long as
     its standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them."""

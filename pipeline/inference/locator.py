@@ -1,6 +1,9 @@
 """Where to look: one network finds the points, roughly, and another is shown the square about them.
 
 A photo that is looked at so is seen larger in an image of the same size, and the points lie much the same in all.
+
+The first network looks again itself, with what it has found brought to the place and the size that most of its training
+photos showed: what is far larger, smaller or farther aside than in these is found step by step.
 """
 
 from dataclasses import dataclass, replace
@@ -8,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from augment import RegionOfInterest
+from augment import RegionOfInterest, Transform, transform_points
 from augment.fit import Box, square_around
 from models import LandmarkNet
 from pipeline.data.boxes import MARGIN, Boxes, boxes_table
-from pipeline.data.dataset import load_test_data, open_train_photos
+from pipeline.data.dataset import load_test_data, open_train_photos, spread
 from pipeline.data.kept import key_of
 from pipeline.data.pack import Pack, Squares
 from pipeline.data.roi import shares_of
@@ -25,23 +28,30 @@ from pipeline.runs import Run, find_run
 from pipeline.runtime import Runtime
 
 BATCH = 128  # photos
+LOOKS = 2  # of the locator at each photo; with more, what was found between two faces goes over to either
+LARGEST = 4.0  # times by which a look enlarges or reduces a photo at most
 REACH = 1.5  # half a box's side, as a multiple of the points' root mean square distance from their centre
 WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at least
 
 
 @dataclass(frozen=True)
 class Locator:
-    """A run that finds where to look. recipe: its own, but for where the data and the cache lie now."""
+    """A run that finds where to look. recipe: its own, but for where the data and the cache lie now. spread: typical of
+    the shapes that it was trained on, in pixels of its images."""
 
     run: Run
     recipe: Recipe
     network: LandmarkNet
     runtime: Runtime
     digest: str
+    spread: float
 
     def in_train(self, pack: Pack) -> Path:
         """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
-        ranks, key = self.runtime.ranks, key_of(self.digest, pack.folder.name)  # the name tells other pixels apart
+        ranks, key = (
+            self.runtime.ranks,
+            key_of(self.digest, f"{LOOKS} looks", pack.folder.name),
+        )  # the name tells other pixels apart
         path = self.recipe.run.cache / f"boxes-{key}.csv"
         if ranks.most(float(not path.exists()))[0]:
             table = boxes_table(self._boxes(pack))
@@ -74,14 +84,48 @@ class Locator:
         Its middle and side are those of all points together: the outermost ones, which would span a box, are found with
         twice the error.
         """
-        points = predict_points(
-            self.network, pack, samples, runtime=self.runtime, batch_size=BATCH, description=description
-        ).astype(np.float64)
-        middle = points.mean(axis=1)
-        half = REACH * np.sqrt(((points - middle[:, None]) ** 2).sum(axis=2).mean(axis=1))[:, None]
+        points = self._points(pack, samples, None, description)
+        for _ in range(LOOKS - 1):
+            view = self._about(transform_points(pack.photo_to_image[samples], points))
+            points = self._points(pack, samples, view, description)
+        middle, half = points.mean(axis=1), REACH * spread(points)[:, None]
         size = photo_sizes(pack, samples)
         low, high = np.minimum(middle - half, (1 - WITHIN) * size), np.maximum(middle + half, WITHIN * size)
         return np.concatenate((low, high), axis=1).round(1)
+
+    def _points(self, pack, samples, view, description):
+        """(N, K, 2) float64 points that the network finds in a view, in pixels of the photos."""
+        return predict_points(
+            self.network,
+            pack,
+            samples,
+            runtime=self.runtime,
+            batch_size=BATCH,
+            view=view,
+            description=description,
+        ).astype(np.float64)
+
+    def _about(self, points: np.ndarray) -> "EachPlaced":
+        """The view in which (N, K, 2) points of the images lie in the middle of the mean shape and are as large as the
+        typical one."""
+        mean_shape = self.network.mean_shape.cpu().double().numpy()
+        typical = self.spread or float(spread(mean_shape[None])[0])
+        scales = np.clip(typical / np.maximum(spread(points), 1e-6), 1 / LARGEST, LARGEST)
+        matrices = np.zeros((len(points), 3, 3))
+        matrices[:, 0, 0] = matrices[:, 1, 1] = scales
+        matrices[:, :2, 2] = mean_shape.mean(axis=0) - scales[:, None] * points.mean(axis=1)
+        matrices[:, 2, 2] = 1
+        return EachPlaced(matrices)
+
+
+@dataclass(frozen=True)
+class EachPlaced:
+    """A view with a matrix of its own for each photo."""
+
+    matrices: np.ndarray
+
+    def of_block(self, block: slice, size: int) -> Transform:
+        return Transform.of(self.matrices[block], (size, size))
 
 
 def photo_sizes(pack: Pack | Squares, samples: np.ndarray) -> np.ndarray:
@@ -108,7 +152,9 @@ def load_locator(run: Run, where: RunOptions, runtime: Runtime) -> Locator:
     network = load_run_network(run, "best").to(runtime.device)
     if len(network.mean_shape) == 1:
         raise UserError(f"{run.folder} finds one point, which spans no box; train without a locator")
-    return Locator(run, replace(recipe, run=where), network, runtime, digest(run.best.read_bytes()))
+    return Locator(
+        run, replace(recipe, run=where), network, runtime, digest(run.best.read_bytes()), run.about_data().spread
+    )
 
 
 def located(recipe: Recipe, runtime: Runtime) -> tuple[PhotoOptions, str]:

@@ -1,6 +1,6 @@
 """From photos to points: the network on a pack, through one view or several, and its points brought home."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from pipeline.data.loader import prefetch, show
 from pipeline.data.pack import Pack, Squares
 from pipeline.data.source import HostSource, Source
 from pipeline.inference.onnx_network import Predictor
-from pipeline.inference.tta import FixedView
+from pipeline.inference.tta import FixedView, View
 from pipeline.memory import is_out_of_memory
 from pipeline.metrics import check_finite, to_photo_coordinates
 from pipeline.progress import progress
@@ -47,19 +47,20 @@ def predict_points(
     source: Source | None = None,
     batch_size: int = 128,
     image_size: int | None = None,
+    view: View | None = None,
     description: str | None = None,
 ) -> np.ndarray:
-    """(N, K, 2) float32 points of the photos at `samples` as they are, in pixels of the photos.
+    """(N, K, 2) float32 points of the photos at `samples`, in pixels of the photos: through a view that does not mirror
+    them, by default as they are.
 
     The network is in eval mode. image_size: of the images that it is shown, where it is not the ROI's.
     """
     points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
-    identity = [FixedView.identity()]
     for found in predict_views(
         network,
         pack,
         samples,
-        identity,
+        [view or FixedView.identity()],
         None,
         runtime=runtime,
         source=source,
@@ -76,7 +77,7 @@ def predict_views(
     network: Predictor,
     pack: Pack | Squares,
     samples: np.ndarray,
-    views: list[FixedView],
+    views: Sequence[View],
     flip_indices: np.ndarray | None,
     *,
     runtime: Runtime,
@@ -105,7 +106,7 @@ def predict_views(
     def make(job):
         block, fixed = job
         squares = take(block.start, block.stop)
-        view = fixed.of(len(squares), pack.roi.size)
+        view = fixed.of_block(block, pack.roi.size)
         return view, show(pack.roi, view, image_size).warp(squares)
 
     warped = prefetch(make, ((block, view) for block in batches for view in views))

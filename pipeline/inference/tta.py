@@ -7,7 +7,7 @@ as it is. A view may be {"augment": [...], "weight": 2} to be weighted by hand.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from pipeline.errors import UserError
 from pipeline.files import check_regular
 
 NUM_DRAWS = 64  # of a view that is random, all the same by chance: never
+
+
+class View(Protocol):
+    """What is shown of each photo."""
+
+    def of_block(self, block: slice, size: int) -> Transform:
+        """The view of a block of the photos that are predicted, in images of `size` pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class FixedView:
     def of(self, batch: int, size: int) -> Transform:
         """The view of `batch` images of `size` pixels."""
         return self.chain.draw(Key(0, 0, np.zeros(batch, np.int64)), (size, size))
+
+    def of_block(self, block: slice, size: int) -> Transform:
+        return self.of(block.stop - block.start, size)
 
     @property
     def name(self) -> str:

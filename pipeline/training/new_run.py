@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.data.boxes import boxes_table
-from pipeline.data.dataset import TrainingData
+from pipeline.data.dataset import TrainingData, typical_spread
 from pipeline.data.sample_weights import weights_table
 from pipeline.errors import UserError
 from pipeline.files import digest, sealed, write_text
@@ -35,7 +35,15 @@ def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Pat
 
 
 def _write_what_is_known(run, recipe, data, floor):
-    about = AboutData(data.pack.fingerprint, len(data.train), len(data.validation), floor, data.roi, data.num_points)
+    about = AboutData(
+        fingerprint=data.pack.fingerprint,
+        num_train=len(data.train),
+        num_validation=len(data.validation),
+        mean_shape=floor,
+        roi=data.roi,
+        num_points=data.num_points,
+        spread=typical_spread(data),
+    )
     texts = {
         "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
         "permutation.json": json.dumps(None if data.flip_indices is None else data.flip_indices.tolist()),

@@ -21,11 +21,11 @@ from pipeline.checkpoint import load_checkpoint
 from pipeline.command import parse_command
 from pipeline.data.boxes import MARGIN, Boxes, read_boxes
 from pipeline.data.contest import LANDMARKS
-from pipeline.data.dataset import load_test_data, open_train_photos
+from pipeline.data.dataset import load_test_data, load_training_data, open_train_photos, spread, typical_spread
 from pipeline.data.pack import Squares
 from pipeline.errors import UserError
 from pipeline.inference import locator as module
-from pipeline.inference.locator import Locator, load_locator, photo_sizes
+from pipeline.inference.locator import EachPlaced, Locator, load_locator, photo_sizes
 from pipeline.inference.submission import read_submission
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import Run
@@ -54,7 +54,7 @@ class Corners(torch.nn.Module):
 def locator_of(low, high) -> Locator:
     recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
     runtime = Runtime.choose(gpu=False, precision="fp32")
-    return Locator(SimpleNamespace(folder="x"), recipe, Corners(low, high).eval(), runtime, "")
+    return Locator(SimpleNamespace(folder="x"), recipe, Corners(low, high).eval(), runtime, "", spread=0.0)
 
 
 @pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (75, 75), (200, 31)])
@@ -75,6 +75,76 @@ def test_a_box_lies_about_the_middle_of_the_points_and_grows_with_their_spread(l
     for name, scale in (("a", 2), ("b", 1)):
         edges = np.concatenate((middle - reach, middle + reach))
         np.testing.assert_allclose(found[name], square_around(tuple(scale * (edges + 0.5) - 0.5), MARGIN), atol=0.2)
+
+
+class HalfWay(Corners):
+    """Finds the bright spot of its image, but half as far from the middle, and half as much larger or smaller, as it
+    is."""
+
+    def predict(self, images):
+        bright = images.double().mean(dim=1)
+        mass = bright.sum(dim=(1, 2))
+        at = torch.arange(bright.shape[2]).double()
+        middle = torch.stack(((bright.sum(1) * at).sum(1), (bright.sum(2) * at).sum(1)), dim=1) / mass[:, None]
+        radius = (mass / 255 / torch.pi).sqrt()
+        home = self.mean_shape.double().mean(0)
+        typical = (self.mean_shape.double() - home).norm(dim=1).mean()
+        scale = (1 + (radius / typical).log() / 2).clamp(0.3, 3)
+        points = (home + middle)[:, None] / 2 + scale[:, None, None] * (self.mean_shape.double() - home)
+        return Prediction(points.float(), None)
+
+
+@pytest.mark.parametrize(("middle", "radius"), [((50, 70), 12), ((70, 110), 18), ((130, 60), 30), ((60, 130), 9)])
+def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, monkeypatch):
+    photo = np.zeros((192, 192, 3), np.uint8)
+    cv2.circle(photo, middle, radius, (255, 255, 255), -1, cv2.LINE_AA)
+    locator = replace(locator_of((24.0, 19.0), (24.0, 29.0)), network=HalfWay((24.0, 19.0), (24.0, 29.0)).eval())
+    far = []
+    for looks in (1, 2, 3, 8):
+        monkeypatch.setattr(module, "LOOKS", looks)
+        left, top, right, bottom = locator.squares({"a": photo})["a"]
+        side = 4 * (0.5 + MARGIN) * module.REACH * radius
+        far.append(np.abs(((left + right) / 2 - middle[0], (top + bottom) / 2 - middle[1], right - left - side)))
+    assert np.all(far[1] < 0.7 * far[0] + 1)
+    assert np.all(far[2][:2] < 0.3 * far[0][:2] + 1)
+    assert np.all(far[3] < 4)
+
+
+def test_a_look_shows_each_photo_at_the_middle_of_the_mean_shape_and_in_the_typical_size():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-20, 60, (7, 1, 2)) + rng.uniform(0.5, 1.9, (7, 1, 1)) * rng.uniform(-8, 8, (7, 5, 2))
+    locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), spread=9.0)
+    shown = locator._about(points).of_block(slice(2, 6), 48).move(points[2:6])
+    np.testing.assert_allclose(shown.mean(axis=1), np.broadcast_to((20.0, 26.0), (4, 2)), atol=1e-9)
+    np.testing.assert_allclose(spread(shown), 9.0, rtol=1e-9)
+
+
+def test_points_that_are_found_in_a_look_come_home():
+    """The network finds the same points in each image, and so another part of each photo."""
+    locator, photos = (
+        locator_of((10.0, 12.0), (30.0, 40.0)),
+        {"a": np.zeros((96, 96, 3), np.uint8)} | {"b": np.zeros((48, 96, 3), np.uint8)},
+    )
+    pack = Squares.of(photos, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
+    view = EachPlaced(np.array([np.diag((2.0, 2.0, 1.0)), [[0.5, 0, 3], [0, 0.5, -4], [0, 0, 1]]]))
+    found = transform_points(pack.photo_to_image, locator._points(pack, np.arange(2), view, None))
+    said = np.array([(10.0, 12.0), (30.0, 40.0)])
+    np.testing.assert_allclose(found, [said / 2, 2 * (said - (3, -4))], atol=1e-4)
+
+
+def test_the_typical_spread_is_that_of_shapes_whose_points_are_all_there(contest, tmp_path):
+    data = load_training_data(parse_command(["-d", str(contest), "--cache", str(tmp_path), "--size", "48"]).recipe)
+    points = transform_points(data.pack.photo_to_image[data.train], data.pack.values[data.train])
+    known = ~np.isnan(points).any(axis=(1, 2))
+    whole = typical_spread(data)
+    assert whole == pytest.approx(np.median(spread(points[known])), rel=0.05)
+    values = np.array(data.pack.values)
+    values[:, ::2] = np.nan  # the half of the points
+    values[0] = np.nan
+    gaps = SimpleNamespace(photo_to_image=data.pack.photo_to_image, values=values)
+    assert typical_spread(replace(data, pack=gaps)) == pytest.approx(whole, rel=0.05)
+    none = SimpleNamespace(photo_to_image=data.pack.photo_to_image, values=np.full_like(values, np.nan))
+    assert typical_spread(replace(data, pack=none)) == 0
 
 
 @pytest.mark.parametrize("at", [(-500.0, 10.0), (500.0, 500.0), (20.0, -500.0)])

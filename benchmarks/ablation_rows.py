@@ -31,6 +31,7 @@ FREE = ("--optimiser", "schedule_free", "--schedule", "constant")
 
 ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
+    "another seed": ("--seed", "1"),  # what chance alone does
     "head linear": ("--head", "linear", "--deepest-stride", "64"),
     "head flat": ("--head", "flat"),
     "head low_rank": ("--head", "low_rank"),
@@ -88,6 +89,7 @@ LONG_BASE = (
 
 LONG_ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
+    "another seed": ("--seed", "1"),
     "96 px": ("--size", "96", "--progressive", "[[0.45, 64], [0.3, 80]]"),
     "whole photos": ("--locate", "0"),
     "one cycle": CYCLE,

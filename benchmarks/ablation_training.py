@@ -16,7 +16,7 @@ from pipeline.console import Console
 from pipeline.data.contest import GROUPS, LANDMARKS
 from pipeline.data.dataset import load_training_data, shape_components
 from pipeline.data.loader import parse_chain, training_batches
-from pipeline.files import write_text
+from pipeline.files import digest, write_text
 from pipeline.inference.locator import located
 from pipeline.metrics import normalised_mean_error, photo_errors
 from pipeline.networks import make_network, read_start
@@ -119,7 +119,7 @@ def train_locator(study: Study, split: int, *, data: Path, cache: Path):
 
 
 def folder_of_locator(study: Study, split: int, *, cache: Path) -> Path:
-    return cache.absolute() / f"{study.folder}_locator_{split}"
+    return cache.absolute() / f"{study.folder}_locator_{split}_{digest(' '.join(study.base).encode())[:8]}"
 
 
 def recipe_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Recipe:

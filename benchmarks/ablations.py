@@ -8,9 +8,10 @@
     python -m benchmarks.ablations --study poses --data POSES        as benchmarks.poses draws them
 
 Held out are the persons with group ≡ k (mod 5), for k = 0, 1, 2; where photos have no groups, every fifth photo. Every
-row trains as many photos as the default row, from random weights, and is scored with one view on what was held out. Its
-changes against the default on the same split are averaged over the splits, with their standard deviation. Its cost is
-the processor time of a photo against the default's, of which steps are measured in turn in one process.
+row trains as many photos as the default row, from random weights or from those of a locator, which the rows of a split
+share, and is scored with one view on what was held out. Its changes against the default on the same split are averaged
+over the splits, with their standard deviation. Its cost is the processor time of a photo against the default's, of
+which steps are measured in turn in one process, without what a locator has cost.
 
 It may be stopped at any time: each split of a row is written as it comes, one file for a row, and what is there is not
 trained again. Jobs run side by side, with one thread each.
@@ -81,7 +82,9 @@ def train_rows(study: Study, options: argparse.Namespace) -> int:
     pending = [(row, k) for k in SPLITS for row in rows if str(k) not in read(study, row)["splits"]]
     with ThreadPoolExecutor(options.jobs) as pool:
         if "--locate" in study.base:
-            list(pool.map(lambda split: train_one(options, LOCATOR, split), sorted({split for _, split in pending})))
+            splits = sorted({split for _, split in pending})
+            for locator in [pool.submit(train_one, options, LOCATOR, split) for split in splits]:
+                locator.exception()  # the rows that need one fail, and say it
         failed = 0
         trained = {pool.submit(train_one, options, *job): job for job in pending}
         for done in as_completed(trained):

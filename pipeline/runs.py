@@ -72,7 +72,7 @@ class AboutData:
     mean_shape: Scores
     roi: Annotated[tuple[float, float, float], Field(validation_alias=AliasChoices("roi", "window"))] = WHOLE
     num_points: int | None = None  # of earlier versions it is not known, nor is the spread
-    spread: float = 0.0
+    spread: Annotated[float, Ge(0), Field(allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True)

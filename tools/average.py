@@ -35,7 +35,7 @@ from pipeline.files import check_folder
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
 from pipeline.networks import load_run_network
-from pipeline.runs import Run, find_run, folder_of
+from pipeline.runs import AboutData, Run, find_run, folder_of
 from pipeline.runtime import Runtime
 
 MAX_PHOTOS = 4096  # enough for the statistics of norms
@@ -112,9 +112,14 @@ def check_alike(runs: list[Run]):
             raise UserError(
                 f"{run.folder} held out other photos than {first.folder}; train it with --split of that run"
             )
-        same = run.about_data() == first.about_data() and run.recipe().photos.size == first.recipe().photos.size
+        same = _data_of(run) == _data_of(first) and run.recipe().photos.size == first.recipe().photos.size
         if not same:
             raise UserError(f"{run.folder} and {first.folder} are of other data, ROI or size; average runs that agree")
+
+
+def _data_of(run: Run) -> AboutData:
+    """What a run was trained on, but for what is not known of earlier versions'."""
+    return replace(run.about_data(), num_points=None, spread=None)
 
 
 def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:

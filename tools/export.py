@@ -167,6 +167,8 @@ def main():
         **vars(roi),
         "points": len(network.mean_shape),
         "box_margin": MARGIN if on_boxes else None,
+        "middle": network.mean_shape.mean(dim=0).tolist(),
+        "spread": run.about_data().spread,
     }
     write_text(folder / "landmarks.json", json.dumps(about))
     print(f"compared on {what}")

@@ -1,5 +1,6 @@
 """What a training run needs of the data, found before it starts: packs, split, flip indices, mean shape."""
 
+import math
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
 FOUND = 1  # the version of what is found in shapes; another finds them anew
-NUM_SHAPES = 5000  # of which components are found
+NUM_SHAPES = 5000  # at most, of which components are found
 SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radians
 
 
@@ -236,7 +237,7 @@ def mean_shape_score(data: TrainingData) -> Scores:
 def typical_spread(data: TrainingData) -> float:
     """The median `spread` of the training shapes, in pixels of the ROI; 0 where no photo has two points. Of a photo in
     which points are missing it is that of the others, by as much more as the mean shape has with all of them."""
-    samples = data.train[:: max(1, len(data.train) // NUM_SHAPES)]
+    samples = data.train[:: math.ceil(len(data.train) / NUM_SHAPES)]
     points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
     known = ~np.isnan(points).any(axis=2)
     points, known = points[known.any(axis=1)], known[known.any(axis=1)]
@@ -254,7 +255,7 @@ def spread(points: np.ndarray) -> np.ndarray:
 def shape_components(data: TrainingData) -> np.ndarray:
     """(Q, K, 2) the ways in which the training shapes differ, in pixels of the ROI, the largest first, each as long as
     its standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them."""
-    samples = data.train[:: max(1, len(data.train) // NUM_SHAPES)]
+    samples = data.train[:: math.ceil(len(data.train) / NUM_SHAPES)]
     points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
     known = ~np.isnan(points).any(axis=2)
     enough = known.sum(axis=1) >= 2

@@ -6,6 +6,7 @@ The first network looks again itself, with what it has found brought to the plac
 photos showed: what is far larger, smaller or farther aside than in these is found step by step.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from augment import RegionOfInterest, Transform, transform_points
 from augment.fit import Box, square_around
 from models import LandmarkNet
+from pipeline.blocks import blocks
 from pipeline.data.boxes import MARGIN, Boxes, boxes_table
 from pipeline.data.dataset import load_test_data, open_train_photos, spread
 from pipeline.data.kept import key_of
@@ -23,6 +25,7 @@ from pipeline.errors import UserError
 from pipeline.files import digest, write_text
 from pipeline.inference.predict import predict_points
 from pipeline.networks import load_run_network
+from pipeline.progress import progress
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import Run, find_run
 from pipeline.runtime import Runtime
@@ -37,14 +40,14 @@ WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at
 @dataclass(frozen=True)
 class Locator:
     """A run that finds where to look. recipe: its own, but for where the data and the cache lie now. spread: typical of
-    the shapes that it was trained on, in pixels of its images."""
+    the shapes that it was trained on, in pixels of its images; None of those of earlier versions, which look once."""
 
     run: Run
     recipe: Recipe
     network: LandmarkNet
     runtime: Runtime
     digest: str
-    spread: float
+    spread: float | None
 
     def in_train(self, pack: Pack) -> Path:
         """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
@@ -84,36 +87,39 @@ class Locator:
         Its middle and side are those of all points together: the outermost ones, which would span a box, are found with
         twice the error.
         """
-        points = self._points(pack, samples, None, description)
-        for _ in range(LOOKS - 1):
-            view = self._about(transform_points(pack.photo_to_image[samples], points))
-            points = self._points(pack, samples, view, description)
+        found = [np.empty((0, 4))]
+        with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
+            for block in blocks(len(samples), BATCH):
+                found.append(self._extents_of_block(pack, samples[block]))
+                if bar:
+                    bar.update(len(found[-1]))
+        return np.concatenate(found)
+
+    def _extents_of_block(self, pack, samples):
+        points = self._points(pack, samples, None)
+        if typical := self.spread:
+            for _ in range(LOOKS - 1):
+                view = self._about(transform_points(pack.photo_to_image[samples], points), typical)
+                points = self._points(pack, samples, view)
         middle, half = points.mean(axis=1), REACH * spread(points)[:, None]
         size = photo_sizes(pack, samples)
         low, high = np.minimum(middle - half, (1 - WITHIN) * size), np.maximum(middle + half, WITHIN * size)
         return np.concatenate((low, high), axis=1).round(1)
 
-    def _points(self, pack, samples, view, description):
+    def _points(self, pack, samples, view):
         """(N, K, 2) float64 points that the network finds in a view, in pixels of the photos."""
-        return predict_points(
-            self.network,
-            pack,
-            samples,
-            runtime=self.runtime,
-            batch_size=BATCH,
-            view=view,
-            description=description,
-        ).astype(np.float64)
+        found = predict_points(self.network, pack, samples, runtime=self.runtime, batch_size=BATCH, view=view)
+        return found.astype(np.float64)
 
-    def _about(self, points: np.ndarray) -> "EachPlaced":
-        """The view in which (N, K, 2) points of the images lie in the middle of the mean shape and are as large as the
-        typical one."""
-        mean_shape = self.network.mean_shape.cpu().double().numpy()
-        typical = self.spread or float(spread(mean_shape[None])[0])
+    def _about(self, points: np.ndarray, typical: float) -> "EachPlaced":
+        """The view in which (N, K, 2) points of the images lie in the middle of the mean shape and have the typical
+        spread."""
+        size = self.recipe.photos.size
         scales = np.clip(typical / np.maximum(spread(points), 1e-6), 1 / LARGEST, LARGEST)
+        middles = points.mean(axis=1).clip(-size, 2 * size)
         matrices = np.zeros((len(points), 3, 3))
         matrices[:, 0, 0] = matrices[:, 1, 1] = scales
-        matrices[:, :2, 2] = mean_shape.mean(axis=0) - scales[:, None] * points.mean(axis=1)
+        matrices[:, :2, 2] = self.network.mean_shape.mean(dim=0).cpu().numpy() - scales[:, None] * middles
         matrices[:, 2, 2] = 1
         return EachPlaced(matrices)
 

@@ -18,6 +18,7 @@ from pipeline.data.photos import read_photo
 from pipeline.errors import UserError
 from pipeline.inference.submission import read_submission
 from pipeline.metrics import Scores
+from pipeline.networks import load_run_network
 from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
 from pipeline.runs import AboutData, Run
 from tools import export
@@ -143,7 +144,9 @@ def test_the_command_writes_and_verifies_every_file(run, tmp_path, monkeypatch, 
     about = json.loads((run.folder / "export/landmarks.json").read_text())
     roi = RegionOfInterest.of((0.1, 0.1, 0.8), 48)
     assert roi.left + roi.top > 0
-    assert about == {"resize": "letterbox", **vars(roi), "points": 7, "box_margin": None}
+    middle = load_run_network(run, "best").mean_shape.mean(dim=0).tolist()
+    looks = {"middle": pytest.approx(middle), "spread": None}  # of a run of before
+    assert about == {"resize": "letterbox", **vars(roi), "points": 7, "box_margin": None, **looks}
     assert_as_predict_does(run, about, next((tmp_path / "contest/train/images").iterdir()), tmp_path, monkeypatch)
     out = capsys.readouterr().out
     assert all(name in out for name in FORMATS)

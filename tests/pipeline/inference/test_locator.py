@@ -54,7 +54,7 @@ class Corners(torch.nn.Module):
 def locator_of(low, high) -> Locator:
     recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
     runtime = Runtime.choose(gpu=False, precision="fp32")
-    return Locator(SimpleNamespace(folder="x"), recipe, Corners(low, high).eval(), runtime, "", spread=0.0)
+    return Locator(SimpleNamespace(folder="x"), recipe, Corners(low, high).eval(), runtime, "", spread=None)
 
 
 @pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (75, 75), (200, 31)])
@@ -98,7 +98,8 @@ class HalfWay(Corners):
 def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, monkeypatch):
     photo = np.zeros((192, 192, 3), np.uint8)
     cv2.circle(photo, middle, radius, (255, 255, 255), -1, cv2.LINE_AA)
-    locator = replace(locator_of((24.0, 19.0), (24.0, 29.0)), network=HalfWay((24.0, 19.0), (24.0, 29.0)).eval())
+    network = HalfWay((24.0, 19.0), (24.0, 29.0)).eval()
+    locator = replace(locator_of((24.0, 19.0), (24.0, 29.0)), network=network, spread=5.0)
     far = []
     for looks in (1, 2, 3, 8):
         monkeypatch.setattr(module, "LOOKS", looks)
@@ -113,8 +114,8 @@ def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, m
 def test_a_look_shows_each_photo_at_the_middle_of_the_mean_shape_and_in_the_typical_size():
     rng = np.random.default_rng(0)
     points = rng.uniform(-20, 60, (7, 1, 2)) + rng.uniform(0.5, 1.9, (7, 1, 1)) * rng.uniform(-8, 8, (7, 5, 2))
-    locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), spread=9.0)
-    shown = locator._about(points).of_block(slice(2, 6), 48).move(points[2:6])
+    locator = locator_of((10.0, 12.0), (30.0, 40.0))
+    shown = locator._about(points, 9.0).of_block(slice(2, 6), 48).move(points[2:6])
     np.testing.assert_allclose(shown.mean(axis=1), np.broadcast_to((20.0, 26.0), (4, 2)), atol=1e-9)
     np.testing.assert_allclose(spread(shown), 9.0, rtol=1e-9)
 
@@ -127,7 +128,7 @@ def test_points_that_are_found_in_a_look_come_home():
     )
     pack = Squares.of(photos, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
     view = EachPlaced(np.array([np.diag((2.0, 2.0, 1.0)), [[0.5, 0, 3], [0, 0.5, -4], [0, 0, 1]]]))
-    found = transform_points(pack.photo_to_image, locator._points(pack, np.arange(2), view, None))
+    found = transform_points(pack.photo_to_image, locator._points(pack, np.arange(2), view))
     said = np.array([(10.0, 12.0), (30.0, 40.0)])
     np.testing.assert_allclose(found, [said / 2, 2 * (said - (3, -4))], atol=1e-4)
 
@@ -139,10 +140,12 @@ def test_the_typical_spread_is_that_of_shapes_whose_points_are_all_there(contest
     whole = typical_spread(data)
     assert whole == pytest.approx(np.median(spread(points[known])), rel=0.05)
     values = np.array(data.pack.values)
-    values[:, ::2] = np.nan  # the half of the points
+    values[:, data.mean_shape[:, 1] > np.median(data.mean_shape[:, 1])] = np.nan  # the lower half of each shape
     values[0] = np.nan
     gaps = SimpleNamespace(photo_to_image=data.pack.photo_to_image, values=values)
     assert typical_spread(replace(data, pack=gaps)) == pytest.approx(whole, rel=0.05)
+    upper = transform_points(data.pack.photo_to_image[data.train[1:]], values[data.train[1:]])
+    assert np.median(spread(upper)) < 0.9 * whole
     none = SimpleNamespace(photo_to_image=data.pack.photo_to_image, values=np.full_like(values, np.nan))
     assert typical_spread(replace(data, pack=none)) == 0
 
@@ -201,6 +204,7 @@ def test_a_run_is_shown_what_its_locator_finds_in_training_and_in_the_test(locat
     recipe = located.recipe()
     runtime = Runtime.choose(gpu=False, precision="fp32")
     locator = load_locator(located.locator, recipe.run, runtime)
+    assert locator.spread == typical_spread(load_training_data(locator.recipe))
     assert locator.in_train(open_train_photos(locator.recipe)).read_text() == located.boxes.read_text()
     assert set(located.held_out_names()) == set(located.locator.held_out_names())
     boxes = locator.in_test(971)

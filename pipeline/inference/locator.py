@@ -2,8 +2,8 @@
 
 A photo that is looked at so is seen larger in an image of the same size, and the points lie much the same in all.
 
-The first network looks again itself, with what it has found brought to the place and the size that most of its training
-photos showed: what is far larger, smaller or farther aside than in these is found step by step.
+The first network looks again itself where what it has found is far larger, smaller or farther aside than in most of its
+training photos, with that brought to their place and size: it is found step by step.
 """
 
 from contextlib import nullcontext
@@ -31,7 +31,11 @@ from pipeline.runs import Run, find_run
 from pipeline.runtime import Runtime
 
 BATCH = 128  # photos
-LOOKS = 2  # of the locator at each photo; with more, what was found between two faces goes over to either
+LOOKS = 3  # of the locator, at photos where the first has found something unusual
+USUAL_SCALE, USUAL_SHIFT = (
+    1.25,
+    0.5,
+)  # up to these what was found has the usual size, and lies, in spreads, in its place
 LARGEST = 4.0  # times by which a look enlarges or reduces a photo at most
 REACH = 1.5  # half a box's side, as a multiple of the points' root mean square distance from their centre
 WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at least
@@ -53,7 +57,7 @@ class Locator:
         """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
         ranks, key = (
             self.runtime.ranks,
-            key_of(self.digest, f"{LOOKS} looks", pack.folder.name),
+            key_of(self.digest, f"{LOOKS} looks where unusual", pack.folder.name),
         )  # the name tells other pixels apart
         path = self.recipe.run.cache / f"boxes-{key}.csv"
         if ranks.most(float(not path.exists()))[0]:
@@ -97,10 +101,11 @@ class Locator:
 
     def _extents_of_block(self, pack, samples):
         points = self._points(pack, samples, None)
-        if typical := self.spread:
-            for _ in range(LOOKS - 1):
-                view = self._about(transform_points(pack.photo_to_image[samples], points), typical)
-                points = self._points(pack, samples, view)
+        if self.spread:
+            again = self._is_unusual(transform_points(pack.photo_to_image[samples], points), self.spread)
+            for _ in range(LOOKS - 1 if again.any() else 0):
+                view = self._about(transform_points(pack.photo_to_image[samples[again]], points[again]), self.spread)
+                points[again] = self._points(pack, samples[again], view)
         middle, half = points.mean(axis=1), REACH * spread(points)[:, None]
         size = photo_sizes(pack, samples)
         low, high = np.minimum(middle - half, (1 - WITHIN) * size), np.maximum(middle + half, WITHIN * size)
@@ -111,6 +116,16 @@ class Locator:
         found = predict_points(self.network, pack, samples, runtime=self.runtime, batch_size=BATCH, view=view)
         return found.astype(np.float64)
 
+    def _is_unusual(self, points: np.ndarray, typical: float) -> np.ndarray:
+        """(N,) whether (N, K, 2) points of the images are not where and not as large as is usual. Of the others another
+        look would show the same; where there are two faces it might go over to the wrong one."""
+        spreads = np.maximum(spread(points), 1e-6)
+        shifts = np.linalg.norm(points.mean(axis=1) - self._usual_middle(), axis=1)
+        return (np.abs(np.log(spreads / typical)) > np.log(USUAL_SCALE)) | (shifts > USUAL_SHIFT * spreads)
+
+    def _usual_middle(self):
+        return self.network.mean_shape.mean(dim=0).cpu().numpy()
+
     def _about(self, points: np.ndarray, typical: float) -> "EachPlaced":
         """The view in which (N, K, 2) points of the images lie in the middle of the mean shape and have the typical
         spread."""
@@ -119,7 +134,7 @@ class Locator:
         middles = points.mean(axis=1).clip(-size, 2 * size)
         matrices = np.zeros((len(points), 3, 3))
         matrices[:, 0, 0] = matrices[:, 1, 1] = scales
-        matrices[:, :2, 2] = self.network.mean_shape.mean(dim=0).cpu().numpy() - scales[:, None] * middles
+        matrices[:, :2, 2] = self._usual_middle() - scales[:, None] * middles
         matrices[:, 2, 2] = 1
         return EachPlaced(matrices)
 

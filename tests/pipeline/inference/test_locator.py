@@ -111,6 +111,15 @@ def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, m
     assert np.all(far[3] < 4)
 
 
+def test_another_look_is_taken_at_what_is_unusual_alone():
+    locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), spread=9.0)  # whose middle is 20, 26
+    shape = np.array([(-9.0, 0.0), (9.0, 0.0)])
+    usual = [shape + (20, 26), 1.2 * shape + (22, 24), shape / 1.2 + (20, 29)]
+    unusual = [1.3 * shape + (20, 26), shape / 1.3 + (20, 26), shape + (25, 26), shape + (20, 16), 0 * shape]
+    found = locator._is_unusual(np.array([*usual, *unusual]), 9.0)
+    assert found.tolist() == [False] * len(usual) + [True] * len(unusual)
+
+
 def test_a_look_shows_each_photo_at_the_middle_of_the_mean_shape_and_in_the_typical_size():
     rng = np.random.default_rng(0)
     points = rng.uniform(-20, 60, (7, 1, 2)) + rng.uniform(0.5, 1.9, (7, 1, 1)) * rng.uniform(-8, 8, (7, 5, 2))

@@ -1,12 +1,13 @@
 """What the leaderboard would say: mean squared error per coordinate in pixels of the original photos.
 
-Shapes: N photos, K points. Predictions and truth are (N, K, 2). A coordinate that is NaN in the truth is missing and
-does not count. A prediction that is not finite where the truth is known is an error, never a missing point: dropping it
-would improve the score of what is broken.
+Shapes: N photos, K points. Predictions and truth are (N, K, 2), and looked at a block of photos at a time, since there
+may be many. A coordinate that is NaN in the truth is missing and does not count. A prediction that is not finite where
+the truth is known is an error, never a missing point: dropping it would improve the score of what is broken.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -14,6 +15,15 @@ from scipy.stats import bootstrap
 from augment import transform_points
 from pipeline.blocks import blocks
 from pipeline.errors import UserError
+
+
+class PhotoErrors(NamedTuple):
+    """(N,) sums of squared errors over the coordinates whose truth is known, numbers of these, and mean distances in
+    percent of the root of the area of the box around the true points, NaN where no point is known."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    normalised: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,12 +45,14 @@ def check_predictions(predicted: np.ndarray, truth: np.ndarray, names: Sequence[
     predicted: (N, K, 2), or more of them as (..., N, K, 2). names: (N,) of the photos; without them their indices are
     said.
     """
-    bad = ~np.isfinite(predicted) & ~np.isnan(truth)
-    if not bad.any():
+    photos = np.zeros(predicted.shape[-3], bool)
+    for block in blocks(len(photos)):
+        bad = ~np.isfinite(predicted[..., block, :, :]) & ~np.isnan(truth[block])
+        photos[block] = bad.any(axis=(-1, -2)).reshape(-1, bad.shape[-3]).any(axis=0)
+    if not photos.any():
         return
-    photos = bad.any(axis=(-1, -2)).reshape(-1, bad.shape[-3]).any(axis=0)
     first = int(photos.argmax())
-    *_, point, _ = np.argwhere(bad[..., first, :, :])[0]
+    *_, point, _ = np.argwhere(~np.isfinite(predicted[..., first, :, :]) & ~np.isnan(truth[first]))[0]
     photo = f"number {first}" if names is None else names[first]
     raise UserError(
         f"the prediction of point {point} of photo {photo} is not a finite number"
@@ -56,9 +68,11 @@ def squared_error_sums(
     Raises UserError as `check_predictions` does.
     """
     check_predictions(predicted, truth, names)
-    known = ~np.isnan(truth)
-    squares = np.where(known, predicted - truth, 0) ** 2
-    return squares.sum(axis=(1, 2)), known.sum(axis=(1, 2))
+    sums, counts = np.empty(len(truth), np.result_type(predicted, truth)), np.empty(len(truth), np.int64)
+    for block in blocks(len(truth)):
+        squares, known = _squares(predicted[block], truth[block])
+        sums[block], counts[block] = squares.sum(axis=(1, 2)), known.sum(axis=(1, 2))
+    return sums, counts
 
 
 def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
@@ -79,9 +93,18 @@ def tail(errors: np.ndarray) -> str | None:
 
 def point_error_sums(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(K,) sums of squared errors of each point over N photos, and (K,) numbers of the coordinates that are known."""
+    sums, counts = np.zeros(truth.shape[1]), np.zeros(truth.shape[1], np.int64)
+    for block in blocks(len(truth)):
+        squares, known = _squares(predicted[block], truth[block])
+        sums += squares.sum(axis=(0, 2), dtype=np.float64)
+        counts += known.sum(axis=(0, 2))
+    return sums, counts
+
+
+def _squares(predicted, truth):
+    """Squared errors, 0 where the truth is missing, and where it is known."""
     known = ~np.isnan(truth)
-    squares = np.where(known, predicted - truth, 0) ** 2
-    return squares.sum(axis=(0, 2)), known.sum(axis=(0, 2))
+    return np.where(known, predicted - truth, 0) ** 2, known
 
 
 def point_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -98,19 +121,37 @@ def score(
 ) -> Scores:
     """The scores of predictions. The interval resamples whole groups where they are given, since photos of a group
     are not independent. Raises UserError as `check_predictions` does."""
+    return scores_of(errors_of_photos(predicted, truth, names), groups)
+
+
+def errors_of_photos(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> PhotoErrors:
+    """What each photo has of a score. Raises UserError as `check_predictions` does."""
     sums, counts = squared_error_sums(predicted, truth, names)
+    normalised = np.full(len(truth), np.nan)
+    for block in blocks(len(truth)):
+        some = np.isfinite(truth[block]).all(axis=2).any(axis=1)
+        own = truth[block][some]
+        sides = np.nanmax(own, axis=1) - np.nanmin(own, axis=1)
+        distances = np.nanmean(np.linalg.norm(predicted[block][some] - own, axis=2), axis=1)
+        normalised[block][some] = 100 * distances / np.sqrt(sides.prod(axis=1)).clip(min=1)
+    return PhotoErrors(sums, counts, normalised)
+
+
+def scores_of(errors: PhotoErrors, groups: np.ndarray | None = None) -> Scores:
+    """The scores of photos, of which groups are resampled as a whole where they are given."""
+    sums, counts, normalised = errors
     low, high = ratio_interval(sums, counts, np.arange(len(sums)) if groups is None else groups)
-    return Scores(float(sums.sum() / counts.sum()), low, high, normalised_mean_error(predicted, truth, names))
+    return Scores(float(sums.sum() / counts.sum()), low, high, _mean_of_known(normalised))
 
 
 def normalised_mean_error(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> float:
     """Percent: mean distance over the root of the area of the box around the true points, averaged over photos."""
-    check_predictions(predicted, truth, names)
-    some = np.isfinite(truth).all(axis=2).any(axis=1)
-    predicted, truth = predicted[some], truth[some]
-    sides = np.nanmax(truth, axis=1) - np.nanmin(truth, axis=1)
-    distances = np.nanmean(np.linalg.norm(predicted - truth, axis=2), axis=1)
-    return float(100 * (distances / np.sqrt(sides.prod(axis=1)).clip(min=1)).mean()) if some.any() else float("nan")
+    return _mean_of_known(errors_of_photos(predicted, truth, names).normalised)
+
+
+def _mean_of_known(numbers):
+    known = numbers[~np.isnan(numbers)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def mean_shape(photo_to_image: np.ndarray, points: np.ndarray, samples: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ class Ranks:
         if self.count == 1:
             return own
         plain = own.astype(np.uint8) if own.dtype == bool else own
-        return self.rows_of_all(torch.from_numpy(plain), rows, total).numpy().astype(own.dtype)
+        return self.rows_of_all(torch.from_numpy(plain), rows, total).numpy().astype(own.dtype, copy=False)
 
     def most(self, *numbers: float) -> list[float]:
         """Of each number the highest that any rank has."""

@@ -31,7 +31,7 @@ from pipeline.data.split import (
 from pipeline.data.symmetry import NoSymmetry, find_flip_indices
 from pipeline.errors import Faults, UserError
 from pipeline.flip_indices import FORMAT, read_flip_indices
-from pipeline.metrics import Scores, mean_shape, score, to_photo_coordinates
+from pipeline.metrics import PhotoErrors, Scores, errors_of_photos, mean_shape, scores_of, to_photo_coordinates
 from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
@@ -227,8 +227,12 @@ def mean_shape_score(data: TrainingData) -> Scores:
     pack, samples = data.pack, data.validation
 
     def find():
-        points = to_photo_coordinates(pack.photo_to_image[samples], data.mean_shape)
-        return score(points, pack.values[samples], data.groups[samples])
+        found = []
+        for block in blocks(len(samples)):
+            points = to_photo_coordinates(pack.photo_to_image[samples[block]], data.mean_shape)
+            found.append(errors_of_photos(points, pack.values[samples[block]]))
+        errors = PhotoErrors(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        return scores_of(errors, data.groups[samples])
 
     of = key_of(pack.fingerprint, pack.roi.matrix, samples, data.mean_shape, data.groups[samples])
     return kept(pack.folder.parent / f"floor-{of}.json", Scores, find)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from augment import transform_points
+from pipeline.blocks import blocks
 from pipeline.data.pack import Pack
 from pipeline.data.split import near_duplicate_pairs
 
@@ -39,9 +40,12 @@ def find_pairs(train: Pack, test: Pack | None) -> tuple[Pairs, Pairs]:
 def label_differences(pack: Pack, pairs: Pairs) -> np.ndarray:
     """(M,) how far the labels of the photos of each pair lie apart, root mean square in sizes of the shape; NaN where
     they have no point in common."""
-    one, other = (
-        transform_points(pack.photo_to_image[samples], pack.values[samples]) for samples in (pairs.one, pairs.other)
-    )
+    found = [_differences(pack, pairs.one[block], pairs.other[block]) for block in blocks(len(pairs.one))]
+    return np.concatenate([np.empty(0), *found])
+
+
+def _differences(pack, first, second):
+    one, other = (transform_points(pack.photo_to_image[samples], pack.values[samples]) for samples in (first, second))
     known = np.isfinite(one + other).all(axis=2)
     count = np.maximum(known.sum(axis=1), 1)
     apart = np.where(known[..., None], one - other, 0)

@@ -28,6 +28,7 @@ from pydantic import BaseModel
 
 from augment import RegionOfInterest, fit_box
 from augment.fit import Box
+from pipeline.blocks import blocks
 from pipeline.data.boxes import Boxes
 from pipeline.data.cache import claimed, known_key, origin_of, remove
 from pipeline.data.contest import Table
@@ -250,20 +251,32 @@ def _fill(building, read_table, photos, faults, how, skip_bad_photos):
         )
     if len(faults.lines) > sound:
         return False
-    kept = [name not in left_out for name in table.names]
+    kept = np.flatnonzero([name not in left_out for name in table.names])
     names = np.char.encode(np.array([name for name in table.names if name not in left_out]), "utf-8")
-    values = table.values if all(kept) else table.values[kept]
-    arrays = {"fits": records["fit"], "hashes": records["hash"], "names": names, "values": values}
+    arrays = {"fits": records["fit"], "hashes": records["hash"], "names": names}
     if how.kind == "jpeg":
         arrays["ends"] = records["end"]
     for name, array in arrays.items():
         np.save(building / f"{name}.npy", array)
+    arrays["values"] = _save_rows(building / "values.npy", table.values, kept)
     about = About(fingerprint=_fingerprint(arrays), left_out=left_out)
     (building / "pack.json").write_text(about.model_dump_json())
     (building / CHECKED).write_text(json.dumps(_stamps(building)))
     for file in building.iterdir():
         sync(file)
     return True
+
+
+def _save_rows(path, array, rows):
+    """Writes rows of an array that may lie in a file itself, and returns them as they lie in theirs: in memory there
+    are never all of them."""
+    shape = (len(rows), *array.shape[1:])
+    about = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        for block in blocks(len(rows)):
+            file.write(np.ascontiguousarray(array[rows[block]]).tobytes())
+    return np.load(path, mmap_mode="r") if shape[0] else np.empty(shape, array.dtype)
 
 
 def _fingerprint(arrays):

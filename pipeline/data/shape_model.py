@@ -11,6 +11,7 @@ Procrustes analysis, 1975.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,6 +37,12 @@ class ShapeModel:
         position = np.broadcast_to(ANYWHERE * np.eye(2), (len(self.mean), 2, 2))
         return np.concatenate((self.loadings, position), axis=2)
 
+    @cached_property
+    def _products(self):
+        """(K, P P) products of the axes with one another."""
+        axes = self.axes
+        return np.einsum("kcp,kcq->kpq", axes, axes).reshape(len(axes), -1)
+
     def scaled(self, shapes: np.ndarray, known: np.ndarray) -> np.ndarray:
         """The shapes (N, K, 2), scaled so that their known points spread as the model expects, and centred on these."""
         num_known, weights = known.sum(axis=1), known.astype(float)
@@ -54,9 +61,8 @@ class ShapeModel:
         """
         axes = self.axes
         count = axes.shape[2]
-        products = np.einsum("kcp,kcq->kpq", axes, axes).reshape(len(axes), -1)
         weights = known[:1] if known.all() else known
-        precision = (weights.astype(float) @ products).reshape(-1, count, count) + self.noise * np.eye(count)
+        precision = (weights.astype(float) @ self._products).reshape(-1, count, count) + self.noise * np.eye(count)
         offset = np.where(known[..., None], scaled - self.mean, 0)
         covariance = np.linalg.inv(precision)
         return (covariance @ np.tensordot(offset, axes, axes=2)[..., None])[..., 0], covariance

@@ -19,7 +19,7 @@ from pipeline.data.sample_weights import weights_table
 from pipeline.data.split import split_into_folds
 from pipeline.errors import UserError
 from pipeline.files import digest, replacing, sealed, write_text
-from pipeline.metrics import score
+from pipeline.metrics import PhotoErrors, scores_of
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Folds, Run
 from pipeline.training.new_run import new_folder
@@ -72,14 +72,15 @@ def save_held_out(run: Run, points: np.ndarray):
         np.save(file, points.astype(np.float32))
 
 
-def print_folds(folder: Path, data: TrainingData, parts: list[tuple[np.ndarray, np.ndarray]]):
+def print_folds(folder: Path, parts: list[tuple[np.ndarray, PhotoErrors]]):
     """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv.
 
-    parts: of each fold the indices in the pack of what it held out, and its points of these.
+    parts: of each fold the groups of the photos that it held out, and its errors.
     """
-    rows = [_row(f"fold {fold}", *part, data) for fold, part in enumerate(parts)]
-    samples, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    rows.append(_row("all", samples, points, data))
+    groups, errors = zip(*parts, strict=True)
+    together = PhotoErrors(*(np.concatenate(arrays) for arrays in zip(*errors, strict=True)))
+    rows = [_row(f"fold {fold}", *part) for fold, part in enumerate(parts)]
+    rows.append(_row("all", np.concatenate(groups), together))
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -93,6 +94,5 @@ def print_folds(folder: Path, data: TrainingData, parts: list[tuple[np.ndarray, 
     print(f"submission   python predict.py --run {folder}")
 
 
-def _row(part, samples, points, data):
-    scores = score(points, data.pack.values[samples], data.groups[samples])
-    return {"part": part, "photos": len(samples), **asdict(scores)}
+def _row(part, groups, errors):
+    return {"part": part, "photos": len(groups), **asdict(scores_of(errors, groups))}

@@ -36,7 +36,7 @@ from pipeline.inference.predict import predict_points
 from pipeline.inference.report import write_report
 from pipeline.inference.tta import parse_views
 from pipeline.memory import out_of_memory_named, smaller_batch
-from pipeline.metrics import Scores
+from pipeline.metrics import Scores, errors_of_photos
 from pipeline.networks import check_unseen, check_unseen_by, load_run_network, make_network, read_start
 from pipeline.ranks import Ranks, current_ranks
 from pipeline.recipe import NetworkOptions, Recipe, to_yaml
@@ -370,11 +370,11 @@ def train_folds(
         pack = pack_of_fold(run, recipe, ranks) if locates else data.pack
         own = predict_points(network, pack, samples[part], runtime=runtime)
         points = ranks.arrays_of_all(own, part, len(samples))
-        parts.append((samples, points))
         if ranks.is_main:
             save_held_out(run, points)
+            parts.append((data.groups[samples], errors_of_photos(points, data.pack.values[samples])))
     if ranks.is_main:
-        print_folds(folder, data, parts)
+        print_folds(folder, parts)
     return folder
 
 

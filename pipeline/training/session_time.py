@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 from pipeline.errors import UserError
+from pipeline.inference.held_out import MAX_FITTED
 from pipeline.inference.measured import MAX_MEASURED
 from pipeline.inference.tta import parse_views
 from pipeline.training.trainer import Trainer
@@ -68,12 +69,13 @@ def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
 
 def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int) -> float:
     """What the last validation and the report take, and predict.py after them: it shows its views to the photos of the
-    test, and to those that were held out, by which it weighs the views. Where a part of each photo is shown, it packs
-    those of the test first, after a locator, if there is one, has seen them.
+    test, and to some of those that were held out, by which it weighs the views. Where a part of each photo is shown, it
+    packs those of the test first, after a locator, if there is one, has seen them.
     """
     data = trainer.data
     num_test = len(data.test) if data.test else 0
-    num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + len(data.validation))
+    num_fitted = min(len(data.validation), MAX_FITTED)
+    num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + num_fitted)
     num_images += 2 * min(len(data.validation), MAX_MEASURED)  # as they are and mirrored
     packing = num_test / PACKING if data.boxes else 0.0
     num_images += num_test if trainer.recipe.photos.locates else 0

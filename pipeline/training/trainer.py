@@ -1,5 +1,6 @@
 """The trainer: draw, warp, predict, measure, select, step, log, save. See `Trainer.train`."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, astuple, dataclass
@@ -269,7 +270,7 @@ class Trainer:
         points = self.validate()
         validation = self._score(points, data.validation)
         train = self._score(self._predict_together(sample, "training photos", image_size=size), sample)
-        regions = region_errors(*point_error_sums(points, data.pack.values[data.validation]), self.regions)
+        regions = self._region_errors(points)
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -309,6 +310,15 @@ class Trainer:
         if ranks.is_main:
             scores = score(points, pack.values[samples], self.data.groups[samples], pack.names[samples])
         return Scores(*ranks.of_main(*(astuple(scores) if ranks.is_main else none)))
+
+    def _region_errors(self, points):
+        """The errors of regions in (N, K, 2) points of the validation photos, as the main rank finds them."""
+        data = self.data
+
+        def find():
+            return region_errors(*point_error_sums(points, data.pack.values[data.validation]), self.regions)
+
+        return json.loads(self.runtime.ranks.text_of_main(lambda: json.dumps(find())))
 
     def predict(
         self, samples: np.ndarray, description: str | None = None, *, image_size: int | None = None

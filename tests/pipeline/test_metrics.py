@@ -1,16 +1,22 @@
 """The metric is the contest's, in pixels of the photos, and its interval is honest."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from sklearn.metrics import mean_squared_error
 
 from augment import transform_points
+from pipeline import metrics
+from pipeline.blocks import blocks
 from pipeline.errors import UserError
 from pipeline.metrics import (
     check_predictions,
+    errors_of_photos,
     mean_shape,
     normalised_mean_error,
     photo_errors,
+    point_error_sums,
     score,
     to_photo_coordinates,
 )
@@ -25,6 +31,25 @@ def test_mse_is_the_mean_over_all_coordinates():
     assert found.mse == pytest.approx(mean_squared_error(TRUTH.reshape(40, -1), PREDICTED.reshape(40, -1)))
     assert found.mse == pytest.approx(photo_errors(PREDICTED, TRUTH).mean())
     assert found.low < found.mse < found.high
+
+
+@pytest.mark.parametrize("size", [1, 7, 39])
+def test_scores_do_not_depend_on_how_many_photos_are_looked_at_at_a_time(size, monkeypatch):
+    truth, predicted = TRUTH.copy(), PREDICTED.copy()
+    truth[np.random.default_rng(1).random(truth.shape[:2]) < 0.3] = np.nan
+    truth[7] = np.nan
+
+    def measured():
+        scores = score(predicted, truth, np.arange(40) // 3)
+        return [*astuple(scores), *point_error_sums(predicted, truth), *errors_of_photos(predicted, truth)]
+
+    at_once = measured()
+    monkeypatch.setattr(metrics, "blocks", lambda count: blocks(count, size))
+    for found, expected in zip(measured(), at_once, strict=True):
+        np.testing.assert_allclose(found, expected)
+    predicted[33, 4], truth[33, 4] = np.inf, 0
+    with pytest.raises(UserError, match="point 4 of photo number 33"):
+        measured()
 
 
 def test_missing_points_do_not_count():

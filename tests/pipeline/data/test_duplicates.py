@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.blocks import blocks
+from pipeline.data import duplicates
 from pipeline.data.duplicates import differences, find_pairs
 from pipeline.data.photos import difference_hash
 
@@ -51,7 +53,9 @@ def test_pairs_within_train_and_across_are_found_and_told_apart(packs):
     assert len(across.one) == 0
 
 
-def test_of_three_duplicates_the_one_with_another_label_is_far_from_both():
+@pytest.mark.parametrize("at_a_time", [1, 100])
+def test_of_three_duplicates_the_one_with_another_label_is_far_from_both(at_a_time, monkeypatch):
+    monkeypatch.setattr(duplicates, "blocks", lambda count: blocks(count, at_a_time))
     shape = np.random.default_rng(0).uniform(0, SIDE, (NUM_POINTS, 2))
     shape[5] = np.nan
     known = shape[:5]

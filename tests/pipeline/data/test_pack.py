@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from augment import RegionOfInterest, fit_photo
+from pipeline.blocks import blocks
 from pipeline.data.cache import content_key
 from pipeline.data.contest import LANDMARKS, TEST_POINTS, read_landmarks, read_test_points
 from pipeline.data.pack import open_pack
@@ -113,7 +114,8 @@ def test_broken_photos_are_all_named_and_nothing_is_kept(copy, tmp_path):
         assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
-def test_broken_photos_can_be_skipped_and_are_counted_but_not_forgotten(copy, tmp_path):
+def test_broken_photos_can_be_skipped_and_are_counted_but_not_forgotten(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.data.pack.blocks", lambda count: blocks(count, 7))
     whole = read_landmarks(copy / LANDMARKS, Faults())
     names = spoil(copy)
     pack, faults = open_train(copy, tmp_path / "cache", skip_bad_photos=True)

@@ -45,6 +45,16 @@ def test_time_is_left_to_find_where_to_look_in_the_photos_of_the_test_and_to_pac
     assert session_time.prediction_seconds(trainer, speed=10.0, num_views=2) == pytest.approx(expected)
 
 
+def test_time_is_kept_for_those_held_out_photos_alone_that_weights_are_fitted_on(contest, tmp_path, monkeypatch):
+    trainer = start(recipe_of(contest, tmp_path, "--session-minutes", "60"))
+    of_all = session_time.prediction_seconds(trainer, speed=10.0, num_views=3)
+    monkeypatch.setattr(session_time, "MAX_FITTED", 5)
+    fewer = len(trainer.data.validation) - 5
+    assert fewer > 0
+    expected = of_all - MARGIN * 3 * fewer / 10.0
+    assert session_time.prediction_seconds(trainer, speed=10.0, num_views=3) == pytest.approx(expected)
+
+
 def test_the_speed_is_that_of_the_final_size(contest, tmp_path, monkeypatch):
     trainer = start(recipe_of(contest, tmp_path))
     photos = replace(trainer.recipe.photos, progressive=((0.9, 48),))

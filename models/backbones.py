@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.ops import Permute
 
 from models.timm_backbones import build_timm_classifier, check_timm_name, end_at_maps, is_of_timm
 
@@ -26,6 +27,9 @@ BUILDER_ARGUMENTS: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 FIXED_SIZE = ("vit", "maxvit", "swin")  # families that are probed with images of the size that they are built for
 PROBE_SIZE = 128
+PROBE_SIZES = {"inception_v3": 299}  # without padding the strides of small images are other than those of large ones
+BEHIND_FEATURES = {"densenet": "relu"}  # by family: a function behind the last module, through which its map has to go
+MOMENTUM = 0.1  # of running statistics, instead of MNASNet's 0.0003, which takes ten thousand steps
 FINEST, COARSEST = 4, 64  # strides of the maps that a head may use
 
 
@@ -50,7 +54,11 @@ def build_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
     if is_of_timm(model):
         return build_timm_classifier(model, num_outputs=num_outputs, size=size)
     arguments = BUILDER_ARGUMENTS.get(model, lambda size: {})(size)
-    return torchvision.models.get_model(model, num_classes=num_outputs, **arguments)
+    classifier = torchvision.models.get_model(model, num_classes=num_outputs, **arguments)
+    for module in classifier.modules() if model.startswith("mnasnet") else ():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = MOMENTUM
+    return classifier
 
 
 @dataclass(frozen=True)
@@ -70,12 +78,14 @@ def build_pyramid(model: str, *, size: int, deepest: int = COARSEST) -> tuple[nn
     """
     classifier = build_classifier(model, num_outputs=1, size=size)
     names = set(classifier.state_dict())
-    probe = torch.zeros(1, 3, *[size if model.startswith((*FIXED_SIZE, "timm")) else PROBE_SIZE] * 2)
+    of_its_size = model.startswith((*FIXED_SIZE, "timm"))
+    probe = torch.zeros(1, 3, *[size if of_its_size else PROBE_SIZES.get(model, PROBE_SIZE)] * 2)
     if is_of_timm(model):
         backbone, strides = classifier, end_at_maps(classifier, deepest=deepest)
     else:
         found = {stride: name for stride, name in _find_levels(classifier, probe) if stride <= deepest}
-        backbone = create_feature_extractor(classifier, list(found.values())) if found else classifier
+        nodes = [_node(model, name) for name in found.values()]
+        backbone = create_feature_extractor(classifier, nodes) if found else classifier
         strides = list(found)
     if not strides:
         raise ValueError(f"{model} has no map of a stride of {deepest} or less")
@@ -98,8 +108,8 @@ def _find_levels(classifier, probe):
 
     def note(name):
         def hook(module, inputs, output):
-            if isinstance(module, nn.AdaptiveAvgPool2d) or not isinstance(output, torch.Tensor):
-                return
+            if isinstance(module, nn.AdaptiveAvgPool2d | Permute) or not isinstance(output, torch.Tensor):
+                return  # all maps have their channels in the same place
             side = _side_of_map(output)
             stride = 2 ** round(math.log2(probe.shape[-1] / side)) if side > 1 else 0
             if FINEST <= stride <= COARSEST and name.count(".") <= found.get(stride, name).count("."):
@@ -117,6 +127,12 @@ def _find_levels(classifier, probe):
     for handle in handles:
         handle.remove()
     return sorted(found.items())
+
+
+def _node(model, name):
+    """What gives the map of a module, as the family's classifier goes on with it."""
+    behind = [node for family, node in BEHIND_FEATURES.items() if model.startswith(family) and name == "features"]
+    return behind[0] if behind else name
 
 
 def last_layer(classifier: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:

@@ -10,6 +10,7 @@ from torch import nn
 
 PREFIX = "timm/"
 NUM_TAGS = 8  # that are named where another was given
+WITHOUT_NORM = (".hiera", ".hieradet_sam2")  # families that give no maps behind their last norm
 POSITIONS = re.compile(r"pos_embed$|patch_pos$|relative_position_bias_table$")
 
 
@@ -67,6 +68,8 @@ def end_at_maps(classifier: nn.Module, *, deepest: int) -> list[int]:
     strides = sorted(stride for stride in last if 4 <= stride <= deepest)
     indices = [last[stride] for stride in strides]
     if indices:
+        is_whole = indices[-1] == len(classifier.feature_info) - 1  # type: ignore[arg-type]
+        classifier.norm_of_maps = is_whole and not type(classifier).__module__.endswith(WITHOUT_NORM)  # type: ignore[assignment]
         classifier.prune_intermediate_layers(indices, prune_norm=False, prune_head=True)  # type: ignore[operator]
     classifier.indices_of_maps = indices  # type: ignore[assignment]
     classifier.forward = MethodType(_maps, classifier)  # type: ignore[method-assign]
@@ -74,7 +77,9 @@ def end_at_maps(classifier: nn.Module, *, deepest: int) -> list[int]:
 
 
 def _maps(classifier, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    maps = classifier.forward_intermediates(images, indices=classifier.indices_of_maps, intermediates_only=True)
+    maps = classifier.forward_intermediates(
+        images, indices=classifier.indices_of_maps, norm=classifier.norm_of_maps, intermediates_only=True
+    )
     return {str(index): level for index, level in enumerate(maps)}
 
 

@@ -34,7 +34,8 @@ DAMAGED = (
     TypeError, ValueError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
-ENOUGH = 0.9  # of the backbone's tensors, and of the file's: the auxiliary classifiers of GoogLeNet are 6 % of its
+ENOUGH = 0.9  # of the backbone's tensors, and of the file's
+OF_HEADS = ("decoder.", "backbone.aux1.", "backbone.aux2.", "backbone.AuxLogits.")  # the latter of auxiliary ones
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 PREFIX = "backbone."  # of the names of a backbone's tensors
 POSITIONS = "encoder.pos_embedding"
@@ -125,7 +126,7 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
     state = _with_positions(state, network.backbone)
     own = network.state_dict()
     head = network.names_of_head()
-    not_backbone = head | network.left_out | {name for name in state if name.startswith("decoder.")}
+    not_backbone = head | network.left_out | {name for name in state if name.startswith(OF_HEADS)}
     backbone = {name for name in own if name.startswith("backbone.")} - head
     of_run = "mean_shape" in state
     misfits = {name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape}

@@ -9,8 +9,8 @@ import torchvision
 from kornia.geometry.subpix import spatial_expectation2d
 
 from models import build_network, load_state, resized
-from models.backbones import COARSEST, FINEST, as_maps, build_pyramid
-from models.heads import EXTENT, HEADS, SPREAD, WIDTH, TopDown, cells
+from models.backbones import COARSEST, FINEST, as_maps, build_classifier, build_pyramid, last_layer
+from models.heads import EXTENT, HEADS, SPREAD, WIDTH, TopDown, cells, pooled
 from tests.models.test_landmarks import FAMILIES, SHAPE
 
 SIZE = 64
@@ -40,6 +40,39 @@ def test_every_family_has_maps_that_halve_from_one_to_the_next(model):
     assert merged.smooth[0].out_channels == WIDTH
     assert points.shape == (2, 7, 2)
     assert (points - network.mean_shape).square().mean().sqrt() < 0.05 * size
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "resnet18",
+        "densenet121",
+        "mobilenet_v2",
+        "efficientnet_b0",
+        "regnet_y_400mf",
+        "shufflenet_v2_x0_5",
+        "mnasnet0_5",
+        "googlenet",
+        "inception_v3",
+        "swin_t",
+        "swin_v2_t",
+    ],
+)
+def test_the_mean_of_the_coarsest_map_is_what_the_classes_are_read_from(model):
+    size = max(FAMILIES.get(model, 64), 96)
+    torch.manual_seed(0)
+    classifier = build_classifier(model, num_outputs=3, size=size).eval()
+    backbone, levels, _ = build_pyramid(model, size=size)
+    backbone.load_state_dict({name: classifier.state_dict()[name] for name in backbone.state_dict()})
+    read: list[torch.Tensor] = []
+    last_layer(classifier)[1].register_forward_pre_hook(lambda layer, inputs: read.append(inputs[0]))
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        classifier(images)
+        maps = as_maps(backbone.eval()(images))
+    assert [level.shape[1] for level in maps] == [level.channels for level in levels]
+    assert levels[-1].stride == 32
+    torch.testing.assert_close(pooled(maps[-1]), read[0].flatten(1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS)

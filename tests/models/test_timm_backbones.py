@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models import build_network, load_state
-from models.backbones import build_pyramid, check_name
+from models.backbones import as_maps, build_pyramid, check_name
 from models.timm_backbones import POSITIONS
 from models.weights import expected_colours, read_weights
 
@@ -43,6 +43,19 @@ def test_heads_stand_on_the_maps_of_timm_and_its_weights_fit_them(model, tmp_pat
     assert [level.stride for level in levels] == ([16] if model.startswith("vit") else [4, 8, 16, 32])
     mean, _ = expected_colours(f"timm/{model}")
     assert mean == tuple(timm.get_pretrained_cfg(model).mean)
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "hiera_tiny_224"])
+def test_the_last_map_is_normalised_as_the_classifier_goes_on_with_it(model):
+    pytest.importorskip("timm")
+    backbone, levels, _ = build_pyramid(f"timm/{model}", size=224)
+    with torch.no_grad():
+        last = as_maps(backbone.eval()(torch.randn(1, 3, 224, 224)))[-1]
+    assert last.shape[1] == levels[-1].channels
+    if not model.startswith("hiera"):  # which normalises behind pooling
+        torch.testing.assert_close(last.var(dim=1, unbiased=False), torch.ones_like(last[:, 0]), rtol=0.01, atol=0)
+    cut, _, _ = build_pyramid(f"timm/{model}", size=224, deepest=16)
+    assert all(torch.isfinite(level).all() for level in as_maps(cut(torch.randn(1, 3, 224, 224))))
 
 
 def test_a_name_that_timm_does_not_have_is_refused_with_one_that_is_near():

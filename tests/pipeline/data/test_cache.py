@@ -177,7 +177,7 @@ def test_a_later_start_finds_the_same_and_computes_nothing_anew(copy, tmp_path, 
         (dataset, "near_duplicate_groups"),
         (dataset, "find_flip_indices"),
         (dataset, "mean_shape"),
-        (dataset, "score"),
+        (dataset, "errors_of_photos"),
         (pack, "_fingerprint"),
         (cache_module, "_listed"),
     ]:

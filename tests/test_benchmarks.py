@@ -17,9 +17,10 @@ pytest.importorskip("ttach")
 pytest.importorskip("lightning")
 pytest.importorskip("kornia")
 
-from benchmarks import ablation_rows, ablations, results, suite
+from benchmarks import ablation_rows, ablation_training, ablations, results, suite
 from benchmarks.rounds import Ratio, in_turn, over
 from pipeline.command import parse_command
+from pipeline.runs import Run
 from pipeline.stages import check_begun_anew
 
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
@@ -64,6 +65,23 @@ def test_what_an_ablation_has_trained_is_kept_though_another_row_is_slower_or_fa
     assert ablations.train_rows(ablation_rows.STUDIES["faces"], options) == 1
     assert written == ["sgd", "lion"]
     assert re.search(r"muon +split 0 failed: no memory", capsys.readouterr().out)
+
+
+def test_rows_that_locate_share_the_locator_of_their_split(contest, tmp_path):
+    length = ("--size", "48", "--batch-size", "4", "--steps-per-epoch", "2", "--epochs", "2", "--locate", "0.5")
+    base = ("--model", "resnet18", "--weights", "none", "--deepest-stride", "16", *length)
+    study = ablation_rows.Study(base, {"default": (), "whole photos": ("--locate", "0")}, "some")
+    where = {"data": contest, "cache": tmp_path}
+    ablation_training.train_locator(study, 1, **where)
+    locator = Run(ablation_training.folder_of_locator(study, 1, cache=tmp_path))
+    weights = locator.best.read_bytes()
+    ablation_training.train_locator(study, 1, **where)  # again, after a stop
+    assert locator.best.read_bytes() == weights
+    assert ablation_training.measure(study, "default", 1, **where)["photos"] == 8
+    assert ablation_training.trainer_of(study, "default", 1, **where).data.boxes is not None
+    whole = ablation_training.trainer_of(study, "whole photos", 1, **where)
+    assert whole.data.boxes is None
+    assert set(locator.held_out_names()) == set(whole.data.pack.names[whole.data.validation])
 
 
 @pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)

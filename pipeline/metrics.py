@@ -25,6 +25,11 @@ class PhotoErrors(NamedTuple):
     counts: np.ndarray
     normalised: np.ndarray
 
+    @classmethod
+    def together(cls, parts: Sequence["PhotoErrors"]) -> "PhotoErrors":
+        """Those of the photos of several parts, one after the other."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
 
 @dataclass(frozen=True)
 class Scores:

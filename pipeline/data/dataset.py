@@ -231,8 +231,7 @@ def mean_shape_score(data: TrainingData) -> Scores:
         for block in blocks(len(samples)):
             points = to_photo_coordinates(pack.photo_to_image[samples[block]], data.mean_shape)
             found.append(errors_of_photos(points, pack.values[samples[block]]))
-        errors = PhotoErrors(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
-        return scores_of(errors, data.groups[samples])
+        return scores_of(PhotoErrors.together(found), data.groups[samples])
 
     of = key_of(pack.fingerprint, pack.roi.matrix, samples, data.mean_shape, data.groups[samples])
     return kept(pack.folder.parent / f"floor-{of}.json", Scores, find)

@@ -32,10 +32,8 @@ from pipeline.runtime import Runtime
 
 BATCH = 128  # photos
 LOOKS = 3  # of the locator, at photos where the first has found something unusual
-USUAL_SCALE, USUAL_SHIFT = (
-    1.25,
-    0.5,
-)  # up to these what was found has the usual size, and lies, in spreads, in its place
+USUAL_SCALE = 1.25  # times the typical spread, or its inverse, up to which what was found has the usual size
+USUAL_SHIFT = 0.5  # of its own spread, up to which it lies in the usual place
 LARGEST = 4.0  # times by which a look enlarges or reduces a photo at most
 REACH = 1.5  # half a box's side, as a multiple of the points' root mean square distance from their centre
 WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at least
@@ -55,10 +53,8 @@ class Locator:
 
     def in_train(self, pack: Pack) -> Path:
         """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
-        ranks, key = (
-            self.runtime.ranks,
-            key_of(self.digest, f"{LOOKS} looks where unusual", pack.folder.name),
-        )  # the name tells other pixels apart
+        ranks = self.runtime.ranks
+        key = key_of(self.digest, f"{LOOKS} looks where unusual", pack.folder.name)  # the name tells other pixels apart
         path = self.recipe.run.cache / f"boxes-{key}.csv"
         if ranks.most(float(not path.exists()))[0]:
             table = boxes_table(self._boxes(pack))

@@ -78,9 +78,8 @@ def print_folds(folder: Path, parts: list[tuple[np.ndarray, PhotoErrors]]):
     parts: of each fold the groups of the photos that it held out, and its errors.
     """
     groups, errors = zip(*parts, strict=True)
-    together = PhotoErrors(*(np.concatenate(arrays) for arrays in zip(*errors, strict=True)))
     rows = [_row(f"fold {fold}", *part) for fold, part in enumerate(parts)]
-    rows.append(_row("all", np.concatenate(groups), together))
+    rows.append(_row("all", np.concatenate(groups), PhotoErrors.together(errors)))
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

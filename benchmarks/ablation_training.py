@@ -24,7 +24,7 @@ from pipeline.recipe import Recipe
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.training.locating import after_locating, locator_recipe
-from pipeline.training.session import train_run
+from pipeline.training.one_run import train_run
 from pipeline.training.trainer import Trainer
 
 PARTS = 5

@@ -15,7 +15,7 @@ from pipeline.recipe import Recipe
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped
-from pipeline.training import session
+from pipeline.training import one_run, session
 from pipeline.training.state import TrainerState
 
 
@@ -23,7 +23,7 @@ def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     """As when --minutes were used up before the first one: it was a traceback."""
     runtime = Runtime(torch.device("cpu"), "fp32")
     trainer = SimpleNamespace(state=TrainerState(), runtime=runtime)
-    session.print_result(Run(tmp_path), trainer, floor=Scores(1, 1, 1, 1))
+    one_run.print_result(Run(tmp_path), trainer, floor=Scores(1, 1, 1, 1))
     assert "raise --minutes" in capsys.readouterr().out
 
 
@@ -70,11 +70,11 @@ def test_a_stopped_run_and_stopped_folds_say_what_resumes_them(contest, tmp_path
     def stop(training, *_):
         raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr("pipeline.training.session.Trainer.train", stop)
+    monkeypatch.setattr("pipeline.training.one_run.Trainer.train", stop)
     recipe: Recipe = recipe_of(contest, tmp_path / "a b", "-e", "1")
     folders: set[Path] = set()
     works = (
-        lambda console: session.train_run(recipe, console, None),
+        lambda console: one_run.train_run(recipe, console, None),
         lambda console: session.train_folds(recipe, console, 2, None),
     )
     for work in works:

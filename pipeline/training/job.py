@@ -49,6 +49,9 @@ class Job:
             self.path.unlink(missing_ok=True)
 
 
+NO_JOB = Job(None)
+
+
 def taken_up(command: Command, job: Job) -> Command:
     """The command; where torchrun has started it anew, that which resumes what it has begun."""
     begun = current_ranks().text_of_main(lambda: str(job.begun() or ""))

@@ -9,8 +9,9 @@ from pipeline import networks
 from pipeline.errors import UserError
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.recipe import NetworkOptions, OptimiserOptions, Recipe
-from pipeline.training import session
-from pipeline.training.session import find_learning_rate, train_run, what_fits
+from pipeline.training import one_run, session
+from pipeline.training.one_run import train_run, what_fits
+from pipeline.training.session import find_learning_rate
 
 RAN_OUT = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has"),
@@ -41,12 +42,14 @@ def test_a_sweep_of_rates_names_a_batch_size_too(monkeypatch):
         find_learning_rate(Recipe(optimiser=OptimiserOptions(batch_size=48)))
 
 
-@pytest.mark.parametrize("begin", [find_learning_rate, lambda recipe: train_run(recipe, None, None)])
-def test_memory_that_runs_out_before_the_first_step_is_that_line_too(begin, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "begin"), [(session, find_learning_rate), (one_run, lambda recipe: train_run(recipe, None, None))]
+)
+def test_memory_that_runs_out_before_the_first_step_is_that_line_too(module, begin, monkeypatch):
     def prepare(recipe, earlier):
         raise RAN_OUT["cpu"]
 
-    monkeypatch.setattr(session, "prepare", prepare)
+    monkeypatch.setattr(module, "prepare", prepare)
     with pytest.raises(UserError, match=r"the computer is out of memory: .*--batch-size 24"):
         begin(Recipe(optimiser=OptimiserOptions(batch_size=48)))
 

@@ -12,7 +12,7 @@ from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.runs import Run, fold_runs
 from pipeline.training.identity import identity_of
-from pipeline.training.session import prepare
+from pipeline.training.one_run import prepare
 from tests.scripts import SMALL, call, train
 
 FEW = ("--steps-per-epoch", "2")

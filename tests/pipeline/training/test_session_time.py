@@ -8,7 +8,7 @@ from pipeline.command import parse_command
 from pipeline.data.boxes import Boxes
 from pipeline.errors import UserError
 from pipeline.training import session_time
-from pipeline.training.session import in_session
+from pipeline.training.one_run import in_session
 from pipeline.training.session_time import MARGIN, STARTING, plan_session
 from tests.pipeline.training.test_trainer import recipe_of, start
 

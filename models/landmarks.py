@@ -24,6 +24,11 @@ class LandmarkNet(nn.Module):
     An untrained network is nearly the mean-shape predictor. `colour_mean` and `colour_std` are what the backbone's
     weights expect; like `mean_shape` they travel with a checkpoint. Images may be smaller than `size`, as they are at
     the start of a progressive training: points are in pixels of images of that size all the same.
+
+    Labels may all lie a little to one side of what they name: where pixels were counted from one, say, or where another
+    network has made them. In a mirrored image they lie on the other side, so a network that is trained on both could
+    only learn their middle. So it learns where things are shown, and beside it `label_shift`, how far the labels of
+    images as they are lie from there.
     """
 
     mean_shape: torch.Tensor
@@ -36,14 +41,23 @@ class LandmarkNet(nn.Module):
         decoder: Offsets | MapHead,
         mean_shape: np.ndarray,
         left_out: Iterable[str] = (),
+        *,
+        size: int,
     ):
-        """left_out: names of the classifier's tensors that this backbone has none of."""
+        """left_out: names of the classifier's tensors that this backbone has none of. size: of the images."""
         super().__init__()
+        self.unit = size / 8
         self.backbone, self.decoder = backbone, decoder
         self.left_out = {f"backbone.{name}" for name in left_out}
         self.register_buffer("mean_shape", torch.as_tensor(mean_shape, dtype=torch.float32))
         self.register_buffer("colour_mean", colour(IMAGENET_MEAN))
         self.register_buffer("colour_std", colour(IMAGENET_STD))
+        self.label_shift = nn.Parameter(torch.zeros(2))  # in eighths of the image
+
+    @property
+    def shift(self) -> torch.Tensor:
+        """(2,) how far right and down labels lie from where the image shows their points, in pixels of the image."""
+        return self.unit * self.label_shift
 
     @property
     def head(self) -> nn.Module:
@@ -61,10 +75,11 @@ class LandmarkNet(nn.Module):
         return {name for name in self.state_dict() if name.startswith(f"{prefix}.")}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.predict(images).points
+        """The points of images as they are, where labels would lie."""
+        return self.predict(images).points + self.shift
 
     def predict(self, images: torch.Tensor) -> Prediction:
-        """The points, and what else the head says of them."""
+        """The points where the images show them, which may be mirrored or turned, and what else the head says."""
         normalised = (images.float() - self.colour_mean) / self.colour_std
         output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
         return self.decoder(output, self.mean_shape)
@@ -77,6 +92,8 @@ class LandmarkNet(nn.Module):
             for name, module in self.named_modules():
                 if isinstance(module, BehindHead):
                     state_dict[f"{prefix}{name}.slope"] = torch.tensor(0.0)
+        if f"{prefix}mean_shape" in state_dict:
+            state_dict.setdefault(f"{prefix}label_shift", torch.zeros(2))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
@@ -106,9 +123,9 @@ def build_network(
     if head == "linear":
         backbone = build_classifier(model, num_outputs=(3 if with_scale else 2) * num_points, size=size)
         replace_head(backbone)
-        return LandmarkNet(backbone.to(memory_format=torch.channels_last), Offsets(size), mean_shape)
+        return LandmarkNet(backbone.to(memory_format=torch.channels_last), Offsets(size), mean_shape, size=size)
     backbone, levels, left_out = build_pyramid(model, size=size, deepest=deepest_stride)
     points = HEADS[head](levels, num_points, size=size, stride=map_stride)
     decoder = MapHead(points, Scale(levels, num_points, size) if with_scale else None)
-    network = LandmarkNet(backbone, decoder, mean_shape, left_out)
+    network = LandmarkNet(backbone, decoder, mean_shape, left_out, size=size)
     return network.to(memory_format=torch.channels_last)

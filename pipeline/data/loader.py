@@ -6,14 +6,14 @@ batch is prefetched while the network computes.
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 
 from augment import Chain, Key, RegionOfInterest, Transform, parse_augmenters, transform_points
-from augment.geometry import scale_of
+from augment.geometry import linear_part, scale_of
 from augment.warp import on_device
 from pipeline.data.pack import Pack
 from pipeline.data.source import Source
@@ -33,6 +33,7 @@ class Batch:
     images: (B, 3, S, S) uint8, or smaller ones of the same. points: (B, K, 2) float32 in pixels of the images of S
     pixels, NaN where missing.
     inside: (B, K) bool, which of the points lie in the frame.
+    linear: (B, 2, 2) float32, the linear part of the view in its middle, which turns a direction and may mirror it.
     scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the ROI.
     samples: (B,) indices in the pack.
     """
@@ -40,11 +41,17 @@ class Batch:
     images: torch.Tensor
     points: torch.Tensor
     inside: torch.Tensor
+    linear: torch.Tensor
     scale: torch.Tensor
     samples: np.ndarray
 
     def part(self, rows: slice) -> "Batch":
         return Batch(*(value[rows] for value in vars(self).values()))
+
+    def as_shown(self, shift: torch.Tensor) -> "Batch":
+        """The batch with its points where the images show them, if labels lie off by a shift of (2,) pixels of images
+        that are no view of the photos."""
+        return replace(self, points=self.points - (self.linear @ shift)[:, None])
 
 
 def parse_chain(recipe: Recipe) -> Chain:
@@ -92,6 +99,7 @@ def make_batch(
         show(pack.roi, view, image_size).warp(squares),
         on_device(points, device, np.float32),
         on_device(view.inside(points), device),
+        on_device(linear_part(view.geometry, view.source), device, np.float32),
         on_device(scale, device, np.float32),
         samples,
     )

@@ -34,6 +34,10 @@ class Mixed:
             return Mixed(self.batch.part(rows))
         return Mixed(self.batch.part(rows), self.other.part(rows), self.share[rows])
 
+    def as_shown(self, shift: torch.Tensor) -> "Mixed":
+        """With the points of both where their images show them, as `Batch.as_shown` says."""
+        return replace(self, batch=self.batch.as_shown(shift), other=self.other and self.other.as_shown(shift))
+
     def blend(self, own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """(B,) from values of both, (B,) each."""
         assert self.share is not None
@@ -52,6 +56,11 @@ def mix(batch: Batch, key: Key, *, alpha: float) -> Mixed:
     weights = share[:, None, None, None]
     images = (weights * batch.images + (1 - weights) * batch.images.roll(1, 0)).round().to(batch.images.dtype)
     other = Batch(
-        images, batch.points.roll(1, 0), batch.inside.roll(1, 0), batch.scale.roll(1, 0), np.roll(batch.samples, 1)
+        images,
+        batch.points.roll(1, 0),
+        batch.inside.roll(1, 0),
+        batch.linear.roll(1, 0),
+        batch.scale.roll(1, 0),
+        np.roll(batch.samples, 1),
     )
     return Mixed(replace(batch, images=images), other, share)

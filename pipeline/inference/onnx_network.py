@@ -34,6 +34,9 @@ class Predictor(Protocol):
     @property
     def mean_shape(self) -> torch.Tensor: ...
 
+    @property
+    def shift(self) -> torch.Tensor: ...
+
     def predict(self, images: torch.Tensor, /) -> Prediction: ...
 
 
@@ -42,8 +45,8 @@ class OnnxNetwork:
 
     training = False
 
-    def __init__(self, content: bytes, mean_shape: torch.Tensor):
-        self.mean_shape = mean_shape
+    def __init__(self, content: bytes, mean_shape: torch.Tensor, shift: torch.Tensor):
+        self.mean_shape, self.shift = mean_shape, shift
         self.session = open_session(content)
 
     def predict(self, images: torch.Tensor) -> Prediction:
@@ -79,7 +82,8 @@ def through_onnx(network: LandmarkNet, *, size: int, cache: Path, key: tuple[str
     computes is not what torch does.
     """
     path = cache / f"onnx-{key_of(torch.__version__, str(size), *key)}.sealed"
-    return OnnxNetwork(kept_bytes(path, lambda: _exported(network, size)), network.mean_shape.cpu())
+    content = kept_bytes(path, lambda: _exported(network, size))
+    return OnnxNetwork(content, network.mean_shape.cpu(), network.shift.detach().cpu())
 
 
 def _exported(network, size):
@@ -93,8 +97,10 @@ def _exported(network, size):
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"--backend onnx: torch cannot export this network: {reason}; leave it out") from error
         content = path.read_bytes()
-    found = OnnxNetwork(content, network.mean_shape)
-    worst = worst_difference(lambda images: found.predict(images).points, network, examples)
+    found = OnnxNetwork(content, network.mean_shape, network.shift)
+    worst = worst_difference(
+        lambda images: found.predict(images).points, lambda images: network.predict(images).points, examples
+    )
     if not worst < MAX_DIFFERENCE:
         raise UserError(f"--backend onnx: the points would be {worst:.3f} px off those of torch; leave it out")
     return content

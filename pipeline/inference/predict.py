@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from augment import Transform, transform_points
-from augment.geometry import scale_of
+from augment.geometry import scale_of, translation
 from models import Prediction
 from pipeline.blocks import blocks
 from pipeline.data.loader import prefetch, show
@@ -97,6 +97,7 @@ def predict_views(
     assert not network.training
     at_once = batch_size
     batches = blocks(len(samples), batch_size)
+    shift = translation(*-network.shift.detach().cpu().numpy()[:, None].astype(np.float64))  # from labels to the image
     source = source or HostSource(pack.squares, runtime.device)
 
     @lru_cache(maxsize=1)  # the views of a block come one after the other
@@ -117,7 +118,7 @@ def predict_views(
                 view, images = next(warped)
                 said, at_once = _in_parts(network, images, at_once, runtime)
                 found.append((view, said))
-            photo_to_image = pack.photo_to_image[samples[block]]
+            photo_to_image = shift @ pack.photo_to_image[samples[block]]
             home = [_bring_back(view, said, photo_to_image, flip_indices) for view, said in found]
             points, counts, variances = (np.stack(arrays) for arrays in zip(*home, strict=True))
             check_finite(points, pack.names[samples[block]])

@@ -46,29 +46,29 @@ class Gradient:
             micro = [(mixed.part(rows), rows) for rows in parts(len(mixed.batch.samples), num_parts)]
             measured = self._add_parts(micro, key, epoch, scaler)
         else:
-            predicted, losses = self._measure(mixed)
+            losses, errors = self._measure(mixed)
             kept, num_kept = self._select(losses.ranks, key, epoch)
             total = mean_of_selected(losses.weighted, kept, losses.ranks, num_kept=num_kept)
             scaler.scale(total).backward()
-            measured = torch.cat((total.detach()[None], squared_errors(predicted, mixed.batch)))
+            measured = torch.cat((total.detach()[None], errors))
         return self._of_all(measured, len(key.samples))
 
     def _add_parts(self, micro, key, epoch, scaler):
         kept = None
         if self.criterion.trims(epoch):  # which photos count depends on the losses of all, before the first gradient
             with torch.no_grad(), _undone(self.network):
-                beforehand = torch.cat([self._measure(part)[1].ranks for part, _ in micro])
+                beforehand = torch.cat([self._measure(part)[0].ranks for part, _ in micro])
             kept, num_kept = self._select(beforehand, key, epoch)
         totals, ranks, errors = [], [], []
         for part, rows in micro:
-            predicted, losses = self._measure(part)
+            losses, squares = self._measure(part)
             counts = torch.ones_like(losses.ranks, dtype=torch.bool) if kept is None else kept[rows]
             num_kept = torch.as_tensor(len(key.samples)) if kept is None else num_kept
             share = mean_of_selected(losses.weighted, counts, losses.ranks, num_kept=num_kept)
             scaler.scale(share).backward()
             totals.append(share.detach())
             ranks.append(losses.ranks)
-            errors.append(squared_errors(predicted, part.batch))
+            errors.append(squares)
         if kept is None:
             self._select(torch.cat(ranks), key, epoch)  # all count, and their losses are remembered
         return torch.cat((torch.stack(totals).sum()[None], *errors))
@@ -97,15 +97,16 @@ class Gradient:
         ranks.add_up([found, *statistics, *(each.grad for each in parameters if each.grad is not None)])
         return found
 
-    def _measure(self, mixed: Mixed) -> tuple[torch.Tensor, PhotoLosses]:
-        """(B, K, 2) predicted points, detached, and the losses of the photos."""
+    def _measure(self, mixed: Mixed) -> tuple[PhotoLosses, torch.Tensor]:
+        """The losses of the photos, and (B,) their squared errors."""
+        mixed = mixed.as_shown(self.network.shift)
         with self.runtime.autocast():
             predicted = self.network.predict(mixed.batch.images)
         losses = self.criterion.measure(predicted, mixed.batch)
         if mixed.other is not None:
             others = self.criterion.measure(predicted, mixed.other)
             losses = PhotoLosses(*(mixed.blend(*pair) for pair in zip(losses, others, strict=True)))
-        return predicted.points.detach(), losses
+        return losses, squared_errors(predicted.points, mixed.batch).detach()
 
 
 @contextmanager

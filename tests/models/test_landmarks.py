@@ -63,6 +63,16 @@ def test_an_unknown_backbone_is_refused_with_those_that_have_nearly_its_name():
         build_network("?", SHAPE, 64)
 
 
+def test_points_of_images_as_they_are_lie_where_labels_do_and_others_where_they_are_shown():
+    network = build_network("resnet18", SHAPE, 64).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        shown = network(images)
+        network.label_shift.copy_(torch.tensor([0.25, -0.125]))
+        torch.testing.assert_close(network.predict(images).points, shown)
+        torch.testing.assert_close(network(images), shown + torch.tensor([2.0, -1.0]))
+
+
 @pytest.mark.parametrize("model", ["resnet18", "squeezenet1_1"])
 def test_a_checkpoint_of_an_earlier_version_gives_the_points_that_it_gave(model):
     """It had no normalisation in it, which was ImageNet's, and SqueezeNet's head a ReLU behind it."""
@@ -70,7 +80,8 @@ def test_a_checkpoint_of_an_earlier_version_gives_the_points_that_it_gave(model)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     if model == "squeezenet1_1":
         network.backbone.classifier[2] = torch.nn.ReLU()
-    earlier = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("colour")}
+    added = ("colour_mean", "colour_std", "label_shift")
+    earlier = {name: tensor for name, tensor in network.state_dict().items() if name not in added}
     with torch.no_grad():
         expected = network(images)
         for _ in range(2):  # the second time from what is written today

@@ -46,6 +46,7 @@ class Corners(torch.nn.Module):
     def __init__(self, low, high):
         super().__init__()
         self.mean_shape = torch.from_numpy(np.array([low, high], np.float32))
+        self.shift = torch.zeros(2)
 
     def predict(self, images):
         return Prediction(self.mean_shape.expand(len(images), -1, -1), None)

@@ -26,6 +26,7 @@ class Blurred(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("mean_shape", torch.full((3, 2), 9.0))
+        self.shift = torch.zeros(2)
 
     def forward(self, images):
         return self.mean_shape + images[:, :, :1, :2].reshape(len(images), 3, 2) / 255

@@ -37,9 +37,10 @@ class Follower(torch.nn.Module):
     like a right one, so there the two colours have changed their meaning, which `mirrored` says.
     """
 
-    def __init__(self):
+    def __init__(self, shift=(0.0, 0.0)):
         super().__init__()
         self.register_buffer("mean_shape", torch.zeros(3, 2))
+        self.shift = torch.tensor(shift)
         self.mirrored = False
 
     def forward(self, images):
@@ -79,10 +80,10 @@ def pack(request):
     )
 
 
-def predicted(pack, views, *, batch_size=3):
+def predicted(pack, views, *, batch_size=3, shift=(0.0, 0.0)):
     """(V, N, K, 2) points, (V, N, K) counts and (V, N, K) variances of the follower, which is told when it looks into
-    a mirror."""
-    network = Follower().eval()
+    a mirror, and which has learned from labels that lie aside by a shift."""
+    network = Follower(shift).eval()
     found = []
     for view in views:
         network.mirrored = bool(view.of(1, SIDE).mirrored.all())
@@ -102,6 +103,14 @@ def test_views_of_an_equivariant_network_have_no_bias(pack):
     assert np.abs(points - truth).max() < 0.3
     assert np.abs((points - truth).mean(axis=(1, 2))).max() < 0.06
     assert np.abs((points - points[0]).mean(axis=(1, 2))).max() < 0.06
+
+
+def test_labels_that_lie_aside_of_what_they_name_are_predicted_there_through_every_view(pack):
+    squares, truth = pack
+    views = views_of([], [MIRROR], [TURN], [MIRROR, TURN], [{"AffineAugmenter": {"scale": 1.2, "shift_x": 0.1}}])
+    points, _, _ = predicted(squares, views, shift=(1.5, -0.5))
+    labels = truth + 3 * np.array((1.5, -0.5))  # in pixels of photos that are three times as large
+    assert np.abs((points - labels).mean(axis=(1, 2))).max() < 0.06
 
 
 def test_the_scale_that_a_network_tells_comes_home_through_every_view_as_points_do(pack):

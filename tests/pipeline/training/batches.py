@@ -13,7 +13,8 @@ def batch_of(points, scale=None, side=32) -> Batch:
     points = torch.as_tensor(points, dtype=torch.float32)
     scale = torch.ones(len(points)) if scale is None else torch.as_tensor(scale, dtype=torch.float32)
     inside = torch.ones(points.shape[:2], dtype=torch.bool)
-    return Batch(torch.zeros(len(points), 3, side, side), points, inside, scale, np.arange(len(points)))
+    linear = torch.eye(2).expand(len(points), 2, 2)
+    return Batch(torch.zeros(len(points), 3, side, side), points, inside, linear, scale, np.arange(len(points)))
 
 
 def prediction_of(points, *, rng=None, size=1.0, dtype=torch.float32) -> Prediction:

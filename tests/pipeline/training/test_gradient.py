@@ -28,6 +28,7 @@ class Small(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.shift = nn.Parameter(torch.tensor([0.3, -0.2]))
         self.layers = nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
             nn.Linear(4 * (SIDE - 2) ** 2, 2 * NUM_POINTS),

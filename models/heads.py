@@ -23,7 +23,10 @@ from models.prediction import Distributions, Prediction
 WIDTH = 128  # channels of the merged map
 EXTENT = 1.25  # of the image's side that cells and bins cover, so that points may lie outside
 SPREAD = 0.12  # of the image's side: standard deviation of the prior around the mean shape
-NUM_COMPONENTS = 48
+NUM_COMPONENTS = 48  # of a space of shapes
+NUM_READ = 64  # components of a shape by which its points are corrected
+FARTHEST = 3.0  # standard deviations that a component counts for at most
+LEAST_DEVIATION = 1e-3  # of the image's side: the least that a standard deviation is taken for
 
 
 class MapHead(nn.Module):
@@ -97,7 +100,8 @@ class Integral(nn.Module):
 
     The maps are merged top-down. A prior around the mean shape is added to the logits, with a strength that
     is learned: an untrained network predicts the mean shape, and points need not be found from nothing. Cells cover
-    `EXTENT` of the image, so that points may lie outside by an eighth of it.
+    `EXTENT` of the image, so that points may lie outside by an eighth of it. What is found of each point by itself is
+    then corrected by the others.
 
     Source: Sun et al., "Integral human pose regression", ECCV 2018; Nibali et al., "Numerical coordinate regression"
     (DSNT), 2018. The merging is that of Lin et al., "Feature pyramid networks", CVPR 2017.
@@ -109,6 +113,11 @@ class Integral(nn.Module):
         self.merge = TopDown(levels, stride)
         self.logits = start_small(nn.Conv2d(WIDTH, num_points, 1))
         self.strength = nn.Parameter(torch.tensor(1.0))
+        self.correction = Correction(num_points, size)
+
+    def start_from(self, components: np.ndarray):
+        """Takes the components of shapes by which points are corrected, as `Correction` says."""
+        self.correction.start_from(components)
 
     def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
         merged = self.merge(maps)
@@ -116,7 +125,7 @@ class Integral(nn.Module):
         at = torch.stack((xs.repeat(len(ys)), ys.repeat_interleave(len(xs))))
         with without_autocast(merged):
             shares = self._logits(merged.float().flatten(2), at, mean_shape).softmax(2)
-            return Prediction(functional.linear(shares, at))
+            return Prediction(self.correction(functional.linear(shares, at), mean_shape))
 
     def _logits(self, features: torch.Tensor, at: torch.Tensor, mean_shape: torch.Tensor) -> torch.Tensor:
         """(B, K, h w) logits of the cells at (2, h w), from (B, C, h w) features.
@@ -132,6 +141,37 @@ class Integral(nn.Module):
         known = torch.stack((torch.ones_like(x), x, y, x.square() + y.square()))
         count = features.shape[0]  # len() would tie an exported network to one number of images
         return torch.bmm(weights.expand(count, -1, -1), torch.cat((features, known.expand(count, -1, -1)), dim=1))
+
+
+class Correction(nn.Module):
+    """Points corrected by the shape that they make together, which differs from the mean shape in far fewer ways than
+    points that are each found by themselves.
+
+    The shape is read by its components, each in standard deviations of the training shapes (`start_from`), so that all
+    are of one order, whether they turn a face or bend a lip. A linear layer makes offsets of them, none at the start. A
+    component that is out of all bounds counts as `FARTHEST` of these deviations.
+    """
+
+    components: torch.Tensor
+
+    def __init__(self, num_points: int, size: int):
+        super().__init__()
+        self.size, count = size, min(NUM_READ, 2 * num_points)
+        self.register_buffer("components", torch.zeros(count, 2 * num_points))
+        self.linear = nn.Linear(count, 2 * num_points)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def start_from(self, components: np.ndarray):
+        """Takes (Q, K, 2) components of shapes, in pixels, each as long as its standard deviation."""
+        with torch.no_grad():
+            taken = torch.as_tensor(components, dtype=torch.float32)[: len(self.components)].flatten(1) / self.size
+            self.components[: len(taken)] = taken / taken.square().sum(1, keepdim=True).clamp(min=LEAST_DEVIATION**2)
+
+    def forward(self, points: torch.Tensor, mean_shape: torch.Tensor) -> torch.Tensor:
+        read = functional.linear(((points - mean_shape) / self.size).flatten(1), self.components)
+        offsets = self.linear(FARTHEST * torch.tanh(read / FARTHEST))
+        return points + self.size / 64 * offsets.view_as(points)
 
 
 class SimCC(nn.Module):
@@ -214,6 +254,7 @@ def start_small(layer):
     return layer
 
 
+OF_SHAPES = ("low_rank", "integral")  # heads that start from the components of the training shapes
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "flat": Flat,
     "low_rank": LowRank,

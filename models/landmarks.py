@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from models.backbones import build_classifier, build_pyramid, last_layer
-from models.heads import HEADS, LowRank, MapHead, Scale
+from models.heads import HEADS, Integral, LowRank, MapHead, Scale
 from models.linear import BehindHead, Offsets, replace_head
 from models.prediction import Prediction
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CORRECTION = "decoder.points.correction"
+ADDED = {"label_shift", *(f"{CORRECTION}.{name}" for name in ("components", "linear.weight", "linear.bias"))}
 
 
 class LandmarkNet(nn.Module):
@@ -65,8 +67,8 @@ class LandmarkNet(nn.Module):
         return last_layer(self.backbone)[1] if isinstance(self.decoder, Offsets) else self.decoder
 
     def start_from(self, components: np.ndarray):
-        """Starts a head that has a space of shapes from (Q, K, 2) components of the training shapes, in pixels."""
-        if isinstance(self.decoder, MapHead) and isinstance(self.decoder.points, LowRank):
+        """Starts a head of `OF_SHAPES` from (Q, K, 2) components of the training shapes, in pixels."""
+        if isinstance(self.decoder, MapHead) and isinstance(self.decoder.points, LowRank | Integral):
             self.decoder.points.start_from(components)
 
     def names_of_head(self) -> set[str]:
@@ -93,7 +95,9 @@ class LandmarkNet(nn.Module):
                 if isinstance(module, BehindHead):
                     state_dict[f"{prefix}{name}.slope"] = torch.tensor(0.0)
         if f"{prefix}mean_shape" in state_dict:
-            state_dict.setdefault(f"{prefix}label_shift", torch.zeros(2))
+            for name, tensor in self.state_dict().items():
+                if name in ADDED:
+                    state_dict.setdefault(prefix + name, tensor)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

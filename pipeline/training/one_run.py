@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from augment import Chain
+from models import OF_SHAPES
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
@@ -126,7 +127,7 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     if recipe.photos.locator and whole:
         locator = run_of_locator(recipe.photos.locator)
         check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
-    components = shape_components(data) if recipe.network.head == "low_rank" else None
+    components = shape_components(data) if recipe.network.head in OF_SHAPES else None
     network = make_network(starting, start, mean_shape=data.mean_shape, components=components)
     return Trainer(network, after_locating(recipe), data, runtime), chain
 

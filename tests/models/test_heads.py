@@ -10,7 +10,7 @@ from kornia.geometry.subpix import spatial_expectation2d
 
 from models import build_network, load_state, resized
 from models.backbones import COARSEST, FINEST, as_maps, build_classifier, build_pyramid, last_layer
-from models.heads import EXTENT, HEADS, SPREAD, WIDTH, TopDown, cells, pooled
+from models.heads import EXTENT, FARTHEST, HEADS, SPREAD, WIDTH, Correction, TopDown, cells, pooled
 from tests.models.test_landmarks import FAMILIES, SHAPE
 
 SIZE = 64
@@ -86,6 +86,7 @@ def test_an_untrained_head_predicts_nearly_the_mean_shape(head):
 @pytest.mark.parametrize("head", ["linear", "low_rank", "integral"])
 def test_weights_of_images_of_another_size_predict_the_same_in_shares_of_the_image(head):
     small, large = (network_of(head, size=size, with_scale=True).eval() for size in (48, SIZE))
+    small.start_from(np.random.default_rng(0).normal(size=(14, 7, 2)))
     with torch.no_grad():
         for name, tensor in small.named_parameters():
             if name in small.names_of_head():
@@ -168,6 +169,63 @@ def test_the_integral_is_the_expectation_that_kornia_computes(strength):
         normalised = spatial_expectation2d(logits.flatten(2).softmax(2).view_as(logits), normalized_coordinates=False)
     expected = (normalised + 0.5) / count * EXTENT * SIZE - (EXTENT - 1) / 2 * SIZE - 0.5
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
+def corrected_after(num_steps, components, shapes):
+    """Shapes of which each point was found with an error of its own, and what a correction that has been trained on
+    others of them makes of them; root mean squares of what they are off."""
+    rng = np.random.default_rng(3)
+    correction = Correction(7, SIZE)
+    correction.start_from(components)
+    optimiser = torch.optim.Adam(correction.parameters(), 1e-2)
+    mean = torch.from_numpy(SHAPE).float()
+
+    def draw():
+        truth = mean + shapes(rng, 64)
+        return truth, truth + torch.from_numpy(rng.normal(size=truth.shape)).float()
+
+    for _ in range(num_steps):
+        truth, found = draw()
+        optimiser.zero_grad()
+        (correction(found, mean) - truth).square().mean().backward()
+        optimiser.step()
+    truth, found = draw()
+    with torch.no_grad():
+        return [(points - truth).square().mean().sqrt() for points in (found, correction(found, mean))]
+
+
+def test_points_are_corrected_by_the_shape_that_they_make_with_the_others():
+    """Two ways to differ have fourteen coordinates with errors of their own: all but two in fourteen can be undone. By
+    how far the shapes differ, in pixels, does not matter."""
+    ways = np.random.default_rng(4).normal(size=(14, 7, 2))
+    deviations = np.array([8.0, 3.0, *[0.3] * 12])[:, None, None]
+    ways = np.linalg.qr(ways.reshape(14, 14))[0].reshape(14, 7, 2) * deviations
+
+    def shapes(rng, count):
+        return torch.from_numpy(np.tensordot(rng.normal(size=(count, 2)), ways[:2], axes=1)).float()
+
+    before, untrained = corrected_after(0, ways, shapes)
+    assert before == untrained
+    before, after = corrected_after(400, ways, shapes)
+    assert after < 0.55 * before
+
+
+def test_a_shape_unlike_all_others_is_corrected_no_further_than_one_at_the_bounds():
+    correction = Correction(7, SIZE)
+    correction.start_from(np.random.default_rng(4).normal(size=(14, 7, 2)))
+    with torch.no_grad():
+        correction.linear.weight.normal_()
+        mean = torch.from_numpy(SHAPE).float()
+        far = mean + 1e4 * torch.randn(5, 7, 2)
+        bound = FARTHEST * SIZE / 64 * correction.linear.weight.abs().sum(1).view(7, 2)
+        assert ((correction(far, mean) - far).abs() <= bound + 0.01).all()
+
+
+def test_components_that_never_vary_and_those_that_are_not_there_are_read_as_numbers():
+    correction = Correction(7, SIZE)
+    correction.start_from(np.zeros((3, 7, 2)))
+    mean = torch.from_numpy(SHAPE).float()
+    assert torch.equal(correction(mean[None] + 1, mean), mean[None] + 1)
 
 
 def test_maps_with_channels_last_are_known_where_one_of_them_has_as_many_channels_as_rows():

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torchvision
 
-from models import build_network, network_names
+from models import build_network, load_state, network_names
+from models.landmarks import ADDED
 from models.linear import BehindHead, ConvolutionalHead, LandmarkHead
 from models.without_values import without_values
 
@@ -71,6 +72,25 @@ def test_points_of_images_as_they_are_lie_where_labels_do_and_others_where_they_
         network.label_shift.copy_(torch.tensor([0.25, -0.125]))
         torch.testing.assert_close(network.predict(images).points, shown)
         torch.testing.assert_close(network(images), shown + torch.tensor([2.0, -1.0]))
+
+
+def test_a_head_of_an_earlier_version_gives_the_points_that_it_gave_and_learns_what_is_new():
+    """It corrected no points by the others. A network that starts from it does, by the shapes that it is trained on."""
+    components = np.random.default_rng(0).normal(size=(14, 7, 2))
+    network = build_network("resnet18", SHAPE, 64, head="integral").eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    earlier = {name: tensor for name, tensor in network.state_dict().items() if name not in ADDED}
+    assert len(network.state_dict()) - len(earlier) == 4
+    with torch.no_grad():
+        expected = network(images)
+        found, begun = (build_network("resnet18", SHAPE + 1, 64, head="integral").eval() for _ in range(2))
+        found.load_state_dict(earlier)
+        begun.start_from(components)
+        load_state(begun, earlier)
+        for each in (found, begun):
+            torch.testing.assert_close(each(images), expected)
+    assert not found.decoder.points.correction.components.any()
+    assert begun.decoder.points.correction.components.all()
 
 
 @pytest.mark.parametrize("model", ["resnet18", "squeezenet1_1"])

@@ -3,7 +3,7 @@ built in a straight line, and the run is trained or resumed."""
 
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +43,7 @@ from pipeline.training.trainer import Trainer
 from pipeline.training.user_callbacks import load_callbacks
 
 NOT_LEARNED = 0.7  # of the mean shape's error
+SHIFTED = 0.25  # pixels of the image, from which it is said that labels lie aside
 
 
 def train_run(
@@ -268,9 +269,23 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst to the best")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
         runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
+    if shift := describe_shift(trainer.average.network.shift.tolist()):
+        runtime.print(f"labels       {shift}")
     if trainer.is_out_of_patience and trainer.progress < 1:
         runtime.print(f"ended early  no better one in {trainer.recipe.running.patience} epochs (--patience)")
     runtime.print(f"weights      {run.best}")
     runtime.print(f"metrics      {run.metrics}")
     runtime.print(f"pictures     {run.picture('worst_validation')}")
     runtime.print(f"submission   python predict.py --run {run.folder}")
+
+
+def describe_shift(shift: Sequence[float]) -> str:
+    """How far labels lie from where the images show their points, as the network has learned it of (x, y) pixels of
+    the image; nothing where that is little."""
+    sides = (("left", "right"), ("up", "down"))
+    told = [
+        f"{abs(value):.2f} px {side[value > 0]}"
+        for value, side in zip(shift, sides, strict=True)
+        if abs(value) >= SHIFTED
+    ]
+    return f"lie {' and '.join(told)} of where the images show their points; predictions follow" if told else ""

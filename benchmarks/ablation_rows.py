@@ -32,6 +32,8 @@ FREE = ("--optimiser", "schedule_free", "--schedule", "constant")
 ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "another seed": ("--seed", "1"),  # what chance alone does
+    "no shift of labels": (),
+    "no correction": (),
     "head linear": ("--head", "linear", "--deepest-stride", "64"),
     "head flat": ("--head", "flat"),
     "head low_rank": ("--head", "low_rank"),
@@ -84,12 +86,14 @@ ROWS: dict[str, tuple[str, ...]] = {
 LONG_BASE = (
     "--model", "resnet18", "--weights", "none", "--head", "integral", "--map-stride", "4", "--deepest-stride", "16",
     "--batch-size", "8", "--size", "96", "--progressive", "[[0.45, 64], [0.3, 80]]",
-    "--locate", "0.15", "--steps-per-epoch", "1000", "--epochs", "10",
+    "--locate", "0.15", "--schedule", "linear", "--steps-per-epoch", "1000", "--epochs", "10",
 )  # fmt: skip
 
 LONG_ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
-    "linear decay": ("--schedule", "linear"),
+    "no shift of labels": (),
+    "no correction": (),
+    "cosine": ("--schedule", "cosine"),
     "every augmenter": ("--config", "configs/every_augmenter.yaml"),
     "weight decay 0.2": ("--weight-decay", "0.2"),
     "another seed": ("--seed", "1"),
@@ -113,6 +117,7 @@ DENSE_ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "map stride 4": ("--map-stride", "4"),
     "no prior": (),
+    "no correction": (),
     "head linear": ("--head", "linear", "--deepest-stride", "64"),
     "head flat": ("--head", "flat"),
     "head low_rank": ("--head", "low_rank"),
@@ -134,6 +139,7 @@ POSES_ROWS: dict[str, tuple[str, ...]] = {
     "deepest stride 16": ("--deepest-stride", "16"),
     "map stride 4": ("--map-stride", "4"),
     "no prior": (),
+    "no correction": (),
     "head linear": ("--head", "linear"),
     "head simcc, its loss": ("--head", "simcc", "--loss", "simcc"),
 }
@@ -144,6 +150,18 @@ def without_prior(network: LandmarkNet):
     head = head_of(network)
     assert isinstance(head, Integral)
     head.strength.requires_grad_(False).zero_()
+
+
+def without_shift(network: LandmarkNet):
+    """Labels are taken to lie where the images show their points."""
+    network.label_shift.requires_grad_(False)
+
+
+def without_correction(network: LandmarkNet):
+    """An integral head whose points are found each by itself."""
+    head = head_of(network)
+    assert isinstance(head, Integral)
+    head.correction.requires_grad_(False)
 
 
 def with_random_components(network: LandmarkNet):
@@ -159,14 +177,24 @@ def head_of(network: LandmarkNet):
     return network.decoder.points
 
 
+NOT_LEARNED = {"no shift of labels": without_shift, "no correction": without_correction}
 STUDIES = {
-    "faces": Study(BASE, ROWS, "ablations"),
-    "long": Study(LONG_BASE, LONG_ROWS, "ablations_long"),
+    "faces": Study(BASE, ROWS, "ablations", changes=NOT_LEARNED),
+    "long": Study(LONG_BASE, LONG_ROWS, "ablations_long", changes=NOT_LEARNED),
     "dense": Study(
         DENSE_BASE,
         DENSE_ROWS,
         "ablations_dense",
-        changes={"no prior": without_prior, "head low_rank, random components": with_random_components},
+        changes={
+            "no prior": without_prior,
+            "no correction": without_correction,
+            "head low_rank, random components": with_random_components,
+        },
     ),
-    "poses": Study(POSES_BASE, POSES_ROWS, "ablations_poses", changes={"no prior": without_prior}),
+    "poses": Study(
+        POSES_BASE,
+        POSES_ROWS,
+        "ablations_poses",
+        changes={"no prior": without_prior, "no correction": without_correction},
+    ),
 }

@@ -223,7 +223,5 @@ def freeze_backbone(network: LandmarkNet, *, frozen: bool):
     if frozen:
         network.backbone.eval()
         network.head.train()  # which may be a layer of the backbone
-    for parameter in network.backbone.parameters():
+    for parameter in set(network.backbone.parameters()) - set(network.head.parameters()):
         parameter.requires_grad_(not frozen)
-    for parameter in network.head.parameters():
-        parameter.requires_grad_(True)

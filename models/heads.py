@@ -163,7 +163,9 @@ class Correction(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def start_from(self, components: np.ndarray):
-        """Takes (Q, K, 2) components of shapes, in pixels, each as long as its standard deviation."""
+        """Takes (Q, K, 2) components of shapes, in pixels, each as long as its standard deviation, and corrects nothing."""
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
         with torch.no_grad():
             taken = torch.as_tensor(components, dtype=torch.float32)[: len(self.components)].flatten(1) / self.size
             self.components[: len(taken)] = taken / taken.square().sum(1, keepdim=True).clamp(min=LEAST_DEVIATION**2)

@@ -48,13 +48,13 @@ class LandmarkNet(nn.Module):
     ):
         """left_out: names of the classifier's tensors that this backbone has none of. size: of the images."""
         super().__init__()
-        self.unit = size / 8
+        self.unit = size / 32
         self.backbone, self.decoder = backbone, decoder
         self.left_out = {f"backbone.{name}" for name in left_out}
         self.register_buffer("mean_shape", torch.as_tensor(mean_shape, dtype=torch.float32))
         self.register_buffer("colour_mean", colour(IMAGENET_MEAN))
         self.register_buffer("colour_std", colour(IMAGENET_STD))
-        self.label_shift = nn.Parameter(torch.zeros(2))  # in eighths of the image
+        self.label_shift = nn.Parameter(torch.zeros(2))  # in 32nds of the image
 
     @property
     def shift(self) -> torch.Tensor:

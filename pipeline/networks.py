@@ -179,6 +179,8 @@ def make_network(
         if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
             print("  their mean shape lies elsewhere (another size, ROI or contest); that of these photos is taken")
             network.mean_shape.copy_(own)
+            if components is not None and options.head == "integral":
+                network.start_from(components)  # those of the start are as large as shapes were there
     return network
 
 

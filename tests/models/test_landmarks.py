@@ -71,7 +71,7 @@ def test_points_of_images_as_they_are_lie_where_labels_do_and_others_where_they_
         shown = network(images)
         network.label_shift.copy_(torch.tensor([0.25, -0.125]))
         torch.testing.assert_close(network.predict(images).points, shown)
-        torch.testing.assert_close(network(images), shown + torch.tensor([2.0, -1.0]))
+        torch.testing.assert_close(network(images), shown + torch.tensor([0.5, -0.25]))
 
 
 def test_a_head_of_an_earlier_version_gives_the_points_that_it_gave_and_learns_what_is_new():

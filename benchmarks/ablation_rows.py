@@ -154,14 +154,15 @@ def without_prior(network: LandmarkNet):
 
 def without_shift(network: LandmarkNet):
     """Labels are taken to lie where the images show their points."""
-    network.label_shift.requires_grad_(False)
+    network.label_shift.requires_grad_(False).zero_()
 
 
 def without_correction(network: LandmarkNet):
     """An integral head whose points are found each by itself."""
     head = head_of(network)
     assert isinstance(head, Integral)
-    head.correction.requires_grad_(False)
+    for parameter in head.correction.requires_grad_(False).parameters():
+        parameter.zero_()
 
 
 def with_random_components(network: LandmarkNet):

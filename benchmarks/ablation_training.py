@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.ablation_rows import Study
-from models import OF_SHAPES
+from models import FROM_SHAPES
 from pipeline.command import parse_command
 from pipeline.console import Console
 from pipeline.data.contest import GROUPS, LANDMARKS
@@ -104,7 +104,7 @@ def trainer_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -
         recipe = replace(recipe, network=network_options, photos=photos)
     photos, _ = located(recipe, runtime)
     contest = load_training_data(replace(recipe, photos=photos))
-    components = shape_components(contest) if recipe.network.head in OF_SHAPES else None
+    components = shape_components(contest) if recipe.network.head in FROM_SHAPES else None
     start = read_start(recipe.network)
     network = make_network(recipe, start, mean_shape=contest.mean_shape, components=components)
     if row in study.changes:

@@ -1,14 +1,14 @@
 """Networks that take a batch of photos and give points: any classifier of torchvision or timm with a landmark head."""
 
 from models.backbones import check_name, network_names
-from models.heads import OF_SHAPES
+from models.heads import FROM_SHAPES
 from models.landmarks import LandmarkNet, build_network
 from models.prediction import Distributions, Prediction
 from models.timm_backbones import check_one_output
 from models.weights import Loaded, expected_colours, load_state, read_imagenet_weights, read_weights, resized
 
 __all__ = [
-    "OF_SHAPES",
+    "FROM_SHAPES",
     "Distributions",
     "LandmarkNet",
     "Loaded",

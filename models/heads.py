@@ -24,8 +24,8 @@ WIDTH = 128  # channels of the merged map
 EXTENT = 1.25  # of the image's side that cells and bins cover, so that points may lie outside
 SPREAD = 0.12  # of the image's side: standard deviation of the prior around the mean shape
 NUM_COMPONENTS = 48  # of a space of shapes
-NUM_READ = 64  # components of a shape by which its points are corrected
-FARTHEST = 3.0  # standard deviations that a component counts for at most
+NUM_CORRECTING = 64  # components of a shape by which its points are corrected
+FARTHEST = 3.0  # standard deviations at which what is read of a shape saturates
 LEAST_DEVIATION = 1e-3  # of the image's side: the least that a standard deviation is taken for
 
 
@@ -148,22 +148,23 @@ class Correction(nn.Module):
     points that are each found by themselves.
 
     The shape is read by its components, each in standard deviations of the training shapes (`start_from`), so that all
-    are of one order, whether they turn a face or bend a lip. A linear layer makes offsets of them, none at the start. A
-    component that is out of all bounds counts as `FARTHEST` of these deviations.
+    are of one order, whether they turn a face or bend a lip. A linear layer makes offsets of them, none at the start.
+    What is read saturates at `FARTHEST` of these deviations, so that a shape unlike all others is not moved by far.
     """
 
     components: torch.Tensor
 
     def __init__(self, num_points: int, size: int):
         super().__init__()
-        self.size, count = size, min(NUM_READ, 2 * num_points)
+        self.size, count = size, min(NUM_CORRECTING, 2 * num_points)
         self.register_buffer("components", torch.zeros(count, 2 * num_points))
         self.linear = nn.Linear(count, 2 * num_points)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def start_from(self, components: np.ndarray):
-        """Takes (Q, K, 2) components of shapes, in pixels, each as long as its standard deviation, and corrects nothing."""
+        """Takes (Q, K, 2) components of shapes, in pixels, each as long as its standard deviation, and corrects by none
+        of them."""
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         with torch.no_grad():
@@ -256,10 +257,10 @@ def start_small(layer):
     return layer
 
 
-OF_SHAPES = ("low_rank", "integral")  # heads that start from the components of the training shapes
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "flat": Flat,
     "low_rank": LowRank,
     "integral": Integral,
     "simcc": SimCC,
 }
+FROM_SHAPES = {name for name, head in HEADS.items() if hasattr(head, "start_from")}  # of the training photos

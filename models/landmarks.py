@@ -16,8 +16,8 @@ from models.prediction import Prediction
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CORRECTION = "decoder.points.correction"
-ADDED = {"label_shift", *(f"{CORRECTION}.{name}" for name in ("components", "linear.weight", "linear.bias"))}
+READ = "decoder.points.correction.components"
+ADDED_LATER = {"label_shift", READ, *(f"decoder.points.correction.linear.{name}" for name in ("weight", "bias"))}
 
 
 class LandmarkNet(nn.Module):
@@ -27,10 +27,9 @@ class LandmarkNet(nn.Module):
     weights expect; like `mean_shape` they travel with a checkpoint. Images may be smaller than `size`, as they are at
     the start of a progressive training: points are in pixels of images of that size all the same.
 
-    Labels may all lie a little to one side of what they name: where pixels were counted from one, say, or where another
-    network has made them. In a mirrored image they lie on the other side, so a network that is trained on both could
-    only learn their middle. So it learns where things are shown, and beside it `label_shift`, how far the labels of
-    images as they are lie from there.
+    Labels may all lie a little to one side of what they name, as where another network has made them. In a mirrored
+    image they lie on the other side, so a network that is trained on both could only learn their middle. So it learns
+    where things are shown, and beside it `label_shift`, how far the labels of images as they are lie from there.
     """
 
     mean_shape: torch.Tensor
@@ -67,7 +66,7 @@ class LandmarkNet(nn.Module):
         return last_layer(self.backbone)[1] if isinstance(self.decoder, Offsets) else self.decoder
 
     def start_from(self, components: np.ndarray):
-        """Starts a head of `OF_SHAPES` from (Q, K, 2) components of the training shapes, in pixels."""
+        """Starts a head of `FROM_SHAPES` from (Q, K, 2) components of the training shapes, in pixels."""
         if isinstance(self.decoder, MapHead) and isinstance(self.decoder.points, LowRank | Integral):
             self.decoder.points.start_from(components)
 
@@ -81,7 +80,7 @@ class LandmarkNet(nn.Module):
         return self.predict(images).points + self.shift
 
     def predict(self, images: torch.Tensor) -> Prediction:
-        """The points where the images show them, which may be mirrored or turned, and what else the head says."""
+        """The points where the images show them, in mirrored and turned images too, and what else the head says."""
         normalised = (images.float() - self.colour_mean) / self.colour_std
         output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
         return self.decoder(output, self.mean_shape)
@@ -96,8 +95,8 @@ class LandmarkNet(nn.Module):
                     state_dict[f"{prefix}{name}.slope"] = torch.tensor(0.0)
         if f"{prefix}mean_shape" in state_dict:
             for name, tensor in self.state_dict().items():
-                if name in ADDED:
-                    state_dict.setdefault(prefix + name, tensor)
+                if name in ADDED_LATER:
+                    state_dict.setdefault(prefix + name, tensor if name == READ else torch.zeros_like(tensor))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

@@ -19,7 +19,7 @@ import torchvision
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from models.backbones import check_name
-from models.landmarks import LandmarkNet, colour
+from models.landmarks import ADDED_LATER, READ, LandmarkNet, colour
 from models.timm_backbones import is_of_timm, read_timm_weights, timm_colours, with_positions_of_timm
 
 State = dict[str, torch.Tensor]
@@ -133,6 +133,8 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
     fitting = _like(state, {name: state[name] for name in state.keys() - misfits - (set() if of_run else head)})
     if of_run:
         fitting.setdefault("mean_shape", own["mean_shape"])
+    if READ in fitting and not fitting[READ].any():  # of a run that has begun before shapes were read
+        del fitting[READ]
     try:
         result = network.load_state_dict(fitting, strict=False)
     except RuntimeError as error:
@@ -146,7 +148,7 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
             f"weights, and {len(left_over)} of theirs are in no layer of it; are they of another --model?"
         )
     num_loaded = sum(name in own and name.startswith(("backbone.", "decoder.")) for name in fitting)
-    missing_of_head = sorted(head - fitting.keys())
+    missing_of_head = sorted(head - fitting.keys() - ADDED_LATER)
     return Loaded(num_loaded, bool(head & fitting.keys()), missing_of_head, sorted(missing), sorted(left_over))
 
 

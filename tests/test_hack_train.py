@@ -27,12 +27,6 @@ def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     assert "raise --minutes" in capsys.readouterr().out
 
 
-def test_it_is_told_how_far_labels_lie_aside_where_it_can_be_seen():
-    assert one_run.describe_shift((0.1, -0.2)) == ""
-    assert one_run.describe_shift((-0.1, -0.5)).startswith("lie 0.50 px up of where")
-    assert one_run.describe_shift((1.0, 0.26)).startswith("lie 1.00 px right and 0.26 px down of where")
-
-
 @pytest.mark.parametrize(
     ("trained_by", "flags"),
     [

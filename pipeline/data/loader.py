@@ -20,7 +20,7 @@ from pipeline.data.source import Source
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 
-NUM_PROBES = 64  # draws that show whether a chain keeps the size
+NUM_PROBES = 64  # draws that show whether a chain keeps the size, and whether it mirrors
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -65,6 +65,11 @@ def parse_chain(recipe: Recipe) -> Chain:
     if found != size:
         raise UserError(f"augment: images of {found} pixels come out, --size is {recipe.photos.size}")
     return chain
+
+
+def mirrors(chain: Chain, size: int) -> bool:
+    """Whether some views that the chain draws of images of a size are mirrored."""
+    return bool(chain.draw(Key(0, 0, np.arange(NUM_PROBES)), (size, size)).mirrored.any())
 
 
 def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:

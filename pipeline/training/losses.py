@@ -95,7 +95,7 @@ def soft_wing(errors: torch.Tensor) -> torch.Tensor:
 
 def normalised_distances(points: torch.Tensor, target: torch.Tensor, there: torch.Tensor, *, side: int) -> torch.Tensor:
     """(B, K, 1) distances in percent of the root of the area of the box around a photo's points, as in the NME."""
-    low, high = (torch.where(there, target, sign * torch.inf) for sign in (1, -1))
+    low, high = (torch.where(there, target.detach(), sign * torch.inf) for sign in (1, -1))
     sides = (high.amax(1) - low.amin(1)).clamp(min=0)
     sizes = sides.prod(1).sqrt().clamp(min=SMALLEST_SHAPE * side)
     return 100 * torch.linalg.vector_norm(points - target, dim=2, keepdim=True) / sizes[:, None, None]

@@ -3,17 +3,17 @@ built in a straight line, and the run is trained or resumed."""
 
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from augment import Chain
-from models import OF_SHAPES
+from models import FROM_SHAPES
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
-from pipeline.data.loader import parse_chain
+from pipeline.data.loader import mirrors, parse_chain
 from pipeline.data.regions import describe_regions, regions_text
 from pipeline.data.roi import describe_roi
 from pipeline.data.sample_weights import describe_weights
@@ -43,7 +43,7 @@ from pipeline.training.trainer import Trainer
 from pipeline.training.user_callbacks import load_callbacks
 
 NOT_LEARNED = 0.7  # of the mean shape's error
-SHIFTED = 0.25  # pixels of the image, from which it is said that labels lie aside
+SHIFTED = 0.25  # pixels of the image, from which on it is said that labels lie aside
 
 
 def train_run(
@@ -128,8 +128,10 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     if recipe.photos.locator and whole:
         locator = run_of_locator(recipe.photos.locator)
         check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
-    components = shape_components(data) if recipe.network.head in OF_SHAPES else None
+    resumes = earlier is not None and earlier.last.exists()
+    components = shape_components(data) if recipe.network.head in FROM_SHAPES and not resumes else None
     network = make_network(starting, start, mean_shape=data.mean_shape, components=components)
+    network.label_shift.requires_grad_(data.flip_indices is not None and mirrors(chain, recipe.photos.size))
     return Trainer(network, after_locating(recipe), data, runtime), chain
 
 
@@ -269,23 +271,14 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     runtime.print(f"regions      {describe_regions(best)}: MSE, px², from the worst to the best")
     if best["validation_mse"] > NOT_LEARNED * floor.mse:
         runtime.print("             that is hardly better than not looking: train longer, or see the pictures")
-    if shift := describe_shift(trainer.average.network.shift.tolist()):
-        runtime.print(f"labels       {shift}")
+    right = float(trainer.average.network.shift[0])  # how far down they lie cannot be told from what they name
+    if abs(right) >= SHIFTED:
+        side = "right" if right > 0 else "left"
+        where = f"{abs(right):.2f} px to the {side} of where the images show their points"
+        runtime.print(f"labels       lie {where}; predictions follow")
     if trainer.is_out_of_patience and trainer.progress < 1:
         runtime.print(f"ended early  no better one in {trainer.recipe.running.patience} epochs (--patience)")
     runtime.print(f"weights      {run.best}")
     runtime.print(f"metrics      {run.metrics}")
     runtime.print(f"pictures     {run.picture('worst_validation')}")
     runtime.print(f"submission   python predict.py --run {run.folder}")
-
-
-def describe_shift(shift: Sequence[float]) -> str:
-    """How far labels lie from where the images show their points, as the network has learned it of (x, y) pixels of
-    the image; nothing where that is little."""
-    sides = (("left", "right"), ("up", "down"))
-    told = [
-        f"{abs(value):.2f} px {side[value > 0]}"
-        for value, side in zip(shift, sides, strict=True)
-        if abs(value) >= SHIFTED
-    ]
-    return f"lie {' and '.join(told)} of where the images show their points; predictions follow" if told else ""

@@ -47,7 +47,8 @@ def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
     """
     groups = optimiser.state_dict()["param_groups"]
     if [group["params"] for group in found["param_groups"]] != [group["params"] for group in groups]:
-        raise ValueError("its optimiser has other parameters")
+        reason = "as those of earlier versions have; --init begins anew from its weights"
+        raise ValueError(f"its optimiser has other parameters, {reason}")
     like = {
         index: state_like(optimiser, group, parameter)
         for group, indices in zip(optimiser.param_groups, groups, strict=True)

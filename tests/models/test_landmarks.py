@@ -6,7 +6,7 @@ import torch
 import torchvision
 
 from models import build_network, load_state, network_names
-from models.landmarks import ADDED
+from models.landmarks import ADDED_LATER
 from models.linear import BehindHead, ConvolutionalHead, LandmarkHead
 from models.without_values import without_values
 
@@ -79,7 +79,7 @@ def test_a_head_of_an_earlier_version_gives_the_points_that_it_gave_and_learns_w
     components = np.random.default_rng(0).normal(size=(14, 7, 2))
     network = build_network("resnet18", SHAPE, 64, head="integral").eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    earlier = {name: tensor for name, tensor in network.state_dict().items() if name not in ADDED}
+    earlier = {name: tensor for name, tensor in network.state_dict().items() if name not in ADDED_LATER}
     assert len(network.state_dict()) - len(earlier) == 4
     with torch.no_grad():
         expected = network(images)

@@ -16,7 +16,7 @@ from models.prediction import Prediction
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-READ = "decoder.points.correction.components"
+READ = "decoder.points.correction.components"  # by which the integral head reads a shape
 ADDED_LATER = {"label_shift", READ, *(f"decoder.points.correction.linear.{name}" for name in ("weight", "bias"))}
 
 

@@ -34,7 +34,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, of its own old for
 def test_an_exported_file_gives_the_points_of_the_network(name, model, tmp_path):
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    network = build_network(model, rng.uniform(0, 64, (7, 2)), 64).eval()
+    head = "integral" if model == "resnet18" else "linear"
+    network = build_network(model, rng.uniform(0, 64, (7, 2)), 64, head=head).eval()
+    network.start_from(rng.normal(size=(14, 7, 2)))
+    with torch.no_grad():  # as if it had been trained, on labels that lie aside
+        network.label_shift.copy_(torch.tensor([0.5, -1.0]))
+        if head == "integral":
+            network.decoder.points.correction.linear.weight.normal_()
     photos = torch.from_numpy(rng.integers(0, 256, (5, 3, 64, 64), dtype=np.uint8))
     found = FORMATS[name](network, photos[:2], tmp_path / name)
     assert (tmp_path / name).stat().st_size > 1_000_000

@@ -22,7 +22,12 @@ needs_onnx = pytest.mark.skipif(
 def network():
     torch.manual_seed(0)
     shape = np.random.default_rng(0).uniform(0, SIZE, (7, 2))
-    return build_network("resnet18", shape, SIZE, head="integral", with_scale=True).eval()
+    network = build_network("resnet18", shape, SIZE, head="integral", with_scale=True).eval()
+    network.start_from(np.random.default_rng(2).normal(size=(14, 7, 2)))
+    with torch.no_grad():  # as if it had been trained, on labels that lie aside
+        network.label_shift.copy_(torch.tensor([0.5, -1.0]))
+        network.decoder.points.correction.linear.weight.normal_()
+    return network
 
 
 def images(count):
@@ -49,7 +54,8 @@ def test_onnx_predicts_the_points_and_scales_of_torch_and_keeps_the_file(network
     found = through_onnx(network, size=SIZE, cache=tmp_path, key=("a",))
     assert "is damaged" in capsys.readouterr().out
     with torch.no_grad():
-        torch.testing.assert_close(found.predict(images(3)).points, network(images(3)), rtol=0, atol=1e-3)
+        torch.testing.assert_close(found.predict(images(3)).points, network.predict(images(3)).points, rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.shift, network.shift)
 
 
 @needs_onnx

@@ -65,8 +65,10 @@ drawn = st.builds(
 @pytest.mark.parametrize("name", NAMES)
 @given(drawn)
 def test_every_loss_is_finite_with_finite_gradients(name, focal, case):
+    """Those of the true points too, through which it is learned where labels lie."""
     if focal and name != "simcc":
         return
+    case.batch.points.requires_grad_()
     options = LossOptions(loss=name, focal=focal, outside_weight=0.5)
     flow = trained_flow()
     found = losses_of(case.predicted, case.batch, options, flow)
@@ -75,7 +77,7 @@ def test_every_loss_is_finite_with_finite_gradients(name, focal, case):
     assert found.dtype == torch.float32
     assert found.isfinite().all()
     found.sum().backward()
-    for leaf in (*leaves_of(case.predicted), *flow.parameters()):
+    for leaf in (*leaves_of(case.predicted), *flow.parameters(), case.batch.points):
         assert leaf.grad is None or leaf.grad.isfinite().all()
 
 

@@ -169,6 +169,7 @@ class Correction(nn.Module):
         nn.init.zeros_(self.linear.bias)
         with torch.no_grad():
             taken = torch.as_tensor(components, dtype=torch.float32)[: len(self.components)].flatten(1) / self.size
+            self.components.zero_()
             self.components[: len(taken)] = taken / taken.square().sum(1, keepdim=True).clamp(min=LEAST_DEVIATION**2)
 
     def forward(self, points: torch.Tensor, mean_shape: torch.Tensor) -> torch.Tensor:

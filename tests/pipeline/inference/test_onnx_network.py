@@ -54,7 +54,9 @@ def test_onnx_predicts_the_points_and_scales_of_torch_and_keeps_the_file(network
     found = through_onnx(network, size=SIZE, cache=tmp_path, key=("a",))
     assert "is damaged" in capsys.readouterr().out
     with torch.no_grad():
-        torch.testing.assert_close(found.predict(images(3)).points, network.predict(images(3)).points, rtol=0, atol=1e-3)
+        torch.testing.assert_close(
+            found.predict(images(3)).points, network.predict(images(3)).points, rtol=0, atol=1e-3
+        )
     torch.testing.assert_close(found.shift, network.shift)
 
 

@@ -93,10 +93,10 @@ class LandmarkNet(nn.Module):
             for name, module in self.named_modules():
                 if isinstance(module, BehindHead):
                     state_dict[f"{prefix}{name}.slope"] = torch.tensor(0.0)
-        if f"{prefix}mean_shape" in state_dict:
-            for name, tensor in self.state_dict().items():
-                if name in ADDED_LATER:
-                    state_dict.setdefault(prefix + name, tensor if name == READ else torch.zeros_like(tensor))
+        added = {name: tensor for name, tensor in self.state_dict().items() if name in ADDED_LATER}
+        if f"{prefix}mean_shape" in state_dict and not any(prefix + name in state_dict for name in added):
+            for name, tensor in added.items():
+                state_dict[prefix + name] = tensor if name == READ else torch.zeros_like(tensor)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from augment import Key, RegionOfInterest, parse_augmenters, transform_points
 from augment.geometry import translation
 from models import Prediction
-from pipeline.data.loader import make_batch
+from pipeline.data.loader import make_batch, mirrors
 from pipeline.data.mixup import mix
 from pipeline.data.source import HostSource
 from pipeline.recipe import AUGMENT, LossOptions
@@ -90,3 +90,10 @@ def test_how_far_labels_lie_aside_is_learned_from_photos_of_which_half_are_mirro
         gradient.add(mix(batch_of_draw(pack, epoch), key, alpha=0), key, epoch=epoch, scaler=scaler)
         optimiser.step()
     torch.testing.assert_close(network.shift.detach(), SHIFT, atol=0.02, rtol=0)
+
+
+def test_a_chain_mirrors_where_one_of_its_augmenters_does():
+    assert mirrors(parse_augmenters(AUGMENT), SIDE)
+    turns = [each for each in AUGMENT if "MirrorAugmenter" not in each]
+    assert len(turns) == len(AUGMENT) - 1
+    assert not mirrors(parse_augmenters(turns), SIDE)

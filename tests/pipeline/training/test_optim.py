@@ -354,6 +354,16 @@ def test_no_average_is_the_network_itself(network):
     assert torch.equal(average.network.head.weight, network.head.weight)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_of_a_head_is_held_still_stays_so_while_the_backbone_is_frozen_or_not(frozen):
+    network = build_network("resnet18", np.zeros((3, 2)), 64, head="integral")
+    network.decoder.points.strength.requires_grad_(False)
+    freeze_backbone(network, frozen=frozen)
+    held = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert "decoder.points.strength" in held
+    assert any(name.startswith("backbone.") for name in held) == frozen
+
+
 @pytest.mark.parametrize("head", ["linear", "low_rank", "integral", "simcc"])
 def test_a_frozen_backbone_keeps_its_weights_and_statistics_and_all_of_the_head_learns(head):
     torch.manual_seed(0)

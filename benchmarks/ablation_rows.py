@@ -1,6 +1,6 @@
 """The rows of the ablations: four studies, each with a default and what each row changes of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +17,7 @@ class Study:
     base: tuple[str, ...]
     rows: dict[str, tuple[str, ...]]
     folder: str
-    changes: dict[str, Callable[[LandmarkNet], None]] = field(default_factory=dict)
+    changes: Mapping[str, Callable[[LandmarkNet], object]] = field(default_factory=dict)
 
 
 # As configs/from_scratch.yaml, with one step of sizes and fewer epochs.

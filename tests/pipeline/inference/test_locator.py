@@ -55,7 +55,7 @@ class Corners(torch.nn.Module):
 def locator_of(low, high) -> Locator:
     recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
     runtime = Runtime.choose(gpu=False, precision="fp32")
-    return Locator(SimpleNamespace(folder="x"), recipe, Corners(low, high).eval(), runtime, "", spread=None)
+    return Locator(SimpleNamespace(folder="x"), recipe, Corners(low, high).eval(), runtime, "", spread=0.0)
 
 
 @pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (75, 75), (200, 31)])
@@ -101,6 +101,7 @@ def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, m
     cv2.circle(photo, middle, radius, (255, 255, 255), -1, cv2.LINE_AA)
     network = HalfWay((24.0, 19.0), (24.0, 29.0)).eval()
     locator = replace(locator_of((24.0, 19.0), (24.0, 29.0)), network=network, spread=5.0)
+    monkeypatch.setattr(module, "LOST", np.inf)
     far = []
     for looks in (1, 2, 3, 8):
         monkeypatch.setattr(module, "LOOKS", looks)
@@ -112,20 +113,101 @@ def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, m
     assert np.all(far[3] < 4)
 
 
+class LargeAlone(Corners):
+    """Finds the bright spot of its image where that is large enough to be seen, and else says the mean shape."""
+
+    def predict(self, images):
+        bright = images.double().mean(dim=1)
+        mass = bright.sum(dim=(1, 2))
+        at = torch.arange(bright.shape[2]).double()
+        middle = torch.stack(((bright.sum(1) * at).sum(1), (bright.sum(2) * at).sum(1)), dim=1) / mass[:, None]
+        radius = (mass / 255 / torch.pi).sqrt()
+        shape = self.mean_shape.double()
+        offsets = (shape - shape.mean(0)) / (shape - shape.mean(0)).norm(dim=1).mean()
+        points = middle[:, None] + radius[:, None, None] * offsets
+        return Prediction(torch.where((radius < 1.5)[:, None, None], shape, points).float(), None)
+
+
+def spot(middle: tuple[int, int], radius: int) -> np.ndarray:
+    photo = np.zeros((192, 192, 3), np.uint8)
+    return cv2.circle(photo, middle, radius, (255, 255, 255), -1, cv2.LINE_AA)
+
+
+def locator_of_large_spots() -> Locator:
+    network = LargeAlone((24.0, 19.0), (24.0, 29.0)).eval()
+    return replace(locator_of((24.0, 19.0), (24.0, 29.0)), network=network, spread=5.0)
+
+
+@pytest.mark.parametrize("middle", [(30, 100), (160, 40), (100, 165)])
+def test_what_is_too_small_to_be_seen_at_first_is_searched_for_and_found(middle, monkeypatch):
+    photo = spot(middle, 4)
+    left, top, right, bottom = locator_of_large_spots().squares({"a": photo})["a"]
+    np.testing.assert_allclose(((left + right) / 2, (top + bottom) / 2), middle, atol=1)
+    assert right - left == pytest.approx(4 * (0.5 + MARGIN) * module.REACH * 4.5, rel=0.1)  # it is drawn so large
+    monkeypatch.setattr(module, "LOST", np.inf)
+    left, top, right, bottom = locator_of_large_spots().squares({"a": photo})["a"]
+    assert np.linalg.norm(((left + right) / 2 - middle[0], (top + bottom) / 2 - middle[1])) > 40
+
+
+def test_a_search_leaves_a_square_that_shows_what_it_finds():
+    """Of two faces that lie side by side it would find the other as well."""
+    middle, radius = np.array((60, 100)), 12
+    pack = Squares.of({"a": spot((60, 100), radius)}, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
+    half = module.REACH * radius
+    for aside, is_left in ((0, True), (radius, True), (4 * radius, False)):
+        known = np.concatenate((middle + aside - half, middle + aside + half))[None]
+        searched = locator_of_large_spots()._searched(pack, np.zeros(1, int), known)
+        np.testing.assert_allclose(
+            searched[0] - (0 if is_left else aside), known[0] - (0 if is_left else 2 * aside), atol=3
+        )
+
+
+def test_a_locator_that_sees_its_points_does_not_search(monkeypatch):
+    monkeypatch.setattr(module, "windows", lambda size: pytest.fail("searched"))
+    locator_of_large_spots().squares({"a": spot((60, 100), 20), "b": spot((110, 90), 8)})
+
+
+def test_the_most_doubtful_photos_are_searched_and_of_many_a_share(monkeypatch):
+    monkeypatch.setattr(module, "FEW", 3)
+    doubts = np.full(100, 0.1)
+    assert module.lost_ones(doubts).tolist() == []
+    doubts[[7, 3, 90]] = 0.5, 0.9, module.LOST + 0.01
+    assert module.lost_ones(doubts).tolist() == [3, 7, 90]
+    doubts[20:40] = np.linspace(0.4, 2, 20)
+    assert module.lost_ones(doubts).tolist() == list(range(35, 40))
+    assert module.lost_ones(np.full(4, 0.9)).tolist() == [0, 1, 2]
+
+
+def test_windows_show_every_part_of_an_image_twice_as_large():
+    matrices = np.linalg.inv(np.array(list(module.windows(48))))
+    shown = transform_points(matrices, np.broadcast_to([(-0.5, -0.5), (47.5, 47.5)], (9, 2, 2)))
+    np.testing.assert_allclose(shown[:, 1] - shown[:, 0], 24)
+    assert sorted({tuple(low) for low in shown[:, 0]}) == [
+        (x, y) for x in (-0.5, 11.5, 23.5) for y in (-0.5, 11.5, 23.5)
+    ]
+
+
+def test_squares_are_compared_with_their_margins():
+    a = np.array([(0.0, 0.0, 10.0, 10.0)] * 4)
+    b = np.array([(0.0, 0.0, 10.0, 10.0), (7.5, 0.0, 17.5, 10.0), (15.0, 0.0, 25.0, 10.0), (3.0, 3.0, 7.0, 7.0)])
+    np.testing.assert_allclose(module.overlaps(a, b), [1, 1 / 3, 0, 0.16])
+    np.testing.assert_allclose(module.overlaps(b, a), module.overlaps(a, b))
+
+
 def test_another_look_is_taken_at_what_is_unusual_alone():
     locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), spread=9.0)  # whose middle is 20, 26
     shape = np.array([(-9.0, 0.0), (9.0, 0.0)])
     usual = [shape + (20, 26), 1.2 * shape + (22, 24), shape / 1.2 + (20, 29)]
     unusual = [1.3 * shape + (20, 26), shape / 1.3 + (20, 26), shape + (25, 26), shape + (20, 16), 0 * shape]
-    found = locator._is_unusual(np.array([*usual, *unusual]), 9.0)
+    found = locator._is_unusual(np.array([*usual, *unusual]))
     assert found.tolist() == [False] * len(usual) + [True] * len(unusual)
 
 
 def test_a_look_shows_each_photo_at_the_middle_of_the_mean_shape_and_in_the_typical_size():
     rng = np.random.default_rng(0)
     points = rng.uniform(-20, 60, (7, 1, 2)) + rng.uniform(0.5, 1.9, (7, 1, 1)) * rng.uniform(-8, 8, (7, 5, 2))
-    locator = locator_of((10.0, 12.0), (30.0, 40.0))
-    shown = locator._about(points, 9.0).of_block(slice(2, 6), 48).move(points[2:6])
+    locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), spread=9.0)
+    shown = locator._about(points).of_block(slice(2, 6), 48).move(points[2:6])
     np.testing.assert_allclose(shown.mean(axis=1), np.broadcast_to((20.0, 26.0), (4, 2)), atol=1e-9)
     np.testing.assert_allclose(spread(shown), 9.0, rtol=1e-9)
 

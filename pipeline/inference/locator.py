@@ -5,11 +5,13 @@ A photo that is looked at so is seen larger in an image of the same size, and th
 The first network looks again itself where what it has found is far larger, smaller or farther aside than in most of its
 training photos, with that brought to their place and size: it is found step by step.
 
-Then it is shown each photo once more, with what it has found a little aside. Where it finds something else in that it
-has seen nothing, as of a small face at the edge of a wide photo, and the photo is searched through enlarged windows.
+Then each photo is looked at once more, with what was found a little aside. A network that sees something finds it in
+the same place again; what it says of a photo in which it sees nothing moves with the window. Such a photo, of a small
+face at the edge of a wide one for instance, is searched: enlarged parts of it are looked at, and what is found in one
+of them is taken if further looks agree on it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +29,8 @@ from pipeline.data.pack import Pack, Squares
 from pipeline.data.roi import shares_of
 from pipeline.errors import UserError
 from pipeline.files import digest, write_text
-from pipeline.inference.predict import predict_points
+from pipeline.inference.predict import predict_views
+from pipeline.inference.tta import FixedView
 from pipeline.networks import load_run_network
 from pipeline.progress import progress
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
@@ -41,12 +44,14 @@ USUAL_SHIFT = 0.5  # of its own spread, up to which it lies in the usual place
 # How a look shows what was found: right and down of the usual place, in typical spreads, and how much larger.
 AS_USUAL = (0.0, 0.0, 1.0)
 ASIDE = ((-0.4, 0.0, 1.2), (0.4, 0.0, 1.2), (0.0, -0.4, 0.85), (0.0, 0.4, 0.85))
-LOST = 0.3  # of their spread: how far apart points of two looks lie, from which on the first has seen nothing
-SURE = 0.15  # the same for what a search may find
-ANOTHER_PLACE = 1 / 3  # how much of both squares together is in both, at most, for what is found to be elsewhere
-SEARCHED = 0.05  # of the photos, at most: of a locator that is lost more often it would take long and find little
-FEW = 32  # photos that may always be searched
-LARGEST = 4.0  # times by which a look enlarges or reduces a photo at most
+NOT_SEEN = 0.3  # distance of two looks' points, as a multiple of their spread, above which the first saw nothing
+AGREED = 0.15  # the same distance, up to which looks agree on what a search has found
+ELSEWHERE = 1 / 3  # intersection over union with the square of before, below which that does not show what was found
+PARTS = 3  # in a row, of the square of a photo that is searched, each of half its side
+SEARCHED = 0.05  # of the photos at most: where a locator sees less it has not learned enough to find anything
+FEW = 4  # photos that are searched in any case
+MOST_LOOKS = 1 + LOOKS + SEARCHED * PARTS**2 * (LOOKS + len(ASIDE))  # at a photo, on average
+LARGEST = 4.0  # times by which a look enlarges or reduces a photo at most, before what was found is shown aside
 REACH = 1.5  # half a box's side, as a multiple of the points' root mean square distance from their centre
 WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at least
 
@@ -66,95 +71,99 @@ class Locator:
     def in_train(self, pack: Pack) -> Path:
         """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
         ranks = self.runtime.ranks
-        key = key_of(
-            self.digest, f"{LOOKS} looks where unusual, searched where lost", pack.folder.name
-        )  # the name tells other pixels apart
+        ways = repr((LOOKS, ASIDE[0], NOT_SEEN, AGREED, ELSEWHERE, PARTS) if self.spread else ())
+        key = key_of(self.digest, ways, pack.folder.name)  # the name tells other pixels apart
         path = self.recipe.run.cache / f"boxes-{key}.csv"
         if ranks.most(float(not path.exists()))[0]:
-            table = boxes_table(self._boxes(pack))
+            table = boxes_table(self._table(pack))
             ranks.in_turn(lambda: path.exists() or write_text(path, table))
         return path
 
     def in_test(self, num_points: int) -> Boxes:
         """The boxes of the test's photos, of which `num_points` points may be asked. To be called by all ranks."""
-        return self._boxes(self.runtime.ranks.in_turn(lambda: load_test_data(self.recipe, num_points)[1]))
+        return self._table(self.runtime.ranks.in_turn(lambda: load_test_data(self.recipe, num_points)[1]))
 
     def squares(self, photos: dict[str, np.ndarray]) -> dict[str, Box]:
         """What is to be shown of each of these photos."""
         options = self.recipe.photos
         roi = RegionOfInterest.of(shares_of(options.roi), options.size)
-        found = self._extents(Squares.of(photos, roi, options.resize), np.arange(len(photos)))
+        found = self._boxes(Squares.of(photos, roi, options.resize))
         return {name: square_around(tuple(box), MARGIN) for name, box in zip(photos, found.tolist(), strict=True)}
 
-    def _boxes(self, pack):
-        ranks = self.runtime.ranks
-        part = ranks.part(len(pack), unit=BATCH)
-        own = self._extents(pack, np.arange(len(pack))[part], description="where to look")
-        found = ranks.arrays_of_all(own, part, len(pack))
+    def _table(self, pack):
+        found = self._boxes(pack, description="where to look")
         of_photo = {name: [tuple(box)] for name, box in zip(pack.names.tolist(), found.tolist(), strict=True)}
         boxes = Boxes(f"what {self.run.folder} finds", of_photo, "")
         return replace(boxes, key=digest(boxes_table(boxes).encode())[:16])
 
-    def _extents(self, pack: Pack | Squares, samples: np.ndarray, *, description: str | None = None) -> np.ndarray:
-        """(N, 4) left, top, right and bottom of a square about the points, widened until it reaches into the photo.
-
-        Its middle and side are those of all points together: the outermost ones, which would span a box, are found with
-        twice the error.
-        """
-        boxes, doubts = np.empty((len(samples), 4)), np.empty(len(samples))
-        with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
-            for block in blocks(len(samples), BATCH):
-                boxes[block], doubts[block] = self._found(pack, samples[block])
-                if bar:
-                    bar.update(len(samples[block]))
-        lost = lost_ones(doubts)
-        for block in blocks(len(lost), BATCH):
-            boxes[lost[block]] = self._searched(pack, samples[lost[block]], boxes[lost[block]])
+    def _boxes(self, pack: Pack | Squares, *, description: str | None = None) -> np.ndarray:
+        """(N, 4) the boxes of the photos of a pack. To be called by all ranks, which share the work."""
+        found = self._shared(lambda own: self._find(pack, own), np.arange(len(pack.names)), description, width=5)
+        boxes, distances = found[:, :4], found[:, 4]
+        searched = to_be_searched(distances)
+        if len(searched):
+            boxes[searched] = self._shared(
+                lambda own: self._search(pack, own, boxes[own]), searched, description and "search", width=4
+            )
         return boxes.round(1)
 
-    def _found(self, pack, samples):
-        """(N, 4) boxes, and (N,) how far another look would find something else, 0 where there is none."""
-        points = self._points(pack, samples, None)
-        if not self.spread:
-            return boxes_about(points, photo_sizes(pack, samples)), np.zeros(len(samples))
-        again = self._is_unusual(transform_points(pack.photo_to_image[samples], points))
-        if again.any():
-            points[again] = self._looked_again(pack, samples[again], points[again])
-        return boxes_about(points, photo_sizes(pack, samples)), self._doubts(pack, samples, points, ASIDE[:1])
+    def _shared(
+        self, find: Callable[[np.ndarray], np.ndarray], samples: np.ndarray, description: str | None, *, width: int
+    ) -> np.ndarray:
+        """(N, width) what `find` gives for samples, block by block, of which each rank has its part."""
+        ranks = self.runtime.ranks
+        part = ranks.part(len(samples), unit=BATCH)
+        own = samples[part]
+        found = np.empty((len(own), width))
+        with progress(len(own), description, unit="photo") if description else nullcontext() as bar:
+            for block in blocks(len(own), BATCH):
+                found[block] = find(own[block])
+                if bar:
+                    bar.update(len(own[block]))
+        return ranks.arrays_of_all(found, part, len(samples))
 
-    def _looked_again(self, pack, samples, points):
-        """(N, K, 2) points as they are found step by step, each time about those of before."""
-        for _ in range(LOOKS - 1):
-            view = self._about(transform_points(pack.photo_to_image[samples], points))
-            points = self._points(pack, samples, view)
-        return points
+    def _find(self, pack, samples):
+        """(N, 5) boxes, and how far from each other two looks find the points, which is 0 where there is one look."""
+        (points,) = self._look(pack, samples, [FixedView.identity()])
+        distances = np.zeros(len(samples))
+        if self.spread:
+            again = self._is_unusual(transform_points(pack.photo_to_image[samples], points))
+            if again.any():
+                points[again] = self._look_again(pack, samples[again], points[again])
+            distances = self._distances(pack, samples, points, ASIDE[:1])
+        return np.concatenate((boxes_about(points, photo_sizes(pack, samples)), distances[:, None]), axis=1)
 
-    def _doubts(self, pack, samples, points, looks):
-        """(N,) how far from (N, K, 2) points those lie that are found in looks which show them aside, as a multiple of
-        their spreads: what is found must not move with the window through which it is seen."""
-        seen = transform_points(pack.photo_to_image[samples], points)
-        found = [self._points(pack, samples, self._about(seen, aside)) for aside in looks]
-        return np.mean([apart(points, again) for again in found], axis=0)
+    def _search(self, pack, samples, known):
+        """The (N, 4) known boxes of photos, or in their place those of what is found elsewhere if looks agree on it.
 
-    def _searched(self, pack, samples, known):
-        """The (N, 4) known boxes of photos, and those of what is surely found elsewhere in place of them.
-
-        Elsewhere: of two faces that lie side by side one is as sure as the other, and a square that shows both is left
-        to the network that follows.
+        A known box that shows much the same stays: of two faces side by side, looks agree on either.
         """
-        boxes, least = known.copy(), np.full(len(samples), SURE)
-        for window in windows(self.recipe.photos.size):
-            points = self._points(pack, samples, EachPlaced(np.broadcast_to(window, (len(samples), 3, 3))))
-            points = self._looked_again(pack, samples, points)
-            found, doubts = boxes_about(points, photo_sizes(pack, samples)), self._doubts(pack, samples, points, ASIDE)
-            better = (doubts < least) & (overlaps(found, known) < ANOTHER_PLACE)
-            boxes[better], least[better] = found[better], doubts[better]
+        boxes, least = known.copy(), np.full(len(samples), AGREED)
+        sizes = photo_sizes(pack, samples)
+        parts = [np.broadcast_to(part, (len(samples), 3, 3)) for part in parts_of_square(pack.roi)]
+        for points in self._look(pack, samples, [EachPlaced(matrices) for matrices in parts]):
+            points = self._look_again(pack, samples, points)
+            found, distances = boxes_about(points, sizes), self._distances(pack, samples, points, ASIDE)
+            better = (distances < least) & (intersection_over_union(found, known) < ELSEWHERE)
+            boxes[better], least[better] = found[better], distances[better]
         return boxes
 
-    def _points(self, pack, samples, view):
-        """(N, K, 2) float64 points that the network finds in a view, in pixels of the photos."""
-        found = predict_points(self.network, pack, samples, runtime=self.runtime, batch_size=BATCH, view=view)
-        return found.astype(np.float64)
+    def _look_again(self, pack, samples, points):
+        """(N, K, 2) points as they are found step by step, each time about those of before."""
+        for _ in range(LOOKS - 1):
+            (points,) = self._look(pack, samples, [self._about(transform_points(pack.photo_to_image[samples], points))])
+        return points
+
+    def _distances(self, pack, samples, points, looks):
+        """(N,) how far from (N, K, 2) points those lie that looks find which show them aside: the farthest of them."""
+        seen = transform_points(pack.photo_to_image[samples], points)
+        found = self._look(pack, samples, [self._about(seen, aside) for aside in looks])
+        return np.max([relative_distance(points, again) for again in found], axis=0)
+
+    def _look(self, pack, samples, views):
+        """(V, N, K, 2) points that the network finds in each view, in pixels of the photos."""
+        found = predict_views(self.network, pack, samples, views, None, runtime=self.runtime, batch_size=BATCH)
+        return np.concatenate([block.points for block in found], axis=1)
 
     def _is_unusual(self, points: np.ndarray) -> np.ndarray:
         """(N,) whether (N, K, 2) points of the images are not where and not as large as is usual. Of the others another
@@ -197,30 +206,33 @@ def boxes_about(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.concatenate((low, high), axis=1)
 
 
-def apart(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) the root mean square distance of (N, K, 2) points from others, as a multiple of their spreads' geometric
-    mean."""
+def relative_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) the root mean square distance of (N, K, 2) points from others, as a multiple of the geometric mean of their
+    spreads; infinite where either has none."""
+    spreads = np.sqrt(spread(points) * spread(others))
     distances = np.sqrt(((points - others) ** 2).sum(axis=2).mean(axis=1))
-    return distances / np.maximum(np.sqrt(spread(points) * spread(others)), 1e-6)
+    return np.divide(distances, spreads, out=np.full(len(points), np.inf), where=spreads > 0)
 
 
-def lost_ones(doubts: np.ndarray) -> np.ndarray:
-    """The photos of which the locator has seen nothing, the most doubtful of them where they are many."""
-    lost = np.flatnonzero(doubts > LOST)
-    most = max(FEW, round(SEARCHED * len(doubts)))
-    return np.sort(lost[np.argsort(-doubts[lost], kind="stable")[:most]])
+def to_be_searched(distances: np.ndarray) -> np.ndarray:
+    """The photos in which the locator has seen nothing, of many those whose looks differ most."""
+    unseen = np.flatnonzero(distances > NOT_SEEN)
+    most = max(FEW, round(SEARCHED * len(distances)))
+    return np.sort(unseen[np.argsort(-distances[unseen], kind="stable")[:most]])
 
 
-def windows(size: int) -> Iterator[np.ndarray]:
-    """(3, 3) matrices that enlarge nine parts of an image, each of half its side, to the whole."""
-    for down in (0.25, 0.5, 0.75):
-        for right in (0.25, 0.5, 0.75):
-            middle, centre = (size - 1) / 2, np.array((right, down)) * size - 0.5
-            yield np.array([[2, 0, middle - 2 * centre[0]], [0, 2, middle - 2 * centre[1]], [0, 0, 1]])
+def parts_of_square(roi: RegionOfInterest) -> list[np.ndarray]:
+    """(3, 3) matrices from the image of a ROI to images of parts of the square that it was cut from, which overlap by
+    half."""
+    side, first = roi.square / 2, -0.5 - np.array((roi.left, roi.top))  # first: the square's corner, in the image
+    steps = np.linspace(0, side, PARTS)
+    corners = [first + (right, down) for down in steps for right in steps]
+    scale = roi.size / side
+    return [np.array([[scale, 0, -0.5 - scale * x], [0, scale, -0.5 - scale * y], [0, 0, 1]]) for x, y in corners]
 
 
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) how much of what is shown of two (N, 4) boxes together is shown of both (intersection over union)."""
+def intersection_over_union(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) how much of what is shown of two (N, 4) boxes together is shown of both."""
     a, b = (np.array([square_around(tuple(box), MARGIN) for box in each.tolist()]) for each in (boxes, others))
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     both = sides.clip(min=0).prod(axis=1)

@@ -13,6 +13,7 @@ import psutil
 
 from pipeline.errors import UserError
 from pipeline.inference.held_out import MAX_FITTED
+from pipeline.inference.locator import MOST_LOOKS, run_of_locator
 from pipeline.inference.measured import MAX_MEASURED
 from pipeline.inference.tta import parse_views
 from pipeline.training.trainer import Trainer
@@ -78,7 +79,9 @@ def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int) -> flo
     num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + num_fitted)
     num_images += 2 * min(len(data.validation), MAX_MEASURED)  # as they are and mirrored
     packing = num_test / PACKING if data.boxes else 0.0
-    num_images += num_test if trainer.recipe.photos.locates else 0
+    if locator := trainer.recipe.photos.locator:
+        size = run_of_locator(locator).recipe().photos.size
+        num_images += math.ceil(MOST_LOOKS * (size / trainer.recipe.photos.size) ** 2 * num_test)
     return STARTING + packing + MARGIN * num_images / speed
 
 

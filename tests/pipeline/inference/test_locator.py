@@ -33,6 +33,7 @@ from pipeline.runtime import Runtime
 from pipeline.stages import OF_ONE_SIZE
 from pipeline.training import new_run, session
 from pipeline.training.locating import after_locating, locator_recipe
+from tests.ranks import results_of
 from tests.scripts import SMALL, call
 from tools.average import average_runs
 
@@ -78,30 +79,50 @@ def test_a_box_lies_about_the_middle_of_the_points_and_grows_with_their_spread(l
         np.testing.assert_allclose(found[name], square_around(tuple(scale * (edges + 0.5) - 0.5), MARGIN), atol=0.2)
 
 
-class HalfWay(Corners):
-    """Finds the bright spot of its image, but half as far from the middle, and half as much larger or smaller, as it
-    is."""
+class Spots(Corners):
+    """Finds the bright spot of its image."""
 
     def predict(self, images):
         bright = images.double().mean(dim=1)
-        mass = bright.sum(dim=(1, 2))
+        mass = bright.sum(dim=(1, 2)).clamp(min=1e-3)
         at = torch.arange(bright.shape[2]).double()
         middle = torch.stack(((bright.sum(1) * at).sum(1), (bright.sum(2) * at).sum(1)), dim=1) / mass[:, None]
-        radius = (mass / 255 / torch.pi).sqrt()
         home = self.mean_shape.double().mean(0)
-        typical = (self.mean_shape.double() - home).norm(dim=1).mean()
-        scale = (1 + (radius / typical).log() / 2).clamp(0.3, 3)
-        points = (home + middle)[:, None] / 2 + scale[:, None, None] * (self.mean_shape.double() - home)
-        return Prediction(points.float(), None)
+        shape = self.mean_shape.double() - home
+        scale = (mass / 255 / torch.pi).sqrt() / shape.norm(dim=1).mean()
+        middle, scale = self.said(middle, scale, home)
+        return Prediction((middle[:, None] + scale[:, None, None] * shape).float(), None)
+
+
+class HalfWay(Spots):
+    """Half as far from the middle, and half as much larger or smaller, as it is."""
+
+    def said(self, middle, scale, home):
+        return (home + middle) / 2, (1 + scale.log() / 2).clamp(0.3, 3)
+
+
+class OnlyLarge(Spots):
+    """Where it is large enough to be seen; else the network says the mean shape."""
+
+    def said(self, middle, scale, home):
+        seen = scale > 0.3
+        return torch.where(seen[:, None], middle, home), torch.where(seen, scale, 1)
+
+
+def spot(middle: tuple[int, int], radius: int) -> np.ndarray:
+    photo = np.zeros((192, 192, 3), np.uint8)
+    return cv2.circle(photo, middle, radius, (255, 255, 255), -1, cv2.LINE_AA)
+
+
+def locator_of_spots(kind: type[Spots]) -> Locator:
+    low, high = (24.0, 19.0), (24.0, 29.0)
+    return replace(locator_of(low, high), network=kind(low, high).eval(), spread=5.0)
 
 
 @pytest.mark.parametrize(("middle", "radius"), [((50, 70), 12), ((70, 110), 18), ((130, 60), 30), ((60, 130), 9)])
 def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, monkeypatch):
-    photo = np.zeros((192, 192, 3), np.uint8)
-    cv2.circle(photo, middle, radius, (255, 255, 255), -1, cv2.LINE_AA)
-    network = HalfWay((24.0, 19.0), (24.0, 29.0)).eval()
-    locator = replace(locator_of((24.0, 19.0), (24.0, 29.0)), network=network, spread=5.0)
-    monkeypatch.setattr(module, "LOST", np.inf)
+    photo, locator = spot(middle, radius), locator_of_spots(HalfWay)
+    monkeypatch.setattr(module, "NOT_SEEN", np.inf)
     far = []
     for looks in (1, 2, 3, 8):
         monkeypatch.setattr(module, "LOOKS", looks)
@@ -113,85 +134,94 @@ def test_what_is_found_half_way_at_first_is_found_step_by_step(middle, radius, m
     assert np.all(far[3] < 4)
 
 
-class LargeAlone(Corners):
-    """Finds the bright spot of its image where that is large enough to be seen, and else says the mean shape."""
-
-    def predict(self, images):
-        bright = images.double().mean(dim=1)
-        mass = bright.sum(dim=(1, 2))
-        at = torch.arange(bright.shape[2]).double()
-        middle = torch.stack(((bright.sum(1) * at).sum(1), (bright.sum(2) * at).sum(1)), dim=1) / mass[:, None]
-        radius = (mass / 255 / torch.pi).sqrt()
-        shape = self.mean_shape.double()
-        offsets = (shape - shape.mean(0)) / (shape - shape.mean(0)).norm(dim=1).mean()
-        points = middle[:, None] + radius[:, None, None] * offsets
-        return Prediction(torch.where((radius < 1.5)[:, None, None], shape, points).float(), None)
-
-
-def spot(middle: tuple[int, int], radius: int) -> np.ndarray:
-    photo = np.zeros((192, 192, 3), np.uint8)
-    return cv2.circle(photo, middle, radius, (255, 255, 255), -1, cv2.LINE_AA)
-
-
-def locator_of_large_spots() -> Locator:
-    network = LargeAlone((24.0, 19.0), (24.0, 29.0)).eval()
-    return replace(locator_of((24.0, 19.0), (24.0, 29.0)), network=network, spread=5.0)
-
-
 @pytest.mark.parametrize("middle", [(30, 100), (160, 40), (100, 165)])
 def test_what_is_too_small_to_be_seen_at_first_is_searched_for_and_found(middle, monkeypatch):
     photo = spot(middle, 4)
-    left, top, right, bottom = locator_of_large_spots().squares({"a": photo})["a"]
+    left, top, right, bottom = locator_of_spots(OnlyLarge).squares({"a": photo})["a"]
     np.testing.assert_allclose(((left + right) / 2, (top + bottom) / 2), middle, atol=1)
     assert right - left == pytest.approx(4 * (0.5 + MARGIN) * module.REACH * 4.5, rel=0.1)  # it is drawn so large
-    monkeypatch.setattr(module, "LOST", np.inf)
-    left, top, right, bottom = locator_of_large_spots().squares({"a": photo})["a"]
+    monkeypatch.setattr(module, "NOT_SEEN", np.inf)
+    left, top, right, bottom = locator_of_spots(OnlyLarge).squares({"a": photo})["a"]
     assert np.linalg.norm(((left + right) / 2 - middle[0], (top + bottom) / 2 - middle[1])) > 40
 
 
-def test_a_search_leaves_a_square_that_shows_what_it_finds():
-    """Of two faces that lie side by side it would find the other as well."""
-    middle, radius = np.array((60, 100)), 12
-    pack = Squares.of({"a": spot((60, 100), radius)}, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
-    half = module.REACH * radius
-    for aside, is_left in ((0, True), (radius, True), (4 * radius, False)):
-        known = np.concatenate((middle + aside - half, middle + aside + half))[None]
-        searched = locator_of_large_spots()._searched(pack, np.zeros(1, int), known)
-        np.testing.assert_allclose(
-            searched[0] - (0 if is_left else aside), known[0] - (0 if is_left else 2 * aside), atol=3
-        )
+@pytest.mark.parametrize(("aside", "larger", "stays"), [(12, 1, True), (0, 1.5, True), (48, 1, False), (0, 4, False)])
+def test_a_search_leaves_a_square_that_shows_much_the_same(aside, larger, stays):
+    """Of two faces side by side it would find the other as well."""
+    middle, half = np.array((60, 100)), module.REACH * 12.5
+    pack = Squares.of({"a": spot((60, 100), 12)}, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
+    known = np.concatenate((middle + aside - larger * half, middle + aside + larger * half))
+    found = np.concatenate((middle - half, middle + half))
+    (searched,) = locator_of_spots(OnlyLarge)._search(pack, np.zeros(1, int), known[None])
+    np.testing.assert_allclose(searched, known if stays else found, atol=2)
 
 
-def test_a_locator_that_sees_its_points_does_not_search(monkeypatch):
-    monkeypatch.setattr(module, "windows", lambda size: pytest.fail("searched"))
-    locator_of_large_spots().squares({"a": spot((60, 100), 20), "b": spot((110, 90), 8)})
+def test_what_a_search_finds_is_not_taken_while_looks_differ(monkeypatch):
+    monkeypatch.setattr(
+        OnlyLarge, "said", lambda self, middle, scale, home: ((home + middle) / 2, torch.ones_like(scale))
+    )
+    pack = Squares.of({"a": spot((60, 100), 12)}, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
+    known = np.array([(150.0, 10.0, 180.0, 40.0)])
+    np.testing.assert_array_equal(locator_of_spots(OnlyLarge)._search(pack, np.zeros(1, int), known), known)
 
 
-def test_the_most_doubtful_photos_are_searched_and_of_many_a_share(monkeypatch):
+def test_a_locator_that_sees_its_points_does_not_search_and_one_that_does_not_does(monkeypatch):
+    searched = []
+    monkeypatch.setattr(Locator, "_search", lambda self, pack, samples, known: searched.extend(samples) or known)
+    photos = {"seen": spot((60, 100), 20), "not seen": spot((50, 90), 4), "seen as well": spot((110, 90), 8)}
+    locator_of_spots(OnlyLarge).squares(photos)
+    assert searched == [1]
+
+
+def test_of_many_photos_in_which_nothing_is_seen_a_share_is_searched(monkeypatch):
     monkeypatch.setattr(module, "FEW", 3)
-    doubts = np.full(100, 0.1)
-    assert module.lost_ones(doubts).tolist() == []
-    doubts[[7, 3, 90]] = 0.5, 0.9, module.LOST + 0.01
-    assert module.lost_ones(doubts).tolist() == [3, 7, 90]
-    doubts[20:40] = np.linspace(0.4, 2, 20)
-    assert module.lost_ones(doubts).tolist() == list(range(35, 40))
-    assert module.lost_ones(np.full(4, 0.9)).tolist() == [0, 1, 2]
+    distances = np.full(100, 0.1)
+    assert module.to_be_searched(distances).tolist() == []
+    distances[[7, 3, 90]] = 0.5, np.inf, module.NOT_SEEN + 0.01
+    assert module.to_be_searched(distances).tolist() == [3, 7, 90]
+    distances[20:40] = np.linspace(0.4, 2, 20)
+    assert module.to_be_searched(distances).tolist() == [3, *range(36, 40)]
+    assert module.to_be_searched(np.full(4, 0.9)).tolist() == [0, 1, 2]
 
 
-def test_windows_show_every_part_of_an_image_twice_as_large():
-    matrices = np.linalg.inv(np.array(list(module.windows(48))))
+def boxes_of_many_spots(batch):
+    rng = np.random.default_rng(0)
+    photos = {str(k): spot(tuple(map(int, rng.integers(20, 170, 2))), 15 if k % 3 else 4) for k in range(19)}
+    with mock.patch.multiple(module, BATCH=batch, FEW=2, SEARCHED=0.25):
+        pack = Squares.of(photos, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
+        return locator_of_spots(OnlyLarge)._boxes(pack)
+
+
+def test_what_is_searched_and_found_depends_neither_on_blocks_nor_on_ranks(tmp_path):
+    alone = boxes_of_many_spots(128)
+    np.testing.assert_array_equal(boxes_of_many_spots(2), alone)
+    for found in results_of(2, tmp_path, boxes_of_many_spots, 2):
+        np.testing.assert_array_equal(found, alone)
+
+
+def test_parts_of_a_square_are_shown_twice_as_large_as_the_square_also_beside_the_region_of_interest():
+    roi = RegionOfInterest.of((0.1, 0.2, 0.8), 48)  # of a square of 60 pixels
+    matrices = np.linalg.inv(np.array(module.parts_of_square(roi)))
     shown = transform_points(matrices, np.broadcast_to([(-0.5, -0.5), (47.5, 47.5)], (9, 2, 2)))
-    np.testing.assert_allclose(shown[:, 1] - shown[:, 0], 24)
-    assert sorted({tuple(low) for low in shown[:, 0]}) == [
-        (x, y) for x in (-0.5, 11.5, 23.5) for y in (-0.5, 11.5, 23.5)
-    ]
+    shown = transform_points(np.linalg.inv(roi.matrix), shown)
+    np.testing.assert_allclose(shown[:, 1] - shown[:, 0], 30)
+    at = (-0.5, 14.5, 29.5)
+    np.testing.assert_allclose(shown[:, 0], [(x, y) for y in at for x in at], atol=1e-9)
 
 
 def test_squares_are_compared_with_their_margins():
     a = np.array([(0.0, 0.0, 10.0, 10.0)] * 4)
     b = np.array([(0.0, 0.0, 10.0, 10.0), (7.5, 0.0, 17.5, 10.0), (15.0, 0.0, 25.0, 10.0), (3.0, 3.0, 7.0, 7.0)])
-    np.testing.assert_allclose(module.overlaps(a, b), [1, 1 / 3, 0, 0.16])
-    np.testing.assert_allclose(module.overlaps(b, a), module.overlaps(a, b))
+    np.testing.assert_allclose(module.intersection_over_union(a, b), [1, 1 / 3, 0, 0.16])
+    np.testing.assert_allclose(module.intersection_over_union(b, a), module.intersection_over_union(a, b))
+
+
+def test_the_distance_of_points_is_relative_to_their_spreads():
+    points = np.random.default_rng(0).normal(size=(3, 5, 2))
+    aside = spread(points)[:, None, None] * np.array((0.3, 0.4))
+    np.testing.assert_allclose(module.relative_distance(points, points + aside), 0.5)
+    np.testing.assert_allclose(module.relative_distance(7 * points, 7 * (points + aside)), 0.5)
+    assert np.isinf(module.relative_distance(points, 0 * points)).all()
 
 
 def test_another_look_is_taken_at_what_is_unusual_alone():
@@ -220,7 +250,8 @@ def test_points_that_are_found_in_a_look_come_home():
     )
     pack = Squares.of(photos, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
     view = EachPlaced(np.array([np.diag((2.0, 2.0, 1.0)), [[0.5, 0, 3], [0, 0.5, -4], [0, 0, 1]]]))
-    found = transform_points(pack.photo_to_image, locator._points(pack, np.arange(2), view))
+    (found,) = locator._look(pack, np.arange(2), [view])
+    found = transform_points(pack.photo_to_image, found)
     said = np.array([(10.0, 12.0), (30.0, 40.0)])
     np.testing.assert_allclose(found, [said / 2, 2 * (said - (3, -4))], atol=1e-4)
 
@@ -455,7 +486,7 @@ def test_a_stage_with_a_locator_that_was_stopped_before_its_first_checkpoint_beg
 def test_boxes_that_were_found_before_are_of_the_same_pixels(tmp_path, monkeypatch):
     """Which the fingerprint of a pack, by names, points and sizes, does not tell."""
     locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), recipe=Recipe(run=RunOptions(cache=tmp_path)))
-    monkeypatch.setattr(Locator, "_boxes", lambda self, pack: Boxes("x", {"a": [(0, 0, 1, 1)]}, ""))
+    monkeypatch.setattr(Locator, "_table", lambda self, pack: Boxes("x", {"a": [(0, 0, 1, 1)]}, ""))
     packs = [SimpleNamespace(folder=tmp_path / name, fingerprint="same") for name in ("one", "other", "one")]
     first, second, again = map(locator.in_train, packs)
     assert first == again != second

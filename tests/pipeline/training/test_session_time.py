@@ -1,12 +1,16 @@
 """A session's minutes are those that are gone, those of the training, and those that the prediction needs."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.command import parse_command
 from pipeline.data.boxes import Boxes
 from pipeline.errors import UserError
+from pipeline.inference.locator import MOST_LOOKS
 from pipeline.training import session_time
 from pipeline.training.one_run import in_session
 from pipeline.training.session_time import MARGIN, STARTING, plan_session
@@ -34,14 +38,19 @@ def test_what_is_gone_and_what_the_prediction_takes_is_left_out_of_the_training(
         plan_session(trainer, gone=3600.0)
 
 
-def test_time_is_left_to_find_where_to_look_in_the_photos_of_the_test_and_to_pack_them_so(contest, tmp_path):
+def test_time_is_left_to_find_where_to_look_in_the_photos_of_the_test_and_to_pack_them_so(
+    contest, tmp_path, monkeypatch
+):
     trainer = start(recipe_of(contest, tmp_path, "--session-minutes", "60"))
     expected = session_time.prediction_seconds(trainer, speed=10.0, num_views=2)
     trainer.data = replace(trainer.data, boxes=Boxes("a file", {}, ""))
     expected += 12 / session_time.PACKING
     assert session_time.prediction_seconds(trainer, speed=10.0, num_views=2) == pytest.approx(expected)
-    trainer.recipe = replace(trainer.recipe, photos=replace(trainer.recipe.photos, locate=0.2))
-    expected += MARGIN * 12 / 10.0
+    photos = trainer.recipe.photos
+    trainer.recipe = replace(trainer.recipe, photos=replace(photos, locator=Path("a run")))
+    half = replace(trainer.recipe, photos=replace(photos, size=photos.size // 2))
+    monkeypatch.setattr(session_time, "run_of_locator", lambda folder: SimpleNamespace(recipe=lambda: half))
+    expected += MARGIN * math.ceil(12 * MOST_LOOKS / 4) / 10.0
     assert session_time.prediction_seconds(trainer, speed=10.0, num_views=2) == pytest.approx(expected)
 
 

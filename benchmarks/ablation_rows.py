@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -19,6 +20,17 @@ class Study:
     folder: str
     changes: Mapping[str, Callable[[LandmarkNet], object]] = field(default_factory=dict)
 
+    def flags(self, row: str) -> tuple[str, ...]:
+        return (*self.base, *self.rows[row])
+
+    def with_locator_of(self, row: str) -> str | None:
+        """The row whose locator says where a row looks, None where it looks at whole photos: where the default has a
+        locator, all rows share that."""
+        shares = [share for flag, share in pairwise(self.flags(row)) if flag == "--locate"]
+        if not shares or float(shares[-1]) == 0:
+            return None
+        return "default" if "--locate" in self.base else row
+
 
 # As configs/from_scratch.yaml, with one step of sizes and fewer epochs.
 BASE = (
@@ -32,6 +44,7 @@ FREE = ("--optimiser", "schedule_free", "--schedule", "constant")
 ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "another seed": ("--seed", "1"),  # what chance alone does
+    "a locator": ("--locate", "0.15"),
     "no shift of labels": (),
     "no correction": (),
     "head linear": ("--head", "linear", "--deepest-stride", "64"),
@@ -82,7 +95,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 
 # configs/from_scratch.yaml, for as many photos as two cores train in twelve minutes: the rows that matter most, at full
-# length. Rows that locate have one locator a split.
+# length.
 LONG_BASE = (
     "--model", "resnet18", "--weights", "none", "--head", "integral", "--map-stride", "4", "--deepest-stride", "16",
     "--batch-size", "8", "--size", "96", "--progressive", "[[0.45, 64], [0.3, 80]]",
@@ -115,6 +128,7 @@ DENSE_BASE = (
 
 DENSE_ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
+    "a locator": ("--locate", "0.2"),
     "map stride 4": ("--map-stride", "4"),
     "no prior": (),
     "no correction": (),
@@ -136,6 +150,7 @@ POSES_BASE = (
 
 POSES_ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
+    "a locator": ("--locate", "0.2"),
     "deepest stride 16": ("--deepest-stride", "16"),
     "map stride 4": ("--map-stride", "4"),
     "no prior": (),

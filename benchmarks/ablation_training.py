@@ -98,8 +98,8 @@ def seconds_a_photo(trainer: Trainer, size: int) -> float:
 def trainer_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Trainer:
     recipe = recipe_of(study, row, split, data=data, cache=cache)
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
-    if recipe.photos.locate:
-        locator = folder_of_locator(study, split, cache=cache)
+    if of_row := study.with_locator_of(row):
+        locator = folder_of_locator(study, of_row, split, cache=cache)
         network_options, photos = replace(recipe.network, init=locator), replace(recipe.photos, locator=locator)
         recipe = replace(recipe, network=network_options, photos=photos)
     photos, _ = located(recipe, runtime)
@@ -112,15 +112,15 @@ def trainer_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -
     return Trainer(network, after_locating(recipe), contest, runtime)
 
 
-def train_locator(study: Study, split: int, *, data: Path, cache: Path):
-    """Trains the locator of a split, which all its rows that locate share, or goes on with it."""
-    run = Run(folder_of_locator(study, split, cache=cache))
-    recipe = locator_recipe(recipe_of(study, "default", split, data=data, cache=cache), cache)
+def train_locator(study: Study, row: str, split: int, *, data: Path, cache: Path):
+    """Trains a row's locator on a split, or goes on with it."""
+    run = Run(folder_of_locator(study, row, split, cache=cache))
+    recipe = locator_recipe(recipe_of(study, row, split, data=data, cache=cache), cache)
     train_run(recipe, Console(sys.stdout), run if run.last.exists() else None, run.folder)
 
 
-def folder_of_locator(study: Study, split: int, *, cache: Path) -> Path:
-    return cache.absolute() / f"{study.folder}_locator_{split}_{digest(' '.join(study.base).encode())[:8]}"
+def folder_of_locator(study: Study, row: str, split: int, *, cache: Path) -> Path:
+    return cache.absolute() / f"{study.folder}_locator_{split}_{digest(' '.join(study.flags(row)).encode())[:8]}"
 
 
 def recipe_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Recipe:
@@ -128,7 +128,7 @@ def recipe_of(study: Study, row: str, split: int, *, data: Path, cache: Path) ->
     held_out = cache / f"{study.folder}_split_{split}.txt"
     write_text(held_out, "".join(f"{name}\n" for name in names_held_out(data, split)))
     flags = ("--data", str(data), "--cache", str(cache), "--split", str(held_out))
-    return parse_command([*flags, *study.base, *study.rows[row]]).recipe
+    return parse_command([*flags, *study.flags(row)]).recipe
 
 
 def names_held_out(data: Path, split: int) -> list[str]:

@@ -8,10 +8,10 @@
     python -m benchmarks.ablations --study poses --data POSES        as benchmarks.poses draws them
 
 Held out are the persons with group ≡ k (mod 5), for k = 0, 1, 2; where photos have no groups, every fifth photo. Every
-row trains as many photos as the default row, from random weights or from those of a locator, which the rows of a split
-share, and is scored with one view on what was held out. Its changes against the default on the same split are averaged
-over the splits, with their standard deviation. Its cost is the processor time of a photo against the default's, of
-which steps are measured in turn in one process, without what a locator has cost.
+row trains as many photos as the default row, those of a locator included, and is scored with one view on what was held
+out. Its changes against the default on the same split are averaged over the splits, with their standard deviation. Its
+cost is the processor time of a photo against the default's, of which steps are measured in turn in one process, without
+what a locator has cost.
 
 It may be stopped at any time: each split of a row is written as it comes, one file for a row, and what is there is not
 trained again. Jobs run side by side, with one thread each.
@@ -35,7 +35,6 @@ from pipeline.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 SPLITS = (0, 1, 2)
-LOCATOR = "locator"  # in place of a row: the locator of a split, which its rows share
 MEASURES = ("mse", "mse without the worst 1 %", "nme")
 
 
@@ -53,6 +52,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many trainings at a time")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and train nothing")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SPLIT"), help=argparse.SUPPRESS)
+    parser.add_argument("--locator", action="store_true", help=argparse.SUPPRESS)  # only that, of --one
     options = parser.parse_args()
     study = STUDIES[options.study]
     if unknown := set(options.rows or ()) - study.rows.keys():
@@ -61,10 +61,10 @@ def main():
         row, split = options.one
         from benchmarks.ablation_training import measure, train_locator
 
-        if row == LOCATOR:
-            train_locator(study, int(split), data=options.data, cache=options.cache)
-        found = {} if row == LOCATOR else measure(study, row, int(split), data=options.data, cache=options.cache)
-        print(json.dumps(found))
+        if options.locator:
+            train_locator(study, row, int(split), data=options.data, cache=options.cache)
+        else:
+            print(json.dumps(measure(study, row, int(split), data=options.data, cache=options.cache)))
         return
     failed = 0
     if not options.table:
@@ -81,10 +81,10 @@ def train_rows(study: Study, options: argparse.Namespace) -> int:
     rows = options.rows or study.rows
     pending = [(row, k) for k in SPLITS for row in rows if str(k) not in read(study, row)["splits"]]
     with ThreadPoolExecutor(options.jobs) as pool:
-        if "--locate" in study.base:
-            splits = sorted({split for _, split in pending})
-            for locator in [pool.submit(train_one, options, LOCATOR, split) for split in splits]:
-                locator.exception()  # the rows that need one fail, and say it
+        of_rows = [(study.with_locator_of(row), split) for row, split in pending]
+        needed = dict.fromkeys((row, split) for row, split in of_rows if row)
+        for locator in [pool.submit(run_one, options, row, split, "--locator") for row, split in needed]:
+            locator.exception()  # the rows that need one fail, and say it
         failed = 0
         trained = {pool.submit(train_one, options, *job): job for job in pending}
         for done in as_completed(trained):
@@ -100,18 +100,23 @@ def train_rows(study: Study, options: argparse.Namespace) -> int:
 
 
 def train_one(options: argparse.Namespace, row: str, split: int) -> dict[str, Any]:
-    """One training in a process of its own."""
+    """What one training finds."""
+    return json.loads(run_one(options, row, split).splitlines()[-1])
+
+
+def run_one(options: argparse.Namespace, row: str, split: int, *flags: str) -> str:
+    """The output of one training in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.ablations", "--study", options.study]
     where = ["--data", str(options.data), "--cache", str(options.cache)]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     done = subprocess.run(
-        [*command, *where, "--one", row, str(split)],
+        [*command, *where, "--one", row, str(split), *flags],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": threads},
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
 
 
 def path_of(study: Study, row: str) -> Path:
@@ -121,7 +126,7 @@ def path_of(study: Study, row: str) -> Path:
 def read(study: Study, row: str) -> dict[str, Any]:
     """What is there of a row. Raises ValueError where it was measured with other settings than those of today."""
     path = path_of(study, row)
-    settings = [*study.base, *study.rows[row]]
+    settings = list(study.flags(row))
     if not path.exists():
         return {"row": row, "settings": settings, "splits": {}}
     found = json.loads(path.read_text())

@@ -70,18 +70,25 @@ def test_what_an_ablation_has_trained_is_kept_though_another_row_is_slower_or_fa
 def test_rows_that_locate_share_the_locator_of_their_split(contest, tmp_path):
     length = ("--size", "48", "--batch-size", "4", "--steps-per-epoch", "2", "--epochs", "2", "--locate", "0.5")
     base = ("--model", "resnet18", "--weights", "none", "--deepest-stride", "16", *length)
-    study = ablation_rows.Study(base, {"default": (), "whole photos": ("--locate", "0")}, "some")
+    rows = {"default": (), "another loss": ("--loss", "l1"), "whole photos": ("--locate", "0")}
+    study = ablation_rows.Study(base, rows, "some")
+    assert [study.with_locator_of(row) for row in rows] == ["default", "default", None]
     where = {"data": contest, "cache": tmp_path}
-    ablation_training.train_locator(study, 1, **where)
-    locator = Run(ablation_training.folder_of_locator(study, 1, cache=tmp_path))
+    ablation_training.train_locator(study, "default", 1, **where)
+    locator = Run(ablation_training.folder_of_locator(study, "default", 1, cache=tmp_path))
     weights = locator.best.read_bytes()
-    ablation_training.train_locator(study, 1, **where)  # again, after a stop
+    ablation_training.train_locator(study, "default", 1, **where)  # again, after a stop
     assert locator.best.read_bytes() == weights
     assert ablation_training.measure(study, "default", 1, **where)["photos"] == 8
     assert ablation_training.trainer_of(study, "default", 1, **where).data.boxes is not None
     whole = ablation_training.trainer_of(study, "whole photos", 1, **where)
     assert whole.data.boxes is None
     assert set(locator.held_out_names()) == set(whole.data.pack.names[whole.data.validation])
+
+
+def test_where_the_default_looks_at_whole_photos_a_row_that_locates_has_its_own_locator():
+    study = ablation_rows.Study(("--epochs", "2"), {"default": (), "a locator": ("--locate", "0.5")}, "some")
+    assert [study.with_locator_of(row) for row in study.rows] == [None, "a locator"]
 
 
 @pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)

@@ -28,16 +28,15 @@ class Options:
 def scores_of(contest: Path, runs: Path) -> dict[str, dict[str, float]]:
     """Mean squared errors of the newest run and of the mean shape, on the validation and the test photos."""
     run = find_run(None, runs)
-    network = load_run_network(run, "best")
-    table, pack = load_test_data(run.recipe(), len(network.mean_shape))
+    whole = run.of_whole_photos
+    mean_shape = load_run_network(whole, "best").mean_shape.numpy()
+    table, pack = load_test_data(whole.recipe(), len(mean_shape))
     names, truth = read_submission(contest / "test_truth.csv")
     _, predicted = read_submission(run.submission)
     assert names == table.names
-    blind = np.take_along_axis(
-        to_photo_coordinates(pack.photo_to_image, network.mean_shape.numpy()), table.values[..., None], axis=1
-    )
+    blind = np.take_along_axis(to_photo_coordinates(pack.photo_to_image, mean_shape), table.values[..., None], axis=1)
     return {
-        "mean shape": {"validation": run.about_data().mean_shape.mse, "test": score(blind, truth).mse},
+        "mean shape": {"validation": whole.about_data().mean_shape.mse, "test": score(blind, truth).mse},
         "network": {
             "validation": run.best_mse,
             "test": score(predicted, truth).mse,

@@ -142,6 +142,11 @@ class Run:
         return Run(self.folder / "locator")
 
     @property
+    def of_whole_photos(self) -> "Run":
+        """The run that is shown whole photos: its locator, if it has one, or the run itself."""
+        return self.locator if self.recipe().photos.locates else self
+
+    @property
     def is_made(self) -> bool:
         """Whether it is known what the run is trained on. Before that it may hold a locator that is trained."""
         return (self.folder / ABOUT_DATA).exists()

@@ -9,7 +9,7 @@ Shapes: B images, K points, C channels, (h, w) of a map, N bins.
 """
 
 import math
-from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -258,10 +258,18 @@ def start_small(layer):
     return layer
 
 
-HEADS: dict[str, Callable[..., nn.Module]] = {
+@runtime_checkable
+class StartsFromShapes(Protocol):
+    """A head that starts from the ways in which the training shapes differ."""
+
+    def start_from(self, components: np.ndarray):
+        """Takes (Q, K, 2) components, in pixels, each as long as its standard deviation."""
+
+
+HEADS: dict[str, type[nn.Module]] = {
     "flat": Flat,
     "low_rank": LowRank,
     "integral": Integral,
     "simcc": SimCC,
 }
-FROM_SHAPES = {name for name, head in HEADS.items() if hasattr(head, "start_from")}  # of the training photos
+FROM_SHAPES = {name for name, head in HEADS.items() if issubclass(head, StartsFromShapes)}

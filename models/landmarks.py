@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.backbones import build_classifier, build_pyramid, last_layer
-from models.heads import HEADS, Integral, LowRank, MapHead, Scale
+from models.heads import HEADS, MapHead, Scale, StartsFromShapes
 from models.linear import BehindHead, Offsets, replace_head
 from models.prediction import Prediction
 
@@ -67,7 +67,7 @@ class LandmarkNet(nn.Module):
 
     def start_from(self, components: np.ndarray):
         """Starts a head of `FROM_SHAPES` from (Q, K, 2) components of the training shapes, in pixels."""
-        if isinstance(self.decoder, MapHead) and isinstance(self.decoder.points, LowRank | Integral):
+        if isinstance(self.decoder, MapHead) and isinstance(self.decoder.points, StartsFromShapes):
             self.decoder.points.start_from(components)
 
     def names_of_head(self) -> set[str]:

@@ -23,13 +23,15 @@ class Study:
     def flags(self, row: str) -> tuple[str, ...]:
         return (*self.base, *self.rows[row])
 
-    def with_locator_of(self, row: str) -> str | None:
+    def share_of_locator(self, row: str) -> float:
+        """What the training of its locator has of a row's."""
+        return float(dict(pairwise(self.flags(row))).get("--locate", 0))
+
+    def locator_row(self, row: str) -> str | None:
         """The row whose locator says where a row looks, None where it looks at whole photos: where the default has a
-        locator, all rows share that."""
-        shares = [share for flag, share in pairwise(self.flags(row)) if flag == "--locate"]
-        if not shares or float(shares[-1]) == 0:
-            return None
-        return "default" if "--locate" in self.base else row
+        locator, rows share that."""
+        share = self.share_of_locator(row)
+        return ("default" if share == self.share_of_locator("default") else row) if share else None
 
 
 # As configs/from_scratch.yaml, with one step of sizes and fewer epochs.

@@ -98,8 +98,8 @@ def seconds_a_photo(trainer: Trainer, size: int) -> float:
 def trainer_of(study: Study, row: str, split: int, *, data: Path, cache: Path) -> Trainer:
     recipe = recipe_of(study, row, split, data=data, cache=cache)
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
-    if of_row := study.with_locator_of(row):
-        locator = folder_of_locator(study, of_row, split, cache=cache)
+    if locator_row := study.locator_row(row):
+        locator = folder_of_locator(study, locator_row, split, cache=cache)
         network_options, photos = replace(recipe.network, init=locator), replace(recipe.photos, locator=locator)
         recipe = replace(recipe, network=network_options, photos=photos)
     photos, _ = located(recipe, runtime)

@@ -81,12 +81,17 @@ def train_rows(study: Study, options: argparse.Namespace) -> int:
     rows = options.rows or study.rows
     pending = [(row, k) for k in SPLITS for row in rows if str(k) not in read(study, row)["splits"]]
     with ThreadPoolExecutor(options.jobs) as pool:
-        of_rows = [(study.with_locator_of(row), split) for row, split in pending]
+        of_rows = [(study.locator_row(row), split) for row, split in pending]
         needed = dict.fromkeys((row, split) for row, split in of_rows if row)
-        for locator in [pool.submit(run_one, options, row, split, "--locator") for row, split in needed]:
-            locator.exception()  # the rows that need one fail, and say it
+        locators = {(row, split): pool.submit(run_one, options, row, split, "--locator") for row, split in needed}
+
+        def train(row, split):
+            if locator_row := study.locator_row(row):
+                locators[locator_row, split].result()  # raises what that has raised; it has begun before
+            return train_one(options, row, split)
+
         failed = 0
-        trained = {pool.submit(train_one, options, *job): job for job in pending}
+        trained = {pool.submit(train, *job): job for job in pending}
         for done in as_completed(trained):
             row, split = trained[done]
             if error := done.exception():  # the others go on

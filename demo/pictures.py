@@ -68,7 +68,9 @@ def draw_predictions(contest: Path, runs: Path) -> np.ndarray:
         raise UserError(f"{run.submission} is missing; python predict.py writes it")
     names, truth = read_submission(truth_path)
     predicted_names, predicted = read_submission(run.submission)
-    _, pack = load_test_data(run.of_whole_photos.recipe(), run.about_data().num_points or truth.shape[1])
+    recipe = run.whole_photo_run.recipe()
+    recipe = replace(recipe, photos=replace(recipe.photos, size=run.recipe().photos.size))
+    _, pack = load_test_data(recipe, run.about_data().num_points or truth.shape[1])
     if not names == predicted_names == pack.names.tolist():
         raise UserError(f"{run.submission} is of another test than {truth_path}; give the contest of the run")
     samples = np.linspace(0, len(pack) - 1, min(len(pack), NUM_DRAWN)).astype(int)

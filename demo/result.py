@@ -28,7 +28,7 @@ class Options:
 def scores_of(contest: Path, runs: Path) -> dict[str, dict[str, float]]:
     """Mean squared errors of the newest run and of the mean shape, on the validation and the test photos."""
     run = find_run(None, runs)
-    whole = run.of_whole_photos
+    whole = run.whole_photo_run
     mean_shape = load_run_network(whole, "best").mean_shape.numpy()
     table, pack = load_test_data(whole.recipe(), len(mean_shape))
     names, truth = read_submission(contest / "test_truth.csv")

@@ -142,8 +142,8 @@ class Run:
         return Run(self.folder / "locator")
 
     @property
-    def of_whole_photos(self) -> "Run":
-        """The run that is shown whole photos: its locator, if it has one, or the run itself."""
+    def whole_photo_run(self) -> "Run":
+        """The run that is shown whole photos: this one's locator, if it has one, or the run itself."""
         return self.locator if self.recipe().photos.locates else self
 
     @property

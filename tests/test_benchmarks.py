@@ -67,12 +67,27 @@ def test_what_an_ablation_has_trained_is_kept_though_another_row_is_slower_or_fa
     assert re.search(r"muon +split 0 failed: no memory", capsys.readouterr().out)
 
 
+def test_a_row_whose_locator_fails_fails_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def run_one(options, row, split, *flags):
+        if flags:
+            raise OSError("no memory")
+        return json.dumps({"mse": 1.0, "nme": 2.0})
+
+    monkeypatch.setattr(ablations, "run_one", run_one)
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablations, "SPLITS", (0,))
+    study = ablation_rows.STUDIES["faces"]
+    assert ablations.train_rows(study, SimpleNamespace(rows=["a locator", "default"], jobs=1)) == 1
+    assert re.search(r"a locator +split 0 failed: no memory", capsys.readouterr().out)
+    assert ablations.read(study, "default")["splits"]
+
+
 def test_rows_that_locate_share_the_locator_of_their_split(contest, tmp_path):
     length = ("--size", "48", "--batch-size", "4", "--steps-per-epoch", "2", "--epochs", "2", "--locate", "0.5")
     base = ("--model", "resnet18", "--weights", "none", "--deepest-stride", "16", *length)
     rows = {"default": (), "another loss": ("--loss", "l1"), "whole photos": ("--locate", "0")}
     study = ablation_rows.Study(base, rows, "some")
-    assert [study.with_locator_of(row) for row in rows] == ["default", "default", None]
+    assert [study.locator_row(row) for row in rows] == ["default", "default", None]
     where = {"data": contest, "cache": tmp_path}
     ablation_training.train_locator(study, "default", 1, **where)
     locator = Run(ablation_training.folder_of_locator(study, "default", 1, cache=tmp_path))
@@ -88,7 +103,7 @@ def test_rows_that_locate_share_the_locator_of_their_split(contest, tmp_path):
 
 def test_where_the_default_looks_at_whole_photos_a_row_that_locates_has_its_own_locator():
     study = ablation_rows.Study(("--epochs", "2"), {"default": (), "a locator": ("--locate", "0.5")}, "some")
-    assert [study.with_locator_of(row) for row in study.rows] == [None, "a locator"]
+    assert [study.locator_row(row) for row in study.rows] == [None, "a locator"]
 
 
 @pytest.mark.parametrize("command", suite.ON_CPU + suite.ON_GPU)

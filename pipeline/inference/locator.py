@@ -11,6 +11,7 @@ face at the edge of a wide one for instance, is searched: enlarged parts of it a
 of them is taken if further looks agree on it.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import Run, find_run
 from pipeline.runtime import Runtime
 
+VERSION = "2"  # of how boxes are found, and of the numbers below: boxes that are kept are of one version
 BATCH = 128  # photos
 LOOKS = 3  # of the locator, at photos where the first has found something unusual
 USUAL_SCALE = 1.25  # times the typical spread, or its inverse, up to which what was found has the usual size
@@ -48,9 +50,9 @@ NOT_SEEN = 0.3  # distance of two looks' points, as a multiple of their spread, 
 AGREED = 0.15  # the same distance, up to which looks agree on what a search has found
 ELSEWHERE = 1 / 3  # intersection over union with the square of before, below which that does not show what was found
 PARTS = 3  # in a row, of the square of a photo that is searched, each of half its side
-SEARCHED = 0.05  # of the photos at most: where a locator sees less it has not learned enough to find anything
-FEW = 4  # photos that are searched in any case
-MOST_LOOKS = 1 + LOOKS + SEARCHED * PARTS**2 * (LOOKS + len(ASIDE))  # at a photo, on average
+SEARCHED = 0.05  # of a contest's photos at most: a locator that sees less has not learned enough to find anything
+AT_ONCE = 16  # photos that are searched
+MOST_LOOKS = 1 + LOOKS + SEARCHED * PARTS**2 * (LOOKS + len(ASIDE))  # at a photo of a contest, on average
 LARGEST = 4.0  # times by which a look enlarges or reduces a photo at most, before what was found is shown aside
 REACH = 1.5  # half a box's side, as a multiple of the points' root mean square distance from their centre
 WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at least
@@ -59,7 +61,8 @@ WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at
 @dataclass(frozen=True)
 class Locator:
     """A run that finds where to look. recipe: its own, but for where the data and the cache lie now. spread: typical of
-    the shapes that it was trained on, in pixels of its images; 0 of those of earlier versions, which look once."""
+    the shapes that it was trained on, in pixels of its images; 0 where it is not known, as of runs of earlier versions,
+    which look once."""
 
     run: Run
     recipe: Recipe
@@ -71,8 +74,7 @@ class Locator:
     def in_train(self, pack: Pack) -> Path:
         """The file of the boxes of the photos of train, which is kept in the cache. To be called by all ranks."""
         ranks = self.runtime.ranks
-        ways = repr((LOOKS, ASIDE[0], NOT_SEEN, AGREED, ELSEWHERE, PARTS) if self.spread else ())
-        key = key_of(self.digest, ways, pack.folder.name)  # the name tells other pixels apart
+        key = key_of(self.digest, VERSION, pack.folder.name)  # the name tells other pixels apart
         path = self.recipe.run.cache / f"boxes-{key}.csv"
         if ranks.most(float(not path.exists()))[0]:
             table = boxes_table(self._table(pack))
@@ -87,43 +89,53 @@ class Locator:
         """What is to be shown of each of these photos."""
         options = self.recipe.photos
         roi = RegionOfInterest.of(shares_of(options.roi), options.size)
-        found = self._boxes(Squares.of(photos, roi, options.resize))
+        found = self._boxes(Squares.of(photos, roi, options.resize), share=1)
         return {name: square_around(tuple(box), MARGIN) for name, box in zip(photos, found.tolist(), strict=True)}
 
     def _table(self, pack):
-        found = self._boxes(pack, description="where to look")
+        found = self._boxes(pack, share=SEARCHED, description="where to look")
         of_photo = {name: [tuple(box)] for name, box in zip(pack.names.tolist(), found.tolist(), strict=True)}
         boxes = Boxes(f"what {self.run.folder} finds", of_photo, "")
         return replace(boxes, key=digest(boxes_table(boxes).encode())[:16])
 
-    def _boxes(self, pack: Pack | Squares, *, description: str | None = None) -> np.ndarray:
-        """(N, 4) the boxes of the photos of a pack. To be called by all ranks, which share the work."""
-        found = self._shared(lambda own: self._find(pack, own), np.arange(len(pack.names)), description, width=5)
+    def _boxes(self, pack: Pack | Squares, *, share: float, description: str | None = None) -> np.ndarray:
+        """(N, 4) the boxes of the photos of a pack, of which at most a share is searched. To be called by all ranks."""
+        everything = np.arange(len(pack.names))
+        found = self._by_ranks(lambda own: self._find(pack, own), everything, unit=BATCH, width=5, says=description)
         boxes, distances = found[:, :4], found[:, 4]
-        searched = to_be_searched(distances)
+        searched = to_be_searched(distances, most=math.ceil(share * len(distances)))
         if len(searched):
-            boxes[searched] = self._shared(
-                lambda own: self._search(pack, own, boxes[own]), searched, description and "search", width=4
+            boxes[searched] = self._by_ranks(
+                lambda own: self._search(pack, own, boxes[own]),
+                searched,
+                unit=AT_ONCE,
+                width=4,
+                says=description and "searching",
             )
         return boxes.round(1)
 
-    def _shared(
-        self, find: Callable[[np.ndarray], np.ndarray], samples: np.ndarray, description: str | None, *, width: int
+    def _by_ranks(
+        self,
+        find: Callable[[np.ndarray], np.ndarray],
+        samples: np.ndarray,
+        *,
+        unit: int,
+        width: int,
+        says: str | None,
     ) -> np.ndarray:
-        """(N, width) what `find` gives for samples, block by block, of which each rank has its part."""
-        ranks = self.runtime.ranks
-        part = ranks.part(len(samples), unit=BATCH)
+        """(N, width) what `find` gives for samples, `unit` of them at once, of which each rank has its part."""
+        part = self.runtime.ranks.part(len(samples), unit=unit)
         own = samples[part]
         found = np.empty((len(own), width))
-        with progress(len(own), description, unit="photo") if description else nullcontext() as bar:
-            for block in blocks(len(own), BATCH):
+        with progress(len(own), says, unit="photo") if says else nullcontext() as bar:
+            for block in blocks(len(own), unit):
                 found[block] = find(own[block])
                 if bar:
                     bar.update(len(own[block]))
-        return ranks.arrays_of_all(found, part, len(samples))
+        return self.runtime.ranks.arrays_of_all(found, part, len(samples))
 
     def _find(self, pack, samples):
-        """(N, 5) boxes, and how far from each other two looks find the points, which is 0 where there is one look."""
+        """(N, 5) boxes, and how far from each other two looks find the points, which is 0 where there is one."""
         (points,) = self._look(pack, samples, [FixedView.identity()])
         distances = np.zeros(len(samples))
         if self.spread:
@@ -144,7 +156,7 @@ class Locator:
         for points in self._look(pack, samples, [EachPlaced(matrices) for matrices in parts]):
             points = self._look_again(pack, samples, points)
             found, distances = boxes_about(points, sizes), self._distances(pack, samples, points, ASIDE)
-            better = (distances < least) & (intersection_over_union(found, known) < ELSEWHERE)
+            better = (distances < least) & (shown_overlap(found, known) < ELSEWHERE)
             boxes[better], least[better] = found[better], distances[better]
         return boxes
 
@@ -214,16 +226,15 @@ def relative_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(distances, spreads, out=np.full(len(points), np.inf), where=spreads > 0)
 
 
-def to_be_searched(distances: np.ndarray) -> np.ndarray:
-    """The photos in which the locator has seen nothing, of many those whose looks differ most."""
+def to_be_searched(distances: np.ndarray, *, most: int) -> np.ndarray:
+    """The photos in which the locator has seen nothing, at most so many: those whose looks differ most."""
     unseen = np.flatnonzero(distances > NOT_SEEN)
-    most = max(FEW, round(SEARCHED * len(distances)))
     return np.sort(unseen[np.argsort(-distances[unseen], kind="stable")[:most]])
 
 
 def parts_of_square(roi: RegionOfInterest) -> list[np.ndarray]:
     """(3, 3) matrices from the image of a ROI to images of parts of the square that it was cut from, which overlap by
-    half."""
+    half. They are up to twice as large as in the image, as they are where the ROI is the whole square."""
     side, first = roi.square / 2, -0.5 - np.array((roi.left, roi.top))  # first: the square's corner, in the image
     steps = np.linspace(0, side, PARTS)
     corners = [first + (right, down) for down in steps for right in steps]
@@ -231,8 +242,8 @@ def parts_of_square(roi: RegionOfInterest) -> list[np.ndarray]:
     return [np.array([[scale, 0, -0.5 - scale * x], [0, scale, -0.5 - scale * y], [0, 0, 1]]) for x, y in corners]
 
 
-def intersection_over_union(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) how much of what is shown of two (N, 4) boxes together is shown of both."""
+def shown_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) intersection over union of the squares that are shown about (N, 4) boxes and about others."""
     a, b = (np.array([square_around(tuple(box), MARGIN) for box in each.tolist()]) for each in (boxes, others))
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     both = sides.clip(min=0).prod(axis=1)

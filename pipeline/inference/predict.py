@@ -47,11 +47,9 @@ def predict_points(
     source: Source | None = None,
     batch_size: int = 128,
     image_size: int | None = None,
-    view: View | None = None,
     description: str | None = None,
 ) -> np.ndarray:
-    """(N, K, 2) float32 points of the photos at `samples`, in pixels of the photos: through a view that does not mirror
-    them, by default as they are.
+    """(N, K, 2) float32 points of the photos at `samples`, as they are, in pixels of the photos.
 
     The network is in eval mode. image_size: of the images that it is shown, where it is not the ROI's.
     """
@@ -60,7 +58,7 @@ def predict_points(
         network,
         pack,
         samples,
-        [view or FixedView.identity()],
+        [FixedView.identity()],
         None,
         runtime=runtime,
         source=source,

@@ -87,7 +87,8 @@ def train_run(
         if earlier:
             take_up(trainer, run)
         if recipe.running.session_minutes:
-            recipe = in_session(recipe, minutes=plan_session(trainer))
+            locator = run.locator if recipe.photos.locates else None
+            recipe = in_session(recipe, minutes=plan_session(trainer, locator=locator))
             trainer.recipe = after_locating(recipe)
             if is_main:
                 run.write_recipe(recipe)

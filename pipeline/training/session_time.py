@@ -13,9 +13,10 @@ import psutil
 
 from pipeline.errors import UserError
 from pipeline.inference.held_out import MAX_FITTED
-from pipeline.inference.locator import MOST_LOOKS, run_of_locator
+from pipeline.inference.locator import MOST_LOOKS
 from pipeline.inference.measured import MAX_MEASURED
 from pipeline.inference.tta import parse_views
+from pipeline.runs import Run
 from pipeline.training.trainer import Trainer
 
 STARTING = 45.0  # seconds that predict.py is given to start, to draw and to write
@@ -37,11 +38,11 @@ class SessionTime:
         return self.session - self.gone - self.prediction
 
 
-def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
+def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | None = None) -> float:
     """The minutes of the whole training, of all its sittings, with which this session ends in time; says how they come.
 
-    gone: seconds since the command was started, where it is not this process that tells. Raises UserError where
-    nothing is left to train.
+    locator: the run that finds where to look. gone: seconds since the command was started, where it is not this process
+    that tells. Raises UserError where nothing is left to train.
     """
     recipe = trainer.recipe
     assert recipe.running.session_minutes
@@ -52,7 +53,7 @@ def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
         source="views",
     )
     (speed,) = trainer.runtime.ranks.of_main(measured_speed(trainer))  # predict.py may be one process
-    prediction = prediction_seconds(trainer, speed=speed, num_views=len(views))
+    prediction = prediction_seconds(trainer, speed=speed, num_views=len(views), locator=locator)
     gone = time.time() - psutil.Process().create_time() if gone is None else gone
     (gone,) = trainer.runtime.ranks.of_main(gone)
     plan = SessionTime(60 * recipe.running.session_minutes, gone, prediction)
@@ -68,7 +69,7 @@ def plan_session(trainer: Trainer, *, gone: float | None = None) -> float:
     return trainer.state.minutes + plan.training / 60
 
 
-def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int) -> float:
+def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int, locator: Run | None = None) -> float:
     """What the last validation and the report take, and predict.py after them: it shows its views to the photos of the
     test, and to some of those that were held out, by which it weighs the views. Where a part of each photo is shown, it
     packs those of the test first, after a locator, if there is one, has seen them.
@@ -79,9 +80,9 @@ def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int) -> flo
     num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + num_fitted)
     num_images += 2 * min(len(data.validation), MAX_MEASURED)  # as they are and mirrored
     packing = num_test / PACKING if data.boxes else 0.0
-    if locator := trainer.recipe.photos.locator:
-        size = run_of_locator(locator).recipe().photos.size
-        num_images += math.ceil(MOST_LOOKS * (size / trainer.recipe.photos.size) ** 2 * num_test)
+    if locator:
+        share = (locator.recipe().photos.size / trainer.recipe.photos.size) ** 2  # of the work for an image
+        num_images += math.ceil(MOST_LOOKS * share * num_test)
     return STARTING + packing + MARGIN * num_images / speed
 
 

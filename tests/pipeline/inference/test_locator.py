@@ -16,6 +16,8 @@ import torch
 
 from augment import RegionOfInterest, transform_points
 from augment.fit import square_around
+from demo.pictures import draw_predictions
+from demo.result import scores_of
 from models import Prediction
 from pipeline.checkpoint import load_checkpoint
 from pipeline.command import parse_command
@@ -173,30 +175,43 @@ def test_a_locator_that_sees_its_points_does_not_search_and_one_that_does_not_do
     assert searched == [1]
 
 
-def test_of_many_photos_in_which_nothing_is_seen_a_share_is_searched(monkeypatch):
-    monkeypatch.setattr(module, "FEW", 3)
+def test_those_photos_are_searched_first_whose_looks_differ_most():
     distances = np.full(100, 0.1)
-    assert module.to_be_searched(distances).tolist() == []
+    assert module.to_be_searched(distances, most=5).tolist() == []
     distances[[7, 3, 90]] = 0.5, np.inf, module.NOT_SEEN + 0.01
-    assert module.to_be_searched(distances).tolist() == [3, 7, 90]
+    assert module.to_be_searched(distances, most=3).tolist() == [3, 7, 90]
     distances[20:40] = np.linspace(0.4, 2, 20)
-    assert module.to_be_searched(distances).tolist() == [3, *range(36, 40)]
-    assert module.to_be_searched(np.full(4, 0.9)).tolist() == [0, 1, 2]
+    assert module.to_be_searched(distances, most=5).tolist() == [3, *range(36, 40)]
 
 
-def boxes_of_many_spots(batch):
+def boxes_of_many_spots(unit):
     rng = np.random.default_rng(0)
     photos = {str(k): spot(tuple(map(int, rng.integers(20, 170, 2))), 15 if k % 3 else 4) for k in range(19)}
-    with mock.patch.multiple(module, BATCH=batch, FEW=2, SEARCHED=0.25):
+    with mock.patch.multiple(module, BATCH=unit, AT_ONCE=unit):
         pack = Squares.of(photos, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox")
-        return locator_of_spots(OnlyLarge)._boxes(pack)
+        return locator_of_spots(OnlyLarge)._boxes(pack, share=0.25)
 
 
-def test_what_is_searched_and_found_depends_neither_on_blocks_nor_on_ranks(tmp_path):
+def test_what_is_searched_and_found_depends_neither_on_blocks_nor_on_ranks(tmp_path, monkeypatch):
     alone = boxes_of_many_spots(128)
     np.testing.assert_array_equal(boxes_of_many_spots(2), alone)
     for found in results_of(2, tmp_path, boxes_of_many_spots, 2):
         np.testing.assert_array_equal(found, alone)
+    monkeypatch.setattr(module, "NOT_SEEN", np.inf)
+    assert (boxes_of_many_spots(128) != alone).any(axis=1).sum() == 5
+
+
+def test_of_a_contest_no_more_looks_are_taken_than_a_session_keeps_time_for(monkeypatch):
+    """Where nothing is seen in any photo, and all that is said is unusual."""
+    locator = replace(locator_of_spots(OnlyLarge), spread=3.0)
+    pack = Squares.of(
+        {str(k): spot((60, 100), 4) for k in range(60)}, RegionOfInterest.of((0.0, 0.0, 1.0), 48), "letterbox"
+    )
+    shown = []
+    predict = OnlyLarge.predict
+    monkeypatch.setattr(OnlyLarge, "predict", lambda self, images: shown.append(len(images)) or predict(self, images))
+    locator._boxes(pack, share=module.SEARCHED)
+    assert sum(shown) == pytest.approx(module.MOST_LOOKS * 60)
 
 
 def test_parts_of_a_square_are_shown_twice_as_large_as_the_square_also_beside_the_region_of_interest():
@@ -212,8 +227,8 @@ def test_parts_of_a_square_are_shown_twice_as_large_as_the_square_also_beside_th
 def test_squares_are_compared_with_their_margins():
     a = np.array([(0.0, 0.0, 10.0, 10.0)] * 4)
     b = np.array([(0.0, 0.0, 10.0, 10.0), (7.5, 0.0, 17.5, 10.0), (15.0, 0.0, 25.0, 10.0), (3.0, 3.0, 7.0, 7.0)])
-    np.testing.assert_allclose(module.intersection_over_union(a, b), [1, 1 / 3, 0, 0.16])
-    np.testing.assert_allclose(module.intersection_over_union(b, a), module.intersection_over_union(a, b))
+    np.testing.assert_allclose(module.shown_overlap(a, b), [1, 1 / 3, 0, 0.16])
+    np.testing.assert_allclose(module.shown_overlap(b, a), module.shown_overlap(a, b))
 
 
 def test_the_distance_of_points_is_relative_to_their_spreads():
@@ -490,6 +505,14 @@ def test_boxes_that_were_found_before_are_of_the_same_pixels(tmp_path, monkeypat
     packs = [SimpleNamespace(folder=tmp_path / name, fingerprint="same") for name in ("one", "other", "one")]
     first, second, again = map(locator.in_train, packs)
     assert first == again != second
+
+
+def test_the_demo_shows_whole_photos_of_a_run_that_is_shown_parts(located, contest):
+    scores = scores_of(contest, located.folder.parent)
+    assert scores["mean shape"]["validation"] == located.locator.about_data().mean_shape.mse
+    assert scores["mean shape"]["test"] > scores["network"]["test"]
+    picture = draw_predictions(contest, located.folder.parent)
+    assert picture.shape[2] == 3
 
 
 def test_data_that_are_refused_leave_no_folder(contest, tmp_path):

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -38,20 +37,18 @@ def test_what_is_gone_and_what_the_prediction_takes_is_left_out_of_the_training(
         plan_session(trainer, gone=3600.0)
 
 
-def test_time_is_left_to_find_where_to_look_in_the_photos_of_the_test_and_to_pack_them_so(
-    contest, tmp_path, monkeypatch
-):
+def test_time_is_left_to_find_where_to_look_in_the_photos_of_the_test_and_to_pack_them_so(contest, tmp_path):
     trainer = start(recipe_of(contest, tmp_path, "--session-minutes", "60"))
     expected = session_time.prediction_seconds(trainer, speed=10.0, num_views=2)
     trainer.data = replace(trainer.data, boxes=Boxes("a file", {}, ""))
     expected += 12 / session_time.PACKING
     assert session_time.prediction_seconds(trainer, speed=10.0, num_views=2) == pytest.approx(expected)
     photos = trainer.recipe.photos
-    trainer.recipe = replace(trainer.recipe, photos=replace(photos, locator=Path("a run")))
     half = replace(trainer.recipe, photos=replace(photos, size=photos.size // 2))
-    monkeypatch.setattr(session_time, "run_of_locator", lambda folder: SimpleNamespace(recipe=lambda: half))
+    locator = SimpleNamespace(recipe=lambda: half)
     expected += MARGIN * math.ceil(12 * MOST_LOOKS / 4) / 10.0
-    assert session_time.prediction_seconds(trainer, speed=10.0, num_views=2) == pytest.approx(expected)
+    found = session_time.prediction_seconds(trainer, speed=10.0, num_views=2, locator=locator)
+    assert found == pytest.approx(expected)
 
 
 def test_time_is_kept_for_those_held_out_photos_alone_that_weights_are_fitted_on(contest, tmp_path, monkeypatch):

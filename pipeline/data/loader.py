@@ -4,7 +4,7 @@ The order of an epoch and the draws are functions of (seed, epoch), so that a ru
 batch is prefetched while the network computes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -146,7 +146,7 @@ def show(roi: RegionOfInterest, view: Transform, image_size: int | None) -> Tran
     return shown.resized((image_size, image_size)) if image_size else shown
 
 
-def prefetch(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+def prefetch(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made, None, None]:
     """`map(make, items)`, where a thread makes the next one while the last one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = None

@@ -1,7 +1,7 @@
 """From photos to points: the network on a pack, through one view or several, and its points brought home."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -108,8 +108,9 @@ def predict_views(
         view = fixed.of_block(block, pack.roi.size)
         return view, show(pack.roi, view, image_size).warp(squares)
 
-    warped = prefetch(make, ((block, view) for block in batches for view in views))
-    with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
+    jobs = ((block, view) for block in batches for view in views)
+    bars = progress(len(samples), description, unit="photo") if description else nullcontext()
+    with closing(prefetch(make, jobs)) as warped, bars as bar:  # closed here, not by chance in the thread of its pool
         for block in batches:
             found = []
             for _ in views:

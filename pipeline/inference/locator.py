@@ -101,7 +101,9 @@ class Locator:
     def _boxes(self, pack: Pack | Squares, *, share: float, description: str | None = None) -> np.ndarray:
         """(N, 4) the boxes of the photos of a pack, of which at most a share is searched. To be called by all ranks."""
         everything = np.arange(len(pack.names))
-        found = self._by_ranks(lambda own: self._find(pack, own), everything, unit=BATCH, width=5, says=description)
+        found = self._by_ranks(
+            lambda own: self._find(pack, own), everything, unit=BATCH, width=5, description=description
+        )
         boxes, distances = found[:, :4], found[:, 4]
         searched = to_be_searched(distances, most=math.ceil(share * len(distances)))
         if len(searched):
@@ -110,7 +112,7 @@ class Locator:
                 searched,
                 unit=AT_ONCE,
                 width=4,
-                says=description and "searching",
+                description=description and "searching",
             )
         return boxes.round(1)
 
@@ -121,13 +123,13 @@ class Locator:
         *,
         unit: int,
         width: int,
-        says: str | None,
+        description: str | None,
     ) -> np.ndarray:
         """(N, width) what `find` gives for samples, `unit` of them at once, of which each rank has its part."""
         part = self.runtime.ranks.part(len(samples), unit=unit)
         own = samples[part]
         found = np.empty((len(own), width))
-        with progress(len(own), says, unit="photo") if says else nullcontext() as bar:
+        with progress(len(own), description, unit="photo") if description else nullcontext() as bar:
             for block in blocks(len(own), unit):
                 found[block] = find(own[block])
                 if bar:

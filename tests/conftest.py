@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -80,10 +81,13 @@ def contest(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(contest, tmp_path_factory) -> Path:
-    """The run of one short training. Tests that change it copy it by `copy_run`."""
+    """The run of one short training, with all of its pictures. Tests that change it copy it by `copy_run`."""
     from tests.scripts import train
 
-    folder = made_once("trained", lambda folder: train(folder, contest, "-e", "1"), tmp_path_factory)
+    def make(folder):
+        train(folder, contest, "-e", "1", pictures=nullcontext)
+
+    folder = made_once("trained", make, tmp_path_factory)
     return next((folder / "runs").iterdir())
 
 

@@ -9,10 +9,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
+
+import numpy as np
 
 import hack_train
 import predict
@@ -33,17 +35,24 @@ def command(script, folder, *flags):
     return [sys.executable, str(ROOT / script), *map(str, paths), *map(str, flags)]
 
 
-def call(script, folder, *flags):
-    """Runs a script in `folder`, inside this process. Returns (exit status, stdout, stderr).
+@contextmanager
+def quick_pictures():
+    """Pictures show one photo, and figures are put together but not drawn: both take longer than to train."""
+    with (
+        mock.patch("pipeline.training.pictures.NUM_WORST", 1),
+        mock.patch("pipeline.inference.ensemble.NUM_SHOWN", 1),
+        mock.patch("pipeline.training.figures.picture_of", lambda figure: np.zeros((8, 8, 3), np.uint8)),
+        mock.patch("pipeline.inference.report_figures.as_svg", lambda figure, *, title, prefix: "<svg></svg>"),
+    ):
+        yield
 
-    Its pictures show one photo: to draw 971 points on each of a dozen takes longer than to train.
-    """
+
+def call(script, folder, *flags, pictures=quick_pictures):
+    """Runs a script in `folder`, inside this process. Returns (exit status, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
     arguments = mock.patch.object(sys, "argv", command(script, folder, *flags)[1:])
-    few_worst = mock.patch("pipeline.training.pictures.NUM_WORST", 1)
-    few_shown = mock.patch("pipeline.inference.ensemble.NUM_SHOWN", 1)
     status = 0
-    with chdir(folder), arguments, few_worst, few_shown, redirect_stdout(out), redirect_stderr(err):
+    with chdir(folder), arguments, pictures(), redirect_stdout(out), redirect_stderr(err):
         try:
             run_script(SCRIPTS[script])
         except SystemExit as stop:
@@ -78,8 +87,8 @@ def call_process(script, folder, *flags):
     return result.returncode, result.stdout, result.stderr
 
 
-def train(folder, contest, *flags):
-    status, out, err = call("hack_train.py", folder, "-n", "x", "-d", contest, *SMALL, *flags)
+def train(folder, contest, *flags, pictures=quick_pictures):
+    status, out, err = call("hack_train.py", folder, "-n", "x", "-d", contest, *SMALL, *flags, pictures=pictures)
     assert status == 0, err
     (run,) = (folder / "runs").iterdir()
     return run, out

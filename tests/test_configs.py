@@ -21,6 +21,7 @@ from pipeline.runs import find_runs
 from pipeline.stages import check_begun_anew, stage_recipe
 from pipeline.training.callbacks import WorstPhotos
 from pipeline.training.session import train_command
+from tests.scripts import quick_pictures
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 FOR_ITSELF = {"organisers.yaml": {"head", "learning_rate"}}  # what it must be, whatever the defaults become
@@ -39,6 +40,7 @@ def weights(tmp_path_factory):
     with (
         mock.patch.object(mobilenetv3, "_mobilenet_v3", build),
         mock.patch.object(WorstPhotos, "draw", return_value=None),
+        quick_pictures(),
     ):
         torch.save(torchvision.models.mobilenet_v3_small().state_dict(), path)
         yield path

@@ -21,7 +21,7 @@ from tests.scripts import ROOT, SMALL, call, command
 pytestmark = pytest.mark.slow
 STANDALONE = ["--standalone", "--nproc-per-node", "2"]
 PATIENCE = 900  # seconds, on a machine that has much else to do
-LONG = ["--minutes", "0.4", "--checkpoint-minutes", "1e-9"]  # more than it takes to notice what it has begun
+LONG = ["--minutes", "0.2", "--checkpoint-minutes", "1e-9"]  # more than it takes to notice what it has begun
 
 
 def torchrun(flags, script, folder, *own):
@@ -140,7 +140,7 @@ def test_a_machine_that_dies_is_done_without(contest, tmp_path):
         "--rdzv-endpoint",
         f"127.0.0.1:{free_port()}",
         "--rdzv-conf",
-        "last_call_timeout=15",
+        "last_call_timeout=8",
         "--max-restarts",
         "2",
     ]

@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 
-NUM_CASES = int(os.environ.get("FUZZ_CASES", "20"))
+NUM_CASES = int(os.environ.get("FUZZ_CASES", "10"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 MOST_SECONDS = 30.0  # of a case that goes through a script on a busy machine; most take milliseconds
 MOST_BYTES = 2 << 30  # of memory, above what the process has

@@ -245,7 +245,7 @@ def test_the_file_that_could_not_be_replaced_is_named_and_not_its_partial_one(tm
 
 
 def _write_again_and_again(path, letter):
-    for _ in range(25):
+    for _ in range(10):
         write_text(path, letter * 300_000)
 
 

@@ -66,6 +66,17 @@ def test_place_and_scale_of_complete_shapes_are_their_center_and_size():
     np.testing.assert_allclose(fit_shapes(seen, known).scaled(seen, known), shapes, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 2, 30, 300])
+def test_components_are_those_of_svd_be_there_more_shapes_than_coordinates_or_fewer(count):
+    rows = np.random.default_rng(7).normal(size=(count, 40)) * np.linspace(3, 1, 40)
+    rows -= rows.mean(axis=0)
+    variances, axes = shape_model._components(rows)
+    _, deviations, expected = np.linalg.svd(rows, full_matrices=False)
+    np.testing.assert_allclose(variances, deviations**2 / count, atol=1e-9)
+    there = variances > 1e-9  # along the others rows have no extent, and nothing is told
+    np.testing.assert_allclose(np.abs((axes.T * expected).sum(axis=1))[there], 1, rtol=1e-9)
+
+
 def test_fitting_makes_what_is_known_more_likely(monkeypatch):
     seen, _ = made(300, seed=5)
     known = np.random.default_rng(6).random(seen.shape[:2]) > 0.4

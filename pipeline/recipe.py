@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -400,11 +401,16 @@ def build_recipe(flat: dict[str, Any], *, name_of: Callable[[str], str]) -> Reci
     for name, value in flat.items():
         sections[SECTION_OF[name]][name] = value
     try:
-        return TypeAdapter(Recipe).validate_python(sections)
+        return _validator().validate_python(sections)
     except ValidationError as error:
         first, *others = error.errors()
         reasons = [first["msg"], *(other["msg"] for other in others if other["loc"][:2] == first["loc"][:2])]
         raise UserError(f"{name_of(str(first['loc'][1]))} {first['input']!r}: {'; or: '.join(reasons)}") from error
+
+
+@cache
+def _validator() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)  # it takes ten times as long to make as to use
 
 
 def check_trainable(recipe: Recipe, *, where: str = ""):

@@ -23,9 +23,16 @@ settings.register_profile("project", deadline=None, max_examples=40, derandomize
 settings.load_profile("project")
 
 
+SLOW_TO_MAKE = {"contest", "tiny_contest", "faces68"}  # fixtures; what needs one of them mostly trains on it
+
+
+@pytest.hookimpl(tryfirst=True)  # before "-m" looks at the marks
 def pytest_collection_modifyitems(items):
     import torch
 
+    for item in items:
+        if not SLOW_TO_MAKE.isdisjoint(item.fixturenames):
+            item.add_marker("slow")
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

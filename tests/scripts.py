@@ -41,8 +41,8 @@ def quick_pictures():
     with (
         mock.patch("pipeline.training.pictures.NUM_WORST", 1),
         mock.patch("pipeline.inference.ensemble.NUM_SHOWN", 1),
-        mock.patch("pipeline.training.figures.picture_of", lambda figure: np.zeros((8, 8, 3), np.uint8)),
-        mock.patch("pipeline.inference.report_figures.as_svg", lambda figure, *, title, prefix: "<svg></svg>"),
+        mock.patch("pipeline.training.figures.picture_of", return_value=np.zeros((8, 8, 3), np.uint8)),
+        mock.patch("pipeline.inference.report_figures.as_svg", return_value="<svg></svg>"),
     ):
         yield
 

@@ -84,6 +84,7 @@ def test_nothing_has_a_name_that_says_nothing(name):
     assert not [path for path in FILES if name in (path.stem, path.parent.name)]
 
 
+@pytest.mark.slow
 def test_importing_does_nothing_else():
     """No seeding, no choice of device, no reading of arguments, no files."""
     modules = [name for name in MODULES if not name.endswith("__main__")]

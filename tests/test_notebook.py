@@ -3,7 +3,6 @@
 import os
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
 
 from pipeline.runs import find_run
@@ -13,7 +12,6 @@ NOTEBOOK = ROOT / "docs/notebook.ipynb"
 SETTINGS = "parameters"  # the tag of the cell after which others are set, as papermill has it
 
 
-@pytest.mark.slow
 def test_the_notebook_trains_predicts_and_shows_what_came_of_it(contest, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()

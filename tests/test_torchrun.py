@@ -11,14 +11,12 @@ from contextlib import contextmanager, suppress
 
 import pandas as pd
 import psutil
-import pytest
 
 from pipeline.checkpoint import load_checkpoint
 from pipeline.runs import Run
 from tests.ranks import free_port
 from tests.scripts import ROOT, SMALL, call, command
 
-pytestmark = pytest.mark.slow
 STANDALONE = ["--standalone", "--nproc-per-node", "2"]
 PATIENCE = 900  # seconds, on a machine that has much else to do
 LONG = ["--minutes", "0.2", "--checkpoint-minutes", "1e-9"]  # more than it takes to notice what it has begun

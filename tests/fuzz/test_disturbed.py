@@ -7,8 +7,6 @@ import time
 from itertools import count
 from unittest import mock
 
-import pytest
-
 from pipeline.checkpoint import load_checkpoint
 from pipeline.data import pack
 from pipeline.files import digest
@@ -49,7 +47,6 @@ def stamps(folder):
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in (folder, *paths)}
 
 
-@pytest.mark.slow
 def test_a_clock_that_jumps_and_data_that_may_not_be_written_change_no_weight(tiny, tiny_contest, tmp_path):
     """Where folders may be written whatever their mode, as by root, their times tell."""
     data = shutil.copytree(tiny_contest, tmp_path / "data")
@@ -80,7 +77,6 @@ def test_the_time_of_a_training_is_that_of_no_clock_that_can_be_set(monkeypatch)
         assert 2.0 <= sitting.minutes < 3.0
 
 
-@pytest.mark.slow
 def test_a_cache_that_vanishes_during_a_training_is_not_missed(tiny, tiny_contest, tmp_path):
     (tmp_path / "removes.py").write_text(REMOVES_THE_CACHE.format(cache=str(tmp_path / "cache")))
     flags = [*flags_of(tiny, tiny_contest, tmp_path / "cache"), "--callbacks", f"{tmp_path}/removes.py:Removes"]
@@ -109,7 +105,6 @@ def ended(processes):
     return [process.exitcode for process in processes]
 
 
-@pytest.mark.slow
 def test_two_at_once_on_one_cache_and_in_one_folder_of_runs_do_what_each_alone_does(tiny, tiny_contest, tmp_path):
     flags = flags_of(tiny, tiny_contest, tmp_path / "cache")
     assert ended([start("hack_train.py", tmp_path, *flags) for _ in range(2)]) == [0, 0]

@@ -141,7 +141,6 @@ def test_a_full_disk_is_a_line_and_what_was_finished_stays(work, begin, tiny_con
     campaign(f"full disk, {work.__name__}", check, cases=range(one_sixth()))
 
 
-@pytest.mark.slow
 def test_a_training_that_finds_no_room_for_one_file_says_so(begin, tiny_contest, tmp_path):
     run = begin(with_cache=True)
     for name in ("manifest.json", "held_out.npz", "report.html"):
@@ -149,13 +148,7 @@ def test_a_training_that_finds_no_room_for_one_file_says_so(begin, tiny_contest,
     check_again(train_on_jpegs, tmp_path, run, tiny_contest)
 
 
-SLOW = ("look_at_data", "find_suspects", "report_anew", "average_weights")
-
-
-@pytest.mark.parametrize(
-    "work", [pytest.param(work, marks=pytest.mark.slow if work.__name__ in SLOW else ()) for work in TOOLS],
-    ids=lambda work: work.__name__,
-)  # fmt: skip
+@pytest.mark.parametrize("work", TOOLS, ids=lambda work: work.__name__)
 def test_a_tool_on_a_full_disk_says_so_and_leaves_nothing_half(work, begin, tiny_contest, tmp_path):
     """One kind of file after another finds no room; then there is room for all."""
     run = begin(with_cache=True)
@@ -170,7 +163,6 @@ def test_a_tool_on_a_full_disk_says_so_and_leaves_nothing_half(work, begin, tiny
     check_again(work, tmp_path, run, tiny_contest)
 
 
-@pytest.mark.slow
 def test_an_export_that_finds_no_room_says_so(begin, tiny_contest, tmp_path):
     """Torch, where it writes such a file by itself, would abort the process."""
     run = begin(with_cache=True)

@@ -40,6 +40,7 @@ def test_an_untrained_network_gives_nearly_the_mean_shape_and_its_head_moves_poi
     torch.testing.assert_close(moved, (network.decoder.unit * moves).expand(2, 7, 2), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_backbone_has_a_head_of_ours_and_is_computed_as_one_of_those_above():
     """So what holds for one of a family holds for all: they share the code that follows the head."""
     with without_values():

@@ -249,6 +249,7 @@ def _write_again_and_again(path, letter):
         write_text(path, letter * 300_000)
 
 
+@pytest.mark.slow
 def test_of_several_processes_that_write_one_file_each_writes_a_whole_one(tmp_path):
     """Neither do they take the temporary file away from one another, nor is half a file ever there."""
     path, forked = tmp_path / "o.csv", multiprocessing.get_context("forkserver")

@@ -43,6 +43,7 @@ def test_one_process_exchanges_nothing():
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 def test_no_thread_of_the_exchange_outlives_it(tmp_path):
     """One that lets go of a tensor while the interpreter ends aborts the process."""
     program = """if True:
@@ -96,6 +97,7 @@ def exchange(folder):
 SIZES = [(3, torch.float32), (8, torch.float32), (2, torch.float64), (25, torch.float32), (1, torch.float32)]
 
 
+@pytest.mark.slow
 def test_what_is_exchanged_is_exact_and_the_same_on_all_ranks(tmp_path):
     first, *others = results_of(3, tmp_path, exchange, tmp_path)
     assert first["sums"] == [[111.0] * size for size, _ in SIZES]
@@ -126,6 +128,7 @@ def fail(how):
     ranks.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "statuses", "said"),
     [
@@ -146,6 +149,7 @@ def test_a_rank_that_fails_takes_the_others_down_with_one_message(tmp_path, how,
     assert re.search(said, messages[0])
 
 
+@pytest.mark.slow
 def test_what_earlier_processes_have_left_in_the_store_is_not_taken_for_news(tmp_path):
     """torchrun may keep its store for those that it starts anew."""
     store = lasting_store()
@@ -161,6 +165,7 @@ def say_something():
     print("another", file=sys.stderr)
 
 
+@pytest.mark.slow
 def test_others_than_the_main_rank_are_silent(tmp_path):
     said = [(each.out, each.err) for each in run_together(2, tmp_path, say_something)]
     assert said == [("a word\n", "another\n"), ("", "")]

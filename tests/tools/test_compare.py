@@ -139,7 +139,6 @@ def test_a_browser_sorts_the_table_by_a_click(runs, tmp_path):
     assert down.index("b") < down.index("a")
 
 
-@pytest.mark.slow
 @needs_a_browser
 def test_nothing_is_cut_off_on_paper(runs, tmp_path):
     """The last column was, which says what was changed."""

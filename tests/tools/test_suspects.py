@@ -107,7 +107,6 @@ def test_labels_alone_tell_odd_shapes_and_duplicates(wrong, tmp_path):
     assert float(rows[names[5]]["score"]) > float(rows[names[12]]["score"])
 
 
-@pytest.mark.slow
 def test_folds_tell_of_all_photos_what_they_never_saw(wrong, tmp_path):
     root, names = wrong
     folder, _ = train(tmp_path, root, "-e", "1", "--steps-per-epoch", "1", "--folds", "2")

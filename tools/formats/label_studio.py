@@ -42,6 +42,9 @@ class Place:
     keypointlabels: list[str] = field(default_factory=list)
 
 
+PLACE = TypeAdapter(Place)
+
+
 @dataclass(frozen=True)
 class Annotation:
     result: list[Region]
@@ -106,7 +109,7 @@ def _in_pixels(region, x, y):
 
 def _place_of(region, source, name) -> Place:
     try:
-        return TypeAdapter(Place).validate_python(region.value)
+        return PLACE.validate_python(region.value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -213,7 +213,6 @@ def test_a_browser_shows_it_without_an_error(run, tmp_path):
     assert found == "large inline none true true true true true"
 
 
-@pytest.mark.slow
 @needs_a_browser
 def test_nothing_is_cut_off_on_paper(run, tmp_path):
     views(run)

@@ -15,7 +15,6 @@ def named(tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
 def test_the_errors_of_regions_stand_in_the_table_and_are_said_at_the_end(contest, tmp_path, named):
     run, out = train(tmp_path, contest, "-e", "1", "--steps-per-epoch", "1", "--regions", named)
     (row,) = csv.DictReader((run / "metrics.csv").open())

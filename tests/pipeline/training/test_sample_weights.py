@@ -51,7 +51,6 @@ def test_photos_of_weight_0_are_not_trained_on_and_the_split_stays(load, tmp_pat
         load_training_data(load("--sample-weights", nothing))
 
 
-@pytest.mark.slow
 def test_a_run_keeps_its_weights_and_refuses_others(load, contest, tmp_path):
     names = load_training_data(load()).pack.names
     path = write_weights(tmp_path / "w.csv", dict(zip(names[:40], np.linspace(0, 3, 40), strict=True)))
@@ -79,7 +78,6 @@ def test_a_trainer_has_the_weights_relative_to_those_that_it_trains_on(load, tmp
     np.testing.assert_allclose(own / own[-1], trainer.data.weights, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_folds_keep_the_weights_that_they_were_made_with(load, contest, tmp_path):
     names = load_training_data(load()).pack.names
     path = write_weights(tmp_path / "w.csv", {names[0]: 0, names[1]: 2})

@@ -116,7 +116,6 @@ def assert_equal(found, expected):
         assert row == pytest.approx(other, rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_ranks_are_one(contest, tmp_path, alone, count):
     (tmp_path / "half.pt").symlink_to(alone[0] / "half.pt")
@@ -157,7 +156,6 @@ def stop_one(contest, folder, where, told):
     return caught.value.status, trainer.state.step, len(trainer.state.history), (folder / "stopped.pt").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "told", "step", "epochs"), [("step", 1, 2, 0), ("step", 0, 2, 0), ("predict", 2, 4, 0)]
 )

@@ -74,7 +74,7 @@ def write_contest(folder: Path, *, photos: int, seed: int = 0):
     rng = np.random.default_rng(seed)
     header = ["file_name", *(f"Point_M{i}_{axis}" for i in range(len(JOINTS)) for axis in "XY")]
     lines = ["\t".join(header)]
-    for number in tqdm(range(photos), desc="drawing bodies"):
+    for number in tqdm(range(photos), desc="drawing bodies", disable=None):
         photo, points = draw(rng)
         cells = [f"{x:.0f}\t{y:.0f}" if rng.random() > MISSING else "\t" for x, y in points]
         name = f"{number:05}.jpg"

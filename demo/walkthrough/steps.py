@@ -1,7 +1,7 @@
-"""The steps of the walkthrough: the commands of each, and what of their output the page quotes.
+"""The steps of the walkthrough: the commands of each, and which parts of their output the page quotes.
 
-Commands are run by a shell in the folder of the project, as a reader would type them: `*` stands for the time and the
-size in the name of a run's folder. A name in braces is a figure that an earlier step has found.
+Commands run in a shell in the project folder, as a reader would type them: `*` stands for the time and the size in the
+name of a run's folder. A name in braces is a figure found by an earlier step.
 """
 
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ SUBMITTED = r"^(merged|submission) "
 class Step:
     """A step: its name, its commands, and
 
-    makes: globs of what it makes, below the folder of the project, which is removed before it is run again.
-    quotes: a regular expression of the lines of its output that the page shows.
-    figures: of its output, a regular expression with one group for each figure, of which the last match counts.
+    makes: globs of what it makes, relative to the project folder; this is removed before the step is run again.
+    quotes: a regular expression for the lines of its output that the page shows.
+    figures: for each figure in its output, a regular expression with one group; the last match counts.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Step:
 
 
 def _scored(name: str, submission: str) -> Step:
-    """The step that hands in a submission: here the contest's own answers play the leaderboard."""
+    """The step that submits: here the contest's own answers play the leaderboard."""
     said = {
         "mse": r"MSE ([\d.]+)",
         "worst": r"^the worst 1 % .* (\d+ %) of",
@@ -140,7 +140,7 @@ STEPS = (
     Step(
         "views",
         (f"python predict.py --runs {W}/runs --run {RUN['low']}",),
-        makes=(SUBMISSIONS["low"], f"{RUN['low']}/views.json"),  # fitted weights are kept, and say nothing again
+        makes=(SUBMISSIONS["low"], f"{RUN['low']}/views.json"),  # kept weights are not printed again
         quotes=rf"{VIEWS}|{SUBMITTED}",
         figures={"plain": r"^as it is +([\d.]+) .*…", "mse": r"^chosen +([\d.]+) "},
     ),

@@ -13,10 +13,10 @@ from pipeline.together import started_together
 
 def train(arguments: Sequence[str | os.PathLike[str]]) -> Path:
     """Trains as the script does with these arguments, such as `["--name", "x", "--data", path]`. Returns the folder of
-    the run, or that of its folds or stages, or of the sweep of --find-lr.
+    the run, of its folds or stages, or of the sweep of --find-lr.
 
-    --session-minutes counts from the start of this process, which in a notebook is that of the kernel. Raises
-    UserError for what cannot be trained, and Stopped, a KeyboardInterrupt, where a signal ends it.
+    --session-minutes counts from the start of this process, in a notebook that of the kernel. Raises UserError for
+    what cannot be trained, and Stopped, a KeyboardInterrupt, when a signal ends the training.
     """
     with terminated_as_interrupted(), started_together(), recorded_console() as console:
         from pipeline.command import parse_command

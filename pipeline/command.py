@@ -1,4 +1,4 @@
-"""The command of a training: flags over recipe files, or over the recipe of a run.
+"""The command line of a training: flags over recipe files, or over the recipe of a run.
 
 Nothing here imports torch, so that `--help` appears at once.
 """
@@ -35,16 +35,16 @@ from pipeline.stages import check_stages, last_stage
 
 @dataclass(frozen=True)
 class Command:
-    """What `hack_train.py` is told."""
+    """The options of `hack_train.py`."""
 
     config: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")] = ()
-    """A recipe file, such as those in configs/, which may extend others. Give it again for a further file, which
-    overrides those before; flags override all."""
+    """A recipe file, such as those in configs/, which may extend others. Repeat it to give several: later files
+    override earlier ones, and flags override all."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Resume this run, or these folds or stages, from the last checkpoint; --epochs or --minutes of a run may be
-    raised."""
+    """Resume this run, or these folds or stages, from the last checkpoint. You may raise --epochs or --minutes of a
+    run."""
     folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
-    """Train so many runs, each of which holds out another part; predict.py merges them."""
+    """Train this many runs, each of which holds out a different part; predict.py merges them."""
     find_lr: bool = False
     """Train nothing, but sweep the learning rate over some steps and propose one."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -53,8 +53,8 @@ class Command:
 def parse_command(arguments: list[str]) -> Command:
     """Flags over recipe files, the later over the earlier, or over the recipe of the run that is resumed.
 
-    Says what overrides what. Raises UserError for a value that is not allowed, or that contradicts the run that the
-    network comes from; exits with status 2 for a flag that is none.
+    Prints what overrides what. Raises UserError for a value that is not allowed, or that contradicts the run that the
+    network comes from; exits with status 2 for an unknown flag.
     """
     arguments = rename_flags(arguments)
     check_arguments(arguments)
@@ -107,7 +107,7 @@ def parse_command(arguments: list[str]) -> Command:
 
 
 def _print_idle(recipe: Recipe, flags: dict[str, Given]):
-    """Says which flags do nothing, because of what another field is."""
+    """Prints which flags have no effect because of the value of another field."""
     fields = flatten(recipe)
     for name in flags.keys() & HOLDS_WITH.keys():
         other, values = HOLDS_WITH[name]
@@ -121,7 +121,7 @@ def _print_idle(recipe: Recipe, flags: dict[str, Given]):
 
 
 def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):
-    """Says which flags do not hold in a stage, which has a value of its own."""
+    """Prints which flags do not hold in a stage because the stage has its own value."""
     for name, given in flags.items():
         also = set(TIMES) if name == "epochs" else set()
         if own := [str(number) for number, stage in enumerate(stages) if {name, *also} & stage.keys()]:
@@ -173,12 +173,12 @@ def _check_together(command, flags):
 
 
 def read_handed_on(run: Path) -> HandedOn:
-    """What a run hands on to one that starts from its weights."""
+    """What a run hands on to another that starts from its weights."""
     fields = flatten(read_recipe(run / "recipe.yaml"))
     stated = {name: fields[name] for name in OF_NETWORK}
     about = run / "data.json"
     roi = stated["roi"]
-    if about.exists():  # folds have none; they are refused with their names where weights are looked for
+    if about.exists():  # folds have none; they are refused by name when their weights are looked for
         try:
             found = TypeAdapter(dict[str, Any]).validate_json(about.read_bytes())
             found = found.get("roi", found.get("window", WHOLE))

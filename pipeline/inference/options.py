@@ -1,4 +1,4 @@
-"""What `predict.py` is told."""
+"""The options of `predict.py`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,34 +16,34 @@ class PredictOptions:
     """Flags of the command line."""
 
     run: Annotated[tuple[Path, ...], arg(metavar="RUN …")] = ()
-    """Folders of runs, of stages or of folds; several are merged. By default it is the newest one with weights."""
+    """Folders of runs, of stages or of folds; several are merged. By default the newest one with weights."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
     """The contest's folder; by default the one that the run was trained on."""
     photo: Annotated[Path | None, arg(metavar="PATH")] = None
-    """Predict this photo, or all in this folder, instead of a contest; this gives pictures and points.csv."""
+    """Predict this photo, or all photos in this folder, instead of a contest; writes pictures and points.csv."""
     boxes: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Show the network of each photo the square about a box: a table of file_name, left, top, right and bottom. A run
-    that was trained with --boxes needs it; with --photo a photo may have several."""
+    """Show the network the square around a box in each photo: a table of file_name, left, top, right and bottom. A run
+    that was trained with --boxes needs it; with --photo, a photo may have several boxes."""
     box: Annotated[tuple[float, float, float, float] | None, arg(metavar="LEFT TOP RIGHT BOTTOM")] = None
-    """With --photo FILE, the box about what is to be found, in pixels of the photo."""
+    """With --photo FILE, the box around what is to be found, in pixels of the photo."""
     gpu: bool = False
     """Predict on the GPU."""
     backend: Literal["torch", "onnx"] = "torch"
-    """What computes the networks on the CPU: onnx is ONNX Runtime in float32, which must be installed; it is
-    faster than torch in float32, and slower than torch in bf16 (see docs/predict.md)."""
+    """What runs the networks on the CPU: onnx is ONNX Runtime in float32, which must be installed; it is faster than
+    torch in float32, and slower than torch in bf16 (see docs/predict.md)."""
     checkpoint: Literal["best", "last"] = "best"
     """The weights with the best validation, or those of the last epoch."""
     views: Annotated[Path | None, arg(metavar="FILE")] = None
-    """A JSON file with other views than those of the run's recipe."""
+    """A JSON file with views to use instead of those in the run's recipe."""
     weights: Literal["auto", "fit", "equal"] = "auto"
     """Weights of views and runs: auto fits them on held-out photos if they are not fitted yet, fit fits them anew,
-    equal takes equal ones, or those that the views' file gives."""
+    equal uses equal ones, or those that the file of views gives."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
     """How several runs are merged; rank weights them by the rank of their validation MSE."""
     power: Annotated[float, Gt(0)] = 2.0
     """The power of the power mean; 1 is the weighted mean."""
     batch_size: Annotated[int, arg(aliases=["-b"]), Ge(1)] = 128
-    """How many photos are predicted at a time."""
+    """How many photos to predict at a time."""
     decimals: Annotated[int, Interval(ge=0, le=6)] = 2
     """Decimals of the submission's values; 0 gives integers."""
     output: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -57,11 +57,11 @@ class PredictOptions:
     skip_bad_photos: bool = False
     """Give photos that are missing or broken the mean shape, and say how many."""
     check_photos: bool = False
-    """Look at each photo's size and time, and at all numbers in the cache, before relying on them. By default a start
-    looks at folders and at few files, which does not notice a photo that was edited in place."""
+    """Check the size and time of every photo, and all numbers in the cache, before relying on them. By default only
+    folders and a few files are checked, which misses a photo that was edited in place."""
 
     def check(self):
-        """Raises UserError, before anything is computed, for what could not be written or makes no sense."""
+        """Raises UserError, before anything is computed, for what cannot be written or makes no sense."""
         if not self.photo:
             check_outputs({"--output": self.output, "--uncertainty": self.uncertainty})
         elif self.output and self.output.is_file():

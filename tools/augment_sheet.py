@@ -1,9 +1,9 @@
-"""Contact sheets of a recipe's augmenters on a contest's photos, so that ranges are chosen by eye.
+"""Contact sheets of a recipe's augmenters on a contest's photos, for choosing ranges by eye.
 
     python -m tools.augment_sheet --data PATH --config configs/FILE
 
-`augmenters.jpg` has each parameter of each augmenter at its lowest, middle and highest value, and first of all what the
-inverse brings back. `draws.jpg` has random draws: could these photos occur in the test?
+`augmenters.jpg` shows what the inverse brings back, and then each parameter of each augmenter at its lowest, middle and
+highest value. `draws.jpg` shows random draws: could these photos occur in the test?
 """
 
 from collections.abc import Iterator
@@ -67,21 +67,21 @@ class Options:
     data: Annotated[Path, arg(aliases=["-d"])] = Path()
     """The contest's folder."""
     config: Annotated[Path, arg(metavar="FILE")] = EVERYTHING
-    """A recipe file, whose augmenters are shown; by default one with every augmenter that there is."""
+    """A recipe file whose augmenters to show; by default one with every augmenter."""
     out: Path = Path("sheets")
-    """The folder that the sheets are written to."""
+    """The folder to write the sheets to."""
     cache: Path = Path("cache")
     """Where decoded photos are kept."""
     size: Annotated[Annotated[int, Ge(32)] | None, arg(metavar="INT")] = None
     """Side of the images, in pixels; by default the recipe's."""
     seed: Annotated[int, Ge(0)] = 0
-    """Seed of the choice of photos and of the draws."""
+    """Seed for choosing the photos and for the draws."""
 
 
 @dataclass(frozen=True)
 class Photos:
-    """A few photos of a pack: squares (N, 3, S, S) uint8, of which the ROI is shown, points (N, K, 2) in its pixels,
-    and the points' partners.
+    """A few photos of a pack: squares (N, 3, S, S) uint8, of which the ROI is shown, points (N, K, 2) in pixels of the
+    ROI, and the points' partners.
     """
 
     squares: torch.Tensor
@@ -107,12 +107,12 @@ class Photos:
         return view.unmirrored() if self.flip_indices is None else view
 
     def tile(self, view: Transform, caption: str = "", *, with_points: bool = True) -> np.ndarray:
-        """A (SIDE, SIDE, 3) picture of one photo through a view, and of its points."""
+        """A (SIDE, SIDE, 3) picture of one photo and its points through a view."""
         points = view.move(self.points, self.flip_indices)
         return _tile(self.roi.then(view).warp(self.squares), points if with_points else points[:, :0], caption)
 
     def tile_brought_back(self, view: Transform, caption: str = "") -> np.ndarray:
-        """What comes home of one photo and of its points, through the inverse of where the view has put them."""
+        """A picture of one photo and its points, brought back by the inverse of the view's placement."""
         home = view.placement.inverse()
         points = home.move(view.move(self.points, self.flip_indices), self.flip_indices)
         return _tile(home.warp(self.roi.then(view).warp(self.squares)), points, caption)
@@ -127,7 +127,7 @@ def _tile(images, points, caption):
 
 @dataclass(frozen=True)
 class Row:
-    """What is shown of a parameter, or of an augmenter that has no range: a title, and augmenters with captions."""
+    """What to show of a parameter, or of an augmenter without ranges: a title, and augmenters with captions."""
 
     title: str
     settings: list[tuple[str, Sampler]]
@@ -141,10 +141,10 @@ def some_photos(recipe: Recipe, seed: int) -> Photos:
 
 
 def augmenters_sheet(chain: Chain, photos: Photos) -> np.ndarray:
-    """What the inverse brings back, and each parameter of each augmenter: lowest, middle and highest.
+    """What the inverse brings back, and then each parameter of each augmenter: lowest, middle and highest.
 
-    Each augmenter has a photo; one without ranges is shown on several. Points are drawn where something moves them,
-    since they would hide what else there is to see. The more there is to show, the wider the sheet.
+    Each augmenter is shown on one photo, or on several if it has no ranges. Points are drawn only where something moves
+    them, since they would hide everything else. The more there is to show, the wider the sheet.
     """
     strips = _there_and_back(chain, photos[0])
     for number, augmenter in enumerate(chain.augmenters):
@@ -153,8 +153,8 @@ def augmenters_sheet(chain: Chain, photos: Photos) -> np.ndarray:
 
 
 def _there_and_back(chain, photo):
-    """A strip of a photo, of that of its draws which moves the points far and keeps them in the frame, and of what the
-    inverse brings back; no strip where nothing is moved.
+    """A strip of a photo as it is, of a draw that moves its points far but keeps them in the frame, and of what the
+    inverse brings back; no strip if nothing moves.
     """
     views = [photo.draw(chain, seed=0, sample=sample).placement for sample in range(NUM_TRIED)]
     moved = [transform_points(view.geometry, photo.points) for view in views]
@@ -170,7 +170,7 @@ def _there_and_back(chain, photo):
 
 
 def _strip_of_row(row, photos, number):
-    """Its settings on one photo; a setting that is alone, on several."""
+    """A strip of a row's settings on one photo, or of a single setting on several."""
     settings, chosen = row.settings, [photos[number]] * NUM_SETTINGS
     if len(settings) == 1:
         settings, chosen = settings * NUM_SETTINGS, [photos[number + index] for index in range(NUM_SETTINGS)]
@@ -202,8 +202,8 @@ def draws_sheet(chain: Chain, photos: Photos, seed: int) -> np.ndarray:
 
 
 def rows_of(augmenter: Sampler) -> Iterator[Row]:
-    """For each parameter that has a range, its lowest, middle and highest value, while others are at their middle. Of
-    what albumentations draws, three draws.
+    """For each parameter that has a range, its lowest, middle and highest value, with the others at their middle. For
+    albumentations, three draws.
     """
     name = type(augmenter).__name__.removesuffix("Augmenter")
     if isinstance(augmenter, RandomAugmenter):

@@ -1,13 +1,12 @@
-"""The average of the weights of a run's best epochs, as a run of its own: `python -m tools.average RUN`.
+"""Averages the weights of a run's best epochs into a run of its own: `python -m tools.average RUN`.
 
 A run keeps its best epochs with `--keep-best 5`. Their weights are those that were validated: moving averages (EMA), or
 with `--ema-decay 0` the weights themselves, whose average over the cycles of a schedule, or over epochs at a constant
-rate, is stochastic weight averaging (SWA; Izmailov et al., UAI 2018). Several runs are averaged together where they
+rate, is stochastic weight averaging (SWA; Izmailov et al., UAI 2018). You can average several runs together if they
 started from the same weights (`--init`) and held out the same photos (model soups; Wortsman et al., ICML 2022).
 
-The statistics of the norms are measured anew, on training photos as prediction shows them, but for norms that were
-frozen. What comes of it is scored
-on the photos that were held out, beside the best epoch, and written whether it is better or not.
+The statistics of the norms are measured again, on training photos without augmentation, except for norms that were
+frozen. The average is scored on the held-out photos, beside the best epoch, and written whether it is better or not.
 """
 
 import shutil
@@ -51,9 +50,9 @@ class Options:
     runs: Positional[tuple[Path, ...]]
     """The folders of one or more runs."""
     best: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
-    """How many of the epochs that the runs have kept to average, the best; without it all."""
+    """How many of the kept epochs to average, best first; by default all."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """The folder of the new run; without it one beside the first, which is called as that with -average."""
+    """The folder of the new run; by default one beside the first run, named like it with -average appended."""
     gpu: bool = False
     """Compute on the GPU."""
 
@@ -68,7 +67,7 @@ class Kept:
 
 
 def average_runs(runs: list[Run], output: Path, runtime: Runtime, *, best: int | None = None) -> Run:
-    """Writes the average of the best kept epochs, as a run that predict.py takes. Raises UserError where they cannot be
+    """Writes the average of the best kept epochs, as a run that predict.py takes. Raises UserError if they cannot be
     averaged."""
     kept = kept_epochs(runs)[:best]
     if len(kept) < 2:
@@ -93,7 +92,7 @@ def average_runs(runs: list[Run], output: Path, runtime: Runtime, *, best: int |
 
 
 def kept_epochs(runs: list[Run]) -> list[Kept]:
-    """What the runs have kept, the best first. Raises UserError, naming the file, for one that is damaged."""
+    """The epochs that the runs have kept, best first. Raises UserError, naming the file, for one that is damaged."""
     kept = []
     for run in runs:
         for epoch, path in run.best_epochs().items():
@@ -105,7 +104,7 @@ def kept_epochs(runs: list[Run]) -> list[Kept]:
 
 
 def check_alike(runs: list[Run]):
-    """Raises UserError where runs were trained on photos that others held out, or see other parts of photos."""
+    """Raises UserError if the runs held out different photos, or differ in their data, ROI or size."""
     first = runs[0]
     for run in runs[1:]:
         if set(run.held_out_names()) != set(first.held_out_names()):
@@ -118,7 +117,7 @@ def check_alike(runs: list[Run]):
 
 
 def _data_of(run: Run) -> AboutData:
-    """What a run was trained on, but for what is not known of earlier versions'."""
+    """What a run was trained on, without what is unknown for runs of earlier versions."""
     return replace(run.about_data(), num_points=None, spread=None)
 
 
@@ -138,7 +137,7 @@ def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:
 
 
 def measure_norms(network: LandmarkNet, kept: list[Kept], batches: Iterable[torch.Tensor]):
-    """Measures the statistics of batch norms anew, as torch's update_bn does, but for those that were frozen: they are
+    """Measures the statistics of batch norms again, as torch's update_bn does, except those that were frozen: they are
     the same in all epochs, and what was trained behind them relies on them."""
     first, *others = (load_checkpoint(each.path)["network"] for each in kept)
     measured = [
@@ -161,7 +160,7 @@ def measure_norms(network: LandmarkNet, kept: list[Kept], batches: Iterable[torc
 
 
 def plain_images(pack: Pack, samples: np.ndarray, device: torch.device, *, seed: int) -> Iterator[torch.Tensor]:
-    """(B, 3, S, S) images of some thousand photos at `samples` as they are, in full batches of random ones."""
+    """(B, 3, S, S) images of up to MAX_PHOTOS random photos among `samples`, without augmentation, in full batches."""
     order = np.random.default_rng(seed).permutation(samples)[:MAX_PHOTOS]
     source, size = HostSource(pack.squares, device), (pack.roi.size, pack.roi.size)
     for begin in range(0, max(len(order) - BATCH, 0) + 1, BATCH):
@@ -170,13 +169,13 @@ def plain_images(pack: Pack, samples: np.ndarray, device: torch.device, *, seed:
 
 
 def score_of(network: LandmarkNet, data: TrainingData, runtime: Runtime) -> Scores:
-    """On the photos that were held out."""
+    """The scores on the held-out photos."""
     points = predict_points(network, data.pack, data.validation, runtime=runtime, description="held-out photos")
     return score(points, data.pack.values[data.validation], data.groups[data.validation])
 
 
 def write_run(first: Run, output: Path, network: LandmarkNet, kept: list[Kept], scores: Scores) -> Run:
-    """A folder with what the first run was made with, and the averaged weights as its best."""
+    """Writes a folder with what the first run was made with, and the averaged weights as its best."""
     try:
         output.mkdir(parents=True)
     except FileExistsError as error:
@@ -201,7 +200,7 @@ def _write_into(first, output, network, kept, scores):
 
 
 def folder_of_average(run: Run) -> Path:
-    """Beside the run; for one of several stages or folds beside the folder of them, in which it would be none."""
+    """Beside the run; for a stage or fold, beside the folder that holds it, since the average is neither."""
     whole = folder_of(run)
     parts = [whole.name] if whole == run.folder else [whole.name, run.folder.name]
     return whole.with_name("-".join([*parts, "average"]))

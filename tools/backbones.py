@@ -1,7 +1,7 @@
-"""Lists torchvision's backbones, to choose one for `--model`: their accuracy on ImageNet, and what they cost here.
+"""Lists torchvision's backbones for `--model`, with their accuracy on ImageNet and what they cost here.
 
 Parameters and operations are those of the recipe's network, with its head, for a photo of its size. --measure takes
-training steps on images of noise: their rate, and the memory that they need beside that of the program.
+training steps on images of noise, and shows their rate and the memory that they need beyond that of the program.
 """
 
 import subprocess
@@ -32,8 +32,8 @@ from pipeline.recipe_file import read_recipe
 from pipeline.runtime import Runtime
 
 SECONDS = 5.0  # of measuring, after a step that is not counted
-STATUS = Path("/proc/self/status")  # on Linux; it has the most memory that this program alone has had
-REFUSALS = (ValueError, RuntimeError, AssertionError)  # how torchvision says that a size does not suit a backbone
+STATUS = Path("/proc/self/status")  # on Linux; it holds the peak memory of this program alone
+REFUSALS = (ValueError, RuntimeError, AssertionError)  # what torchvision raises if a size does not suit a backbone
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,28 @@ class Options:
     models: Positional[tuple[str, ...]] = ()
     """Backbones, by the names that --model takes; by default all of torchvision's."""
     config: Annotated[Path | None, arg(metavar="FILE")] = None
-    """A recipe file, for its head, size and batch size."""
+    """A recipe file whose head, size and batch size to use."""
     size: Annotated[int, Ge(1)] | None = None
     """Side of the images, in pixels; by default the recipe's."""
     batch_size: Annotated[Annotated[int, Ge(1)] | None, arg(aliases=["-b"])] = None
-    """Photos a step; by default the recipe's."""
+    """Photos per step; by default the recipe's."""
     points: Annotated[int, Ge(1)] = 971
-    """How many points are predicted."""
+    """How many points to predict."""
     max_gflops: Annotated[float, Gt(0)] | None = None
-    """Leave out those that cost more for a photo, in 10⁹ operations."""
+    """Leave out backbones that cost more than this per photo, in 10⁹ operations."""
     sort: Literal["name", "accuracy", "parameters", "gflops", "rate", "memory"] = "gflops"
     """The column to sort by."""
     measure: bool = False
-    """Take training steps with each, in a process of its own; give names or --max-gflops too."""
+    """Take training steps with each backbone, in a process of its own; give names or --max-gflops too."""
     gpu: bool = False
     """Measure on the GPU."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A row: accuracy in percent on ImageNet, at images of `trained_at` pixels, of the weights that a training starts
-    from; millions of parameters; 10⁹ operations for a photo, two for a multiplication that is added; photos a second
-    and GB of a training step. What is not known is None.
+    """A row: ImageNet accuracy in percent, at images of `trained_at` pixels, of the weights that a training starts
+    from; millions of parameters; 10⁹ operations per photo, counting a multiply-add as two; photos per second and GB of
+    a training step. What is not known is None.
     """
 
     name: str
@@ -76,14 +76,14 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Measured:
-    """rate: photos a second. memory: GB."""
+    """rate: photos per second. memory: GB."""
 
     rate: float
     memory: float
 
 
 def recipe_of(options: Options) -> Recipe:
-    """The recipe whose network is asked about."""
+    """The recipe whose network is examined."""
     recipe = read_recipe(options.config) if options.config else Recipe()
     photos = replace(recipe.photos, size=options.size or recipe.photos.size)
     at_once = -(-recipe.optimiser.batch_size // recipe.optimiser.accumulate)
@@ -92,7 +92,7 @@ def recipe_of(options: Options) -> Recipe:
 
 
 def build(name: str, recipe: Recipe, num_points: int) -> LandmarkNet:
-    """The untrained network of a backbone. Raises one of REFUSALS where it does not take images of that size."""
+    """The untrained network of a backbone. Raises one of REFUSALS if it does not take images of that size."""
     mean_shape = recipe.photos.size * np.random.default_rng(0).random((num_points, 2), dtype=np.float32)
     options = recipe.network
     return build_network(
@@ -106,7 +106,7 @@ def build(name: str, recipe: Recipe, num_points: int) -> LandmarkNet:
 
 
 def backbone_of(name: str, recipe: Recipe, num_points: int) -> Backbone:
-    """What is known of a backbone without any values. Raises one of REFUSALS, as `build` does."""
+    """The row of a backbone, found without values for its weights. Raises one of REFUSALS, as `build` does."""
     size = recipe.photos.size
     with without_values(), torch.no_grad():
         network = build(name, recipe, num_points).eval()
@@ -118,7 +118,7 @@ def backbone_of(name: str, recipe: Recipe, num_points: int) -> Backbone:
 
 
 def on_imagenet(name: str) -> tuple[float | None, int | None]:
-    """What torchvision says of the weights that a training starts from; timm says nothing."""
+    """What torchvision says about the weights that a training starts from; timm says nothing."""
     if is_of_timm(name):
         return None, None
     weights = torchvision.models.get_model_weights(name).DEFAULT
@@ -126,7 +126,7 @@ def on_imagenet(name: str) -> tuple[float | None, int | None]:
 
 
 def find_backbones(options: Options, recipe: Recipe) -> tuple[list[Backbone], dict[str, str]]:
-    """The rows, and why others have none, by their names. Raises UserError for a name that is none."""
+    """The rows, and the reasons for the backbones without one, by name. Raises UserError for an unknown name."""
     for name in options.models:
         try:
             check_name(name)
@@ -147,7 +147,7 @@ def find_backbones(options: Options, recipe: Recipe) -> tuple[list[Backbone], di
 
 
 def measured(row: Backbone, options: Options) -> Backbone:
-    """The row with the rate and the memory of a step, where a process of its own could take one."""
+    """The row with the rate and the memory of a step, if a process of its own could take one."""
     asked = TypeAdapter(Options).dump_json(replace(options, models=(row.name,)))
     command = [sys.executable, "-c", "from tools.backbones import measure_alone; measure_alone()"]
     root = Path(__file__).parents[1]
@@ -161,7 +161,7 @@ def measured(row: Backbone, options: Options) -> Backbone:
 
 
 def measure_alone():
-    """Measures the one backbone that standard input names, and prints what came of it; fails where a step does."""
+    """Measures the one backbone that standard input names, and prints the result; fails if a step fails."""
     options = TypeAdapter(Options).validate_json(sys.stdin.read())
     print(TypeAdapter(Measured).dump_json(measure_step(options.models[0], recipe_of(options), options)).decode())
 
@@ -199,14 +199,14 @@ def _steps(network, optimiser, images, runtime: Runtime) -> Iterator[float]:
 
 
 def peak_bytes() -> int:
-    """The most memory that this program has had; where the system does not tell, what it has now."""
+    """The peak memory of this program, or its current memory if the system does not tell the peak."""
     if STATUS.exists():
         return 1024 * int(STATUS.read_text().split("VmHWM:")[1].split()[0])
     return psutil.Process().memory_info().rss
 
 
 def in_order(rows: list[Backbone], column: str) -> list[Backbone]:
-    """What is good first: high accuracies and rates, and low costs; what is not known comes last."""
+    """The best first: high accuracies and rates, and low costs; what is not known comes last."""
     sign = -1 if column in ("accuracy", "rate") else 1
 
     def rank(row):

@@ -23,21 +23,21 @@ class Options:
     submissions: Positional[tuple[Path, ...]]
     """The submissions to merge, all of the same test."""
     output: Annotated[Path, arg(metavar="FILE")] = Path("merged.csv")
-    """Where the merged submission is written."""
+    """Where to write the merged submission."""
     weights: Annotated[tuple[float, ...], arg(metavar="FLOAT …")] = ()
-    """A weight for each submission; without weights all count alike."""
+    """A weight for each submission; by default all count alike."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
-    """How submissions are merged; rank weights them by the order in which they are given, the best first."""
+    """How to merge the submissions; rank weights them by the order in which they are given, best first."""
     power: Annotated[float, Gt(0)] = 2.0
     """The power of the power mean; 1 is the weighted mean."""
     decimals: Annotated[int, Interval(ge=0, le=6)] = 2
-    """Decimals of the values that are written; 0 gives integers."""
+    """Decimals of the values written; 0 gives integers."""
 
 
 def read_submissions(paths: tuple[Path, ...]) -> tuple[list[str], np.ndarray]:
-    """The names and the (S, N, L, 2) points of submissions, in the order of rows of the first.
+    """The names and the (S, N, L, 2) points of submissions, in the order of the first one's rows.
 
-    Raises UserError where they are not of the same test.
+    Raises UserError if they are not of the same test.
     """
     if len(paths) < 2:
         raise UserError(f"{len(paths)} submissions; at least two are needed")
@@ -49,8 +49,8 @@ def read_submissions(paths: tuple[Path, ...]) -> tuple[list[str], np.ndarray]:
 def truncated(points: np.ndarray) -> np.ndarray:
     """(S,) bool: which of (S, N, L, 2) submissions are integers that were cut off instead of rounded.
 
-    One that was cut lies half a pixel to the left of and above those that are not integers; one that was rounded does
-    not. Where all are integers that cannot be told.
+    Values that were cut off lie half a pixel to the left of and above those that are not integers; rounded ones do not.
+    If all submissions are integers, there is no way to tell.
     """
     whole = integers(points)
     if points[0].size < MIN_VALUES or whole.all():
@@ -65,7 +65,7 @@ def integers(points: np.ndarray) -> np.ndarray:
 
 
 def expected(options: Options, weights: np.ndarray) -> dict[str, Any] | None:
-    """What is expected of a weighted mean, from the records beside the submissions, where each has one of that file."""
+    """What is expected of a weighted mean, from the records beside the submissions, if each has one of that file."""
     if options.merge not in ("weighted", "rank"):
         return None
     records = [(read_record(path) or {}, digest(path.read_bytes())) for path in options.submissions]

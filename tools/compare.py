@@ -1,8 +1,8 @@
 """Runs side by side: `python -m tools.compare [RUNS …]` prints a table of them and writes `index.html`, with their
-curves over one another, into the folder of runs.
+curves in one figure, into the folder of runs.
 
-Two runs are compared photo by photo, on the photos that both held out: "better" is said only where the 95 % interval of
-the paired difference, over groups, leaves out zero.
+Two runs are compared photo by photo, on the photos that both held out. One is called better only if the 95 % interval
+of the paired difference, over groups, excludes zero.
 """
 
 import math
@@ -36,10 +36,10 @@ PLACES = {
     "views",
     "split",
     "boxes",
-}  # not what was changed
+}  # not counted as changes
 WIDE = (6, 7, 9, 17, 6, 8, 11)  # characters of the columns between the first and the last
 MAX_CHANGES = 60  # characters, on the console
-MAX_COMPARED = 8  # runs, of which every two are compared
+MAX_COMPARED = 8  # runs, compared in pairs
 MAX_DOTS = 200  # of a curve
 
 
@@ -50,18 +50,18 @@ class Options:
     runs: Path = Path("runs")
     """Where run folders are."""
     sort: Annotated[str, arg(metavar="COLUMN")] = "mse"
-    """The column by which the table is sorted."""
+    """The column to sort the table by."""
     reverse: bool = False
-    """Sort the other way round."""
+    """Sort in reverse order."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
     """The page to write; by default index.html in --runs, or in the folder of runs that lie elsewhere."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run in the table; None where something is not known. changed: what of the recipe is no default and not the
-    same in all runs. epochs, minutes: trained. mse, low, high: of the best weights on held-out photos. leaderboard: the
-    best that was noted of its submissions."""
+    """A run in the table; None where something is not known. changed: what differs from the recipe's defaults and is
+    not the same in all runs. epochs, minutes: trained. mse, low, high: of the best weights on held-out photos.
+    leaderboard: the best score that was noted for its submissions."""
 
     run: str
     changed: str
@@ -76,7 +76,7 @@ class Row:
 
 
 def all_runs(options: Options) -> list[Run]:
-    """The runs that are asked for, or all that were set up, those within folds and stages too."""
+    """The runs that are asked for, or all that were set up, including those within folds and stages."""
     if options.run:
         return [run for folder in options.run for run in find_runs((folder,), options.runs)]
     found = [path for form in ("*", "*/fold-*", "*/stage-*") for path in options.runs.glob(f"{form}/metrics.csv")]
@@ -84,13 +84,13 @@ def all_runs(options: Options) -> list[Run]:
 
 
 def folder_of_all(runs: Sequence[Run], below: Path) -> Path:
-    """The folder that runs are named from: `below`, or where one lies elsewhere the nearest that holds all of them."""
+    """The folder that runs are named from: `below`, or if one lies elsewhere the nearest that holds all of them."""
     folders = [run.folder.resolve().parent for run in runs]
     return below if all(one.is_relative_to(below.resolve()) for one in folders) else Path(os.path.commonpath(folders))
 
 
 def row_of(run: Run, measured: Measured | None, *, below: Path, same: Collection[str]) -> Row:
-    """What the run's files say of it. same: fields of the recipe that are not told."""
+    """The row of a run, from its files. same: fields of the recipe to leave out."""
     history = read_metrics(run)
     chosen = [row for row in read_scores(run.views)["scores"] if row.get("part") == "chosen"]
     best = min((row for row in history if "validation_mse" in row), key=lambda row: row["validation_mse"], default={})
@@ -125,7 +125,7 @@ def _name(run, below):
 
 
 def changes_of(run: Run) -> dict[str, Any]:
-    """What of the recipe is no default, without where things lie."""
+    """The fields in which a run's recipe differs from the defaults, without those in PLACES."""
     path = run.folder / "changes.yaml"
     try:
         found: Any = yaml.safe_load(read_bytes(path)) if path.exists() else {}
@@ -135,7 +135,7 @@ def changes_of(run: Run) -> dict[str, Any]:
 
 
 def same_in_all(runs: Sequence[Run]) -> dict[str, Any]:
-    """What of the recipe is no default and the same in all of several runs, so that it tells none from another."""
+    """The fields that differ from the defaults but are the same in all of several runs, so they tell none apart."""
     first, *others = map(changes_of, runs)
     return {name: v for name, v in first.items() if others and all(name in one and one[name] == v for one in others)}
 
@@ -145,7 +145,7 @@ def _in_a_line(changes):
 
 
 def differences(rows: Sequence[Row], measured: dict[str, Measured]) -> list[Difference]:
-    """Every two of the first runs that held out photos in common, in the order of the rows."""
+    """The differences between every two of the first runs that held out photos in common, in the order of the rows."""
     names = [row.run for row in rows if row.run in measured][:MAX_COMPARED]
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     found = [difference(pair, measured[pair[0]], measured[pair[1]]) for pair in pairs]
@@ -153,7 +153,7 @@ def differences(rows: Sequence[Row], measured: dict[str, Measured]) -> list[Diff
 
 
 def sorted_rows(rows: list[Row], column: str, *, reverse: bool) -> list[Row]:
-    """Rows by a column; those in which it is not known come last. Raises UserError for a column that is none."""
+    """Rows sorted by a column; those in which it is unknown come last. Raises UserError for an unknown column."""
     if column not in (known := [field.name for field in fields(Row)]):
         raise UserError(f"--sort {column}: the columns are {', '.join(known)}")
     there = [row for row in rows if getattr(row, column) is not None]
@@ -240,7 +240,7 @@ def main():
 
 
 def _link(path, page):
-    """The address of a file on a page, relative where it lies below it."""
+    """The address of a file on a page, relative if the file lies below the page's folder."""
     path, folder = path.resolve(), page.parent.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_uri()
 

@@ -1,8 +1,8 @@
 """Makes a contest's folder from labels in another format: `python -m tools.convert FORMAT SOURCE OUT`.
 
-OUT gets train/ and test/ in the layout that `hack_train.py` and `predict.py` read, `source.json`, by which
-`tools.convert_back` writes predictions in the format of the source, and `flip_indices.json` where the points' names say
-left and right. What each FORMAT is stands in docs/convert.md.
+OUT gets train/ and test/ in the layout that `hack_train.py` and `predict.py` read; `source.json`, which
+`tools.convert_back` needs to write predictions in the format of the source; and `flip_indices.json` if the points'
+names say left and right. docs/convert.md describes each FORMAT.
 """
 
 import csv
@@ -47,23 +47,23 @@ class Options:
     ]  # fmt: skip
     """The format of the source."""
     source: Positional[Path]
-    """The file, or the folder, that is converted."""
+    """The file or folder to convert."""
     out: Positional[Path]
-    """The folder to write, which is not there yet."""
+    """The folder to write, which must not exist yet."""
     test: Annotated[Path | None, arg(metavar="SOURCE")] = None
-    """Another source of the same format, whose photos are the test; their labels, if there are any, are the truth."""
+    """Another source of the same format, whose photos become the test; their labels, if any, are the truth."""
     test_share: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Without --test, the share of the photos that become the test; groups stay together."""
     photos: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """Where the photos of the source lie; by default where the format has them."""
+    """Where the photos of the source lie; by default where the format expects them."""
     test_photos: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Where the photos of --test lie; by default --photos."""
     cut: Literal["box", "points", "never"] = "box"
-    """What of a photo is kept: the box of the instance, where it has one; the box of its points; or all of it."""
+    """What to keep of a photo: the box of the instance, if it has one; the box of its points; or all of it."""
     margin: Annotated[float, Interval(ge=0, le=10)] = 0.25
-    """What is kept around a box on each side, as a share of its longer side."""
+    """What to keep around a box on each side, as a share of its longer side."""
     hidden: Literal["keep", "missing"] = "keep"
-    """Whether points that are covered, but labelled, are points or missing."""
+    """Whether to keep points that are labelled but covered, or to count them as missing."""
     skip_bad_photos: bool = False
     """Leave out photos that are missing or broken, and say how many."""
 
@@ -77,7 +77,7 @@ class Converted:
 
 
 def convert(options: Options):
-    """Raises UserError for a source that cannot be converted; then there is no folder."""
+    """Converts the source. Raises UserError if that is impossible; then no folder is left."""
     source = read(options, options.source, options.photos)
     test = read(options, options.test, options.test_photos or options.photos) if options.test else None
     names = source.point_names
@@ -101,7 +101,7 @@ def convert(options: Options):
 
 
 def read(options: Options, path: Path, photos: Path | None) -> Source:
-    """A source whose covered points are as the options say. Raises UserError for what is none."""
+    """A source whose covered points are as the options say. Raises UserError for a path that is no such source."""
     if not path.exists():
         raise UserError(f"{path} is not there; give the file or folder that is to be converted")
     source = FORMATS[options.format].read(path, photos)
@@ -116,7 +116,7 @@ def read(options: Options, path: Path, photos: Path | None) -> Source:
 
 
 def check_positions(source: Source, path: Path):
-    """Raises UserError where a point or a box of a source lies where no photo is."""
+    """Raises UserError if a point or a box of a source lies where no photo is."""
     for instance in source.instances:
         places = [*instance.points.values(), *((instance.box[:2], instance.box[2:]) if instance.box else ())]
         if places and not (np.abs(places) <= FARTHEST / 2).all():  # in what is cut, points lie elsewhere
@@ -126,7 +126,7 @@ def check_positions(source: Source, path: Path):
 
 
 def parts(source: Source, test: Source | None, options: Options) -> tuple[list[Instance], list[Instance]]:
-    """What is trained on and what is asked. Instances without points teach nothing, and are left out of the first."""
+    """What to train on and what to predict. Instances without points teach nothing and are left out of the first."""
     labelled = [instance for instance in source.instances if instance.points]
     if len(labelled) < len(source.instances):
         print(f"left out    {len(source.instances) - len(labelled):,} instances of train without any point")
@@ -143,12 +143,12 @@ def parts(source: Source, test: Source | None, options: Options) -> tuple[list[I
 
 
 def group_of(instance: Instance) -> str:
-    """What belongs together: the group of the format, or all that is on one photo."""
+    """What belongs together: the group of the format, or everything on one photo."""
     return f"group {instance.group}" if instance.group else instance.name
 
 
 def write_part(instances: list[Instance], folder: Path, options: Options) -> Converted:
-    """Writes the photo of each instance into the folder's images. Raises UserError with all that are broken."""
+    """Writes the photo of each instance into the folder's images. Raises UserError with all photos that are broken."""
     pieces = list(named(instances, Cut(options.cut, options.margin)))
     faults, kept, corners = Faults(), [], []
     images = folder / "images"
@@ -170,9 +170,9 @@ def write_part(instances: list[Instance], folder: Path, options: Options) -> Con
 
 
 def named(instances: list[Instance], cut: Cut) -> Iterator[Piece]:
-    """Each instance with a name of its own, a plain path below a folder, and the box by which it is cut.
+    """Each instance with a name of its own, a plain path below a folder, and the box to cut it by.
 
-    Raises UserError where several are on one photo and nothing tells them apart.
+    Raises UserError if several are on one photo and nothing tells them apart.
     """
     counts = Counter(instance.name for instance in instances)
     seen: Counter[str] = Counter()
@@ -205,7 +205,7 @@ def is_utf8(name: str) -> bool:
 
 
 def free_name(path: Path, taken: set[str]) -> str:
-    """A name that is not taken yet, and is from now on."""
+    """A name that is not taken yet; it is taken from now on."""
     others = (path.with_name(f"{path.stem}-{again}{path.suffix}") for again in count(2))
     name = next(str(one) for one in chain((path,), others) if str(one) not in taken)
     taken.add(name)
@@ -237,7 +237,7 @@ def write_train(folder: Path, converted: Converted, names: list[str], *, first_p
 
 
 def write_test(folder: Path, converted: Converted, names: list[str], options: Options):
-    """The test's table, which asks for all points, the truth where it is known, and what the way back needs."""
+    """Writes the test's table, which asks for all points, the truth if it is known, and what the way back needs."""
     written = [piece.name for piece in converted.pieces]
     asked = json.dumps(list(range(len(names))))
     write_table(folder / TEST_POINTS, ["file_name", "point_index_list"], ([name, asked] for name in written))
@@ -264,17 +264,17 @@ def write_table(path: Path, header: list[str], rows):
 
 
 def cells(points: np.ndarray) -> list[str]:
-    """Numbers of a row, empty where a point is missing."""
+    """The numbers of a row, empty where a point is missing."""
     return ["" if np.isnan(value) else f"{value:.3f}".rstrip("0").rstrip(".") for value in points.ravel().tolist()]
 
 
 def plain(text: str) -> str:
-    """A text that a table can hold."""
+    """A text without control characters, so that a table can hold it."""
     return CONTROL.sub(" ", text)
 
 
 def partners_by_name(names: list[str]) -> list[int] | None:
-    """The flip indices that names such as left_eye and right_eye give, None where some have no partner, or none has."""
+    """The flip indices from names such as left_eye and right_eye; None if some have no partner, or none has."""
     swapped = [re.sub("left|right", lambda found: _cased(found.group()), name, flags=re.IGNORECASE) for name in names]
     if swapped == names or not set(swapped) <= set(names):
         return None

@@ -1,4 +1,4 @@
-"""Writes predictions in the format that a contest's folder was converted from, in the coordinates of its own photos:
+"""Writes predictions in the format, and in the photos' coordinates, that a contest's folder was converted from:
 `python -m tools.convert_back PATH submission.csv OUT`.
 """
 
@@ -22,9 +22,9 @@ class Options:
     contest: Positional[Path]
     """The folder that tools.convert wrote."""
     submission: Positional[Path]
-    """The predictions of its test photos."""
+    """The predictions for its test photos."""
     out: Positional[Path]
-    """What to write: a file, or with the format pts a folder. It is not there yet."""
+    """What to write: a file, or with the format pts a folder. It must not exist yet."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class About:
 
 
 def convert_back(contest: Path, submission: Path, out: Path) -> int:
-    """Writes the answer, and gives the number of predictions in it.
+    """Writes the answer, and returns the number of predictions in it.
 
     Raises UserError for a submission of other photos or points.
     """

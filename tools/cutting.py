@@ -1,4 +1,4 @@
-"""Instances become photos of their own: cut by a box with a margin, or whole."""
+"""Instances as photos of their own: cut by a box with a margin, or whole."""
 
 import shutil
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Cut:
     margin: float
 
     def box_of(self, instance: Instance) -> Box | None:
-        """The square that is to be kept, None where it is the whole photo."""
+        """The square to keep, None for the whole photo."""
         box = instance.box if self.by == "box" else None
         if self.by == "points" and instance.points:
             places = np.array(list(instance.points.values()))
@@ -34,7 +34,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Piece:
-    """An instance, the name of its photo in the contest's folder, and the box that is cut out, None for all of it."""
+    """An instance, the name of its photo in the contest's folder, and the box to cut out, None for all of it."""
 
     name: str
     instance: Instance
@@ -42,9 +42,9 @@ class Piece:
 
 
 def write_piece(piece: Piece, images: Path) -> tuple[int, int] | BrokenPhoto:
-    """Writes a photo, and gives the corner (left, top) in pixels of the one that it was cut from, or why there is none.
+    """Writes a photo, and returns the corner (left, top) in pixels of the one that it was cut from, or why it failed.
 
-    A whole photo is copied as it is, and one that is cut is turned as its EXIF says.
+    A whole photo is copied as it is; one that is cut is turned as its EXIF says.
     """
     path, photo = images / piece.name, piece.instance.photo
     path.parent.mkdir(parents=True, exist_ok=True)

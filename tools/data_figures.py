@@ -21,7 +21,7 @@ LABELS = {
 
 
 def draw_sizes(train: Looked, test: Looked | None) -> str:
-    """Widths and heights, a dot a photo."""
+    """Widths and heights, a dot for each size."""
     figure = new_figure(6, 4)
     axes = figure.subplots()
     prepare(axes, x="width, pixels", y="height, pixels")
@@ -76,7 +76,7 @@ def draw_pairs(mean_shape: np.ndarray, flip_indices: np.ndarray | None) -> str:
 
 
 def draw_ways(model: ShapeModel) -> str:
-    """The mean shape in the middle of each of the main ways in which shapes differ, and both of its ends."""
+    """The mean shape and both ends of each of the main ways in which shapes differ."""
     order = np.argsort(-(model.loadings**2).sum(axis=(0, 1)))[:NUM_WAYS]
     total = (model.loadings**2).sum() + 2 * model.noise * (len(model.mean) - 1)
     size = min(LARGEST, AREA / len(model.mean)) / 2

@@ -1,16 +1,16 @@
-"""A run as files that need none of this project: `python -m tools.export RUN`.
+"""Exports a run as files that do not need this project: `python -m tools.export RUN`.
 
     landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, size, size) uint8 RGB images and
     landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
     landmarks.onnx              any ONNX runtime
     landmarks.json              {"resize", "square", "left", "top", "size", "points", "box_margin"}: an image is the ROI
                                 of `size` pixels from (left, top) of a photo that `fit_photo` has fitted into `square`
-                                pixels; where box_margin is not null, of the square about a box with that margin on each
-                                side, as a share of the longer one. A run with a locator has one to export, its folder
-                                locator, whose points say where the boxes are
+                                pixels; if box_margin is not null, of the square around a box with that margin on each
+                                side, as a share of its longer side. If a run has a locator, its folder locator is a
+                                run to export too, whose points say where the boxes are
 
-Each file is read back, compared with the network on photos that the run held out, or on images of noise where these are
-not there, and timed. The run alone is enough. What does not agree does not stay.
+Each file is read back, compared with the network on photos that the run held out, or on images of noise if these are
+not there, and timed. The run alone is enough. A file that does not agree is not kept.
 """
 
 import io
@@ -59,9 +59,9 @@ class Options:
     run: Positional[Path]
     """The folder of the run to export."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
-    """The contest's folder, if it lies elsewhere than when the run was trained."""
+    """The contest's folder, if it was moved since the run was trained."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """Where the files go; by default into the folder export in the run's."""
+    """Where the files go; by default the folder export in the run's."""
 
 
 def export_torchscript(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
@@ -79,14 +79,14 @@ def export_program(network: LandmarkNet, example: torch.Tensor, path: Path) -> P
 
 @contextmanager
 def _into(path: Path) -> Iterator[io.BytesIO]:
-    """What is to be written to a file: torch, where it writes by itself and the disk is full, aborts the process."""
+    """A buffer for what goes into a file: if torch itself writes to a disk that is full, it aborts the process."""
     buffer = io.BytesIO()
     yield buffer
     path.write_bytes(buffer.getbuffer())
 
 
 def export_onnx_file(network: LandmarkNet, example: torch.Tensor, path: Path) -> Points:
-    """Raises ModuleNotFoundError where the packages for it are not installed."""
+    """Raises ModuleNotFoundError if the packages for it are not installed."""
     import onnxscript  # noqa: F401, torch.onnx needs it
 
     export_onnx(network, example, path)
@@ -102,9 +102,9 @@ FORMATS = {
 
 
 def held_out_photos(run: Run, data: Path | None) -> dict[str, np.ndarray]:
-    """The first photos that the run held out, by name; none where the run's data are not there any more.
+    """The first photos that the run held out, by name; none if the run's data are no longer there.
 
-    Raises UserError where `data`, which are asked for, have none of them.
+    Raises UserError if `data` is given and has none of them.
     """
     contest = data or run.recipe().run.data
     try:
@@ -185,7 +185,7 @@ def main():
 
 
 def _export(export, network, photos, path):
-    """The points of a file that takes the place of `path` once it is found to agree, and how well it does."""
+    """The points of a file that replaces `path` once it is found to agree, and how well it agrees."""
     with TemporaryDirectory(dir=path.parent) as unverified, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own tracing, about what is verified here
         file = Path(unverified) / path.name

@@ -1,9 +1,9 @@
 """A look at a contest's photos and points: `python -m tools.inspect --data PATH`.
 
-Writes `data.html`, a page that needs no other but the sheets of photos beside it: how many photos there are, their
-sizes, black bars, colours and brightness, whether train and test can be told apart, points that are missing or outside,
-the mean shape and how shapes differ, the left/right pairs and the region of interest that a training would find, and
-sheets of photos with and without points, some two thousand to be looked at.
+Writes `data.html`, a page that needs only the sheets of photos beside it: how many photos there are, their sizes, black
+bars, colours and brightness, whether train and test can be told apart, points that are missing or outside, the mean
+shape and how shapes differ, the left/right pairs and the region of interest that a training would find, and sheets of
+some two thousand photos, with and without points.
 """
 
 import base64
@@ -46,11 +46,11 @@ class Options:
     out: Annotated[Path, arg(metavar="FOLDER")] = Path()
     """The folder to write data.html and its sheets to."""
     photos: Annotated[int, Interval(ge=1, le=20_000)] = 2000
-    """How many photos of train to show, and of train and of test to look at, evenly spread over the tables."""
+    """How many photos of train to show, and how many of train and of test to look at, evenly spread over the tables."""
     cache: Path = Path("cache")
     """Where decoded photos are kept; a training uses them too."""
     size: Annotated[int, Interval(ge=32, le=4096)] = 128
-    """Side of the images that a training would be shown, in pixels, for which photos are decoded."""
+    """Side of the images, in pixels, that a training would use and that photos are decoded for."""
     skip_bad_photos: bool = False
     """Leave out photos that are missing or broken."""
 
@@ -84,7 +84,7 @@ def _look(table: Path, names: np.ndarray, count: int) -> Looked:
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page. Raises an error of jinja2 where the template asks for what is not there."""
+    """The page. Raises an error of jinja2 if the template asks for something that is not there."""
     from jinja2 import Environment, StrictUndefined  # it takes a while to import
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -92,7 +92,7 @@ def render(content: dict[str, Any]) -> str:
 
 
 def content_of(data: TrainingData, train: Looked, test: Looked | None) -> dict[str, Any]:
-    """What the template shows, but for the sheets."""
+    """What the template shows, except the sheets."""
     model = fit_usual_shapes(data.pack.values, np.arange(len(data.pack)))
     shift = shift_of(data, train, test) if test else None
     regions = find_regions(data.mean_shape)
@@ -127,14 +127,14 @@ def summary(data: TrainingData, shift: Shift | None) -> str:
 
 
 def shift_of(data: TrainingData, train: Looked, test: Looked) -> Shift | None:
-    """Whether the photos of train and test can be told apart, where groups of either stay together."""
+    """Whether the photos of train and test can be told apart, with groups of either kept together."""
     assert data.test
     own, others = data.groups[train.rows], near_duplicate_groups(data.test.hashes)[test.rows]
     return shift_between(train.statistics, test.statistics, np.concatenate((own, data.groups.max() + 1 + others)))
 
 
 def table_of_photos(data: TrainingData, train: Looked, test: Looked | None) -> list[tuple[str, ...]]:
-    """Rows of a name and what is true of train, and of the test where there is one."""
+    """Rows of a name and its values for train, and for the test if there is one."""
     sides = [train, *([test] if test else [])]
     packs = [data.pack, *([data.test] if data.test else [])]
     within, across = find_pairs(data.pack, data.test)
@@ -161,7 +161,7 @@ def _exact(pairs, *sides):
 
 
 def _range(values, form):
-    """The median, and between which values 98 % lie."""
+    """The median, and the range that holds 98 % of the values."""
     if not len(values):
         return "none"
     low, middle, high = (form.format(value) for value in np.quantile(values, (0.01, 0.5, 0.99)))
@@ -173,7 +173,7 @@ def _share(which):
 
 
 def table_of_points(data: TrainingData, train: Looked) -> list[tuple[str, str]]:
-    """Rows of what is missing, or lies outside of its photo."""
+    """Rows about points that are missing or lie outside their photo."""
     values = data.pack.values[:: max(1, len(data.pack) // NUM_SHAPES)]
     missing = np.isnan(values).any(axis=2)
     shapes = data.pack.values[train.rows]
@@ -212,7 +212,7 @@ def shown_region(data: TrainingData) -> dict[str, Any]:
 
 
 def draw_sheets(folder: Path, part: str, tiles: np.ndarray, points: np.ndarray | None) -> list[dict[str, str]]:
-    """Writes sheets of photos, and the same with their points; returns their files and what they are called."""
+    """Writes sheets of photos, and the same with their points; returns their files and titles."""
     pages = []
     a_page = COLUMNS * ROWS
     for number, first in enumerate(range(0, len(tiles), a_page), start=1):

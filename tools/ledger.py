@@ -1,7 +1,7 @@
-"""The ledger of submissions: `python -m tools.ledger` shows all that lie below --runs and in this folder, what was
-expected of each and what the leaderboard said, and how well the one tells the other.
+"""The ledger of submissions: `python -m tools.ledger` shows all that lie below --runs and in this folder, the expected
+score of each and the leaderboard's, and how well the one predicts the other.
 
-`python -m tools.ledger score FILE 8.41` notes what the leaderboard said of a submission.
+`python -m tools.ledger score FILE 8.41` notes a submission's score on the leaderboard.
 """
 
 import sys
@@ -23,14 +23,14 @@ from pipeline.inference.record import SUFFIX, note_leaderboard, read_record
 from pipeline.inference.submission import read_submission
 
 WIDE = (16, 4, 5, 8, 9, 17, 11, 8)  # characters of the columns
-MOST = 1e300  # of what counts as a number
-ENOUGH = 3  # submissions, from which on they have an order that tells something
+MOST = 1e300  # larger values do not count as numbers
+ENOUGH = 3  # submissions, from which on their order tells something
 
 
 @dataclass(frozen=True)
 class Options:
     submissions: Positional[tuple[Path, ...]] = ()
-    """Submissions elsewhere, which are shown too."""
+    """Submissions elsewhere, to show as well."""
     runs: Path = Path("runs")
     """Where run folders are."""
 
@@ -39,15 +39,15 @@ class Options:
 class ScoreOptions:
     command: Positional[Literal["score"]]
     submission: Positional[Path]
-    """The file that was handed in."""
+    """The file that was submitted."""
     value: Positional[Annotated[float, Interval(ge=0, lt=float("inf"))]]
-    """What the leaderboard said of it."""
+    """Its score on the leaderboard."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission. expected, low and high: its MSE on held-out photos; None where that is not known. leaderboard: what
-    was noted, of this very file: is_same is False where the file was changed after it was written or noted."""
+    """A submission. expected, low and high: its MSE on held-out photos, None where that is not known. leaderboard: what
+    was noted for this very file. is_same: False if the file was changed after it was written or noted."""
 
     path: Path
     made: float
@@ -62,7 +62,7 @@ class Entry:
 
 
 def find_entries(paths: Iterable[Path]) -> list[Entry]:
-    """The entries of submissions that have a record, the oldest first."""
+    """The entries of submissions that have a record, oldest first."""
     entries = [entry_of(path) for path in {path.resolve(): path for path in paths}.values()]
     return sorted((entry for entry in entries if entry), key=lambda entry: (entry.made, str(entry.path)))
 
@@ -98,13 +98,13 @@ def _list(value: Any) -> list[Any]:
 
 
 def _number(value: Any) -> float | None:
-    """It as a finite number, None of anything else."""
+    """A value as a finite number, None for anything else."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and abs(value) < MOST else None
 
 
 def agreement(entries: list[Entry]) -> str:
-    """How well what was expected tells what the leaderboard said, in a sentence."""
+    """How well the expected scores predict those of the leaderboard, in a sentence."""
     known = [entry for entry in entries if entry.expected is not None and entry.leaderboard is not None]
     if not known:
         return "no submission has both; python -m tools.ledger score FILE VALUE notes what the leaderboard said"

@@ -1,4 +1,4 @@
-"""Two runs on the photos that both held out, photo by photo: which is better, as far as that can be said."""
+"""Two runs on the photos that both held out, photo by photo: which is better, as far as that can be told."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from pipeline.metrics import ratio_interval
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two runs on the photos that both held out: mse of the first less that of the second, with its interval."""
+    """Two runs on the photos that both held out: mse of the first minus that of the second, with its interval."""
 
     first: str
     second: str
@@ -28,7 +28,7 @@ class Difference:
 
 
 def difference(names: tuple[str, str], first: Measured, second: Measured) -> Difference | None:
-    """The paired difference of two runs, None where they held out fewer than two groups of photos in common."""
+    """The paired difference of two runs, None if they held out fewer than two groups of photos in common."""
     row_of_name = {name: row for row, name in enumerate(second.names.tolist())}
     pairs = [(row, row_of_name[name]) for row, name in enumerate(first.names.tolist()) if name in row_of_name]
     pairs = [(a, b) for a, b in pairs if first.counts[a] == second.counts[b] > 0]

@@ -1,7 +1,7 @@
 """Writes the report of a run, `report.html` in its folder: `python -m tools.report RUN`.
 
-Its photos and errors are of the run's best weights on the photos that it held out. They are measured where that was not
-done when the run was trained, or with --measure; else the report is made of the files in the folder alone.
+Its photos and errors are those of the run's best weights on its held-out photos. They are measured if that was not done
+when the run was trained, or with --measure; otherwise the report is made from the files in the folder alone.
 """
 
 from dataclasses import dataclass, replace
@@ -26,17 +26,17 @@ class Options:
     run: Positional[Path]
     """The run, or a folder of folds, each of which gets a report."""
     measure: bool = False
-    """Predict the held-out photos anew."""
+    """Predict the held-out photos again."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
-    """Where the contest lies now, if it was moved."""
+    """Where the contest's folder is now, if it was moved."""
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
-    """Where decoded photos are kept; without it where the run kept them."""
+    """Where decoded photos are kept; by default where the run kept them."""
     gpu: bool = False
     """Predict on the GPU."""
 
 
 def measure_run(run: Run, options: Options):
-    """Keeps what the run's best weights find of what it held out. Raises UserError where its data are not there."""
+    """Saves what the run's best weights predict for its held-out photos. Raises UserError if its data are not there."""
     own = run.recipe()
     where = replace(own.run, data=options.data or own.run.data, cache=options.cache or own.run.cache)
     data = load_training_data(replace(own, run=where, photos=run.photo_options()))

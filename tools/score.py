@@ -17,13 +17,13 @@ class Options:
     submission: Positional[Path]
     """The submission to score."""
     truth: Positional[Path]
-    """The labels, in the form of a submission; rows may be in any order, an empty cell is a missing point."""
+    """The labels, in the form of a submission; rows may be in any order, and an empty cell is a missing point."""
 
 
 def read_both(submission: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(N, K, 2) predicted and true points, the truth with NaN where it is missing.
+    """(N, K, 2) predicted and true points, the truth with NaN for missing points.
 
-    Raises UserError when the two are not of the same photos and number of points.
+    Raises UserError if the two are not of the same photos and number of points.
     """
     names, true_points = read_submission(truth, gaps=True)
     if np.isnan(true_points).all():

@@ -1,13 +1,13 @@
-"""Training photos whose labels may be wrong: `python -m tools.suspects RUN`, or `--data PATH` without a network.
+"""Finds training photos whose labels may be wrong: `python -m tools.suspects RUN`, or `--data PATH` without a network.
 
-Labels are held against what a run has learned, or what folds predict of photos that they never saw; against what shapes
-look like; and against the labels of exact and near duplicates. Networks learn labels that agree with others before
-those that do not, so the losses of wrong labels stay high over the epochs (Arpit et al., ICML 2017): of the photos that
-a run was trained on its running losses count beside its predictions.
+Labels are compared with what a run has learned, or with what folds predict for photos that they never saw; with what
+shapes look like; and with the labels of exact and near duplicates. Networks learn labels that agree with others before
+those that do not, so the losses of wrong labels stay high over the epochs (Arpit et al., ICML 2017): for the photos
+that a run was trained on, its running losses count along with its predictions.
 
-`suspects.csv` lists the photos, the worst first, with the reason, a score and the weight 1; exact duplicates, and
-duplicates of photos of the test, are listed too. `suspects_1.jpg` … show the first of them. A hard photo looks the same
-from afar, so look at each; a weight that you set to 0 leaves the photo out by `hack_train.py --sample-weights FILE`.
+`suspects.csv` lists the photos, worst first, with the reason, a score and the weight 1; exact duplicates, and
+duplicates of test photos, are listed too. `suspects_1.jpg` … show the first of them. The scores cannot tell a hard
+photo from a wrong label, so look at each; with a weight of 0, `hack_train.py --sample-weights FILE` leaves it out.
 """
 
 from dataclasses import dataclass, replace
@@ -50,15 +50,15 @@ NUM_NAMED = 3  # duplicates of a photo
 @dataclass(frozen=True)
 class Options:
     run: Positional[Path | None] = None
-    """The run, or the folder of folds, whose training photos are looked at; without it labels alone are, of --data."""
+    """The run, or the folder of folds, whose training photos to check; without it, the labels of --data alone."""
     count: Annotated[int, Interval(ge=1, le=10_000)] = 48
-    """How many photos to draw, and to list at least."""
+    """How many photos to draw, and at least to list."""
     out: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """The folder to write to; without it the run's, or the working folder."""
+    """The folder to write to; by default the run's, or the working folder."""
     data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
-    """The contest's folder, or where that of the run lies now, if it was moved."""
+    """The contest's folder, or where the run's contest is now, if it was moved."""
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
-    """Where decoded photos are kept; without it where the run kept them, or in cache."""
+    """Where decoded photos are kept; by default where the run kept them, or in cache."""
     gpu: bool = False
     """Predict on the GPU."""
 
@@ -96,7 +96,7 @@ def main():
 
 
 def load(options: Options, runtime: Runtime) -> tuple[TrainingData, Disagreement | None]:
-    """The data, and how far their labels lie from what the run or the folds say of them."""
+    """The data, and how far their labels lie from what the run or the folds predict."""
     if not options.run:
         where = RunOptions(data=options.data or Path(), cache=options.cache or Path("cache"))
         return load_training_data(Recipe(run=where, photos=PhotoOptions(roi="whole"))), None
@@ -155,7 +155,7 @@ def _error(points, truth):
 
 
 def _reasons(checks, sample, points, duplicates):
-    """What each check says of a photo that it finds suspect, the check with the highest score first."""
+    """What each check says about a photo that it finds suspect, highest score first."""
     data, truth = checks.data, checks.data.pack.values[sample]
     said = []
     if checks.of_network[sample] >= LEAST and points is not None:
@@ -172,13 +172,13 @@ def _reasons(checks, sample, points, duplicates):
 
 
 def _duplicates(checks: Checks, samples: np.ndarray) -> dict[int, list[str]]:
-    """For each of the samples that has some, names of its duplicates; those of the test with their folder."""
+    """Names of the duplicates of each sample that has some; those in the test with their folder."""
     data, wanted = checks.data, set(samples.tolist())
     found: dict[int, list[str]] = {}
     exact, near = (
         checks.within.those(which) for which in (checks.within.exact, ~checks.within.exact & _differ(checks))
     )
-    shown = Pairs(*(np.concatenate(sides) for sides in zip(exact, near, strict=True)))  # of many the exact ones first
+    shown = Pairs(*(np.concatenate(sides) for sides in zip(exact, near, strict=True)))  # exact ones first
     for one, other in [*zip(shown.one, shown.other, strict=True), *zip(shown.other, shown.one, strict=True)]:
         found.setdefault(int(one), []).append(str(data.pack.names[other]))
     for one, other in zip(checks.across.one, checks.across.other, strict=True):
@@ -188,13 +188,13 @@ def _duplicates(checks: Checks, samples: np.ndarray) -> dict[int, list[str]]:
 
 
 def _differ(checks):
-    """The pairs of which either is suspect for its label's distance from the other's."""
+    """The pairs in which a photo is suspect because its label is far from the other's."""
     far = checks.of_duplicates >= LEAST
     return far[checks.within.one] | far[checks.within.other]
 
 
 def print_summary(checks: Checks, suspects: list[Suspect]):
-    """How many photos each check finds suspect, and how many are there twice."""
+    """Prints how many photos each check finds suspect, and how many are there twice."""
     within, across = checks.within, checks.across
     kinds = {"network": checks.of_network, "shape": checks.of_shape, "duplicates' labels": checks.of_duplicates}
     found = [f"{(scores >= LEAST).sum():,} by {kind}" for kind, scores in kinds.items() if np.isfinite(scores).any()]
@@ -212,7 +212,7 @@ def print_summary(checks: Checks, suspects: list[Suspect]):
 
 
 def draw_sheets(out: Path, suspects: list[Suspect], checks: Checks) -> list[Path]:
-    """Pictures of the suspects with truth and prediction, some two dozen each."""
+    """Writes pictures of the suspects with truth and prediction, ON_A_SHEET photos each."""
     pack, paths = checks.data.pack, []
     for first in range(0, len(suspects), ON_A_SHEET):
         some = suspects[first : first + ON_A_SHEET]

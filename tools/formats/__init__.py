@@ -1,1 +1,1 @@
-"""Formats in which people have labelled photos: one file each, which parses it and writes predictions back in it."""
+"""Formats of labelled photos: one file each, which parses the format and writes predictions back in it."""

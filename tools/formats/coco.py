@@ -1,7 +1,7 @@
 """COCO keypoints: a JSON file of images, categories and annotations; https://cocodataset.org/#format-data.
 
-A keypoint is x, y and v in pixels that are counted from 0; v is 0 where it is not labelled, 1 where it is covered and 2
-where it is seen. Predictions are written as a file of results, which `pycocotools` loads.
+A keypoint is x, y and v, with pixels counted from 0; v is 0 if it is not labelled, 1 if it is covered and 2 if it is
+visible. Predictions are written as a file of results, which `pycocotools` loads.
 """
 
 import json

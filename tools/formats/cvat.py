@@ -1,9 +1,9 @@
 """CVAT's "for images 1.1": an XML file with skeletons or points on images; https://docs.cvat.ai/docs/other/xml_format.
 
 Coordinates are lengths from the corner of the photo. A skeleton is an instance, and its sublabels name the points.
-Where there is none, each <points> of several positions is one, with numbered points, or all <points> of one position
-are the points of one instance, by their labels. A box is that of the instance of its group, or of the only one on the
-photo.
+Without skeletons, each <points> of several positions is an instance, with numbered points, or all <points> of one
+position are the points of one instance, named by their labels. A box belongs to the instance of its group, or to the
+only one on the photo.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ def _instances(image, path, folder):
 
 
 def _points_of(skeleton, path, name):
-    """(place, whether it is covered) by label; a point that is outside is missing."""
+    """(place, whether it is covered) by label; a point that is marked as outside is missing."""
     found = {}
     for point in skeleton.findall("points"):
         if point.get("outside") != "1":

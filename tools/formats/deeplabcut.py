@@ -1,7 +1,7 @@
-"""DeepLabCut and lightning-pose: a CSV with headers of scorer, individuals (where there are several), bodyparts and
+"""DeepLabCut and lightning-pose: a CSV with headers of scorer, individuals (if there are several), bodyparts and
 coords; https://deeplabcut.github.io/DeepLabCut. Pixels are counted from 0; an empty cell is a missing point.
 
-The photo's name stands in one column, or in three: folder, video and file. Photos of one video are a group.
+The photo's name is in one column, or in three: folder, video and file. Photos of one video are a group.
 """
 
 import csv
@@ -42,7 +42,7 @@ def read(source: Path, photos: Path | None) -> Source:
 
 
 def _headers(rows, source):
-    """The cells of each header by what it is, and how many columns name the photo."""
+    """The cells of each header by its name, and how many columns name the photo."""
     headers = {row[0].strip(): row for row in rows[: len(HEADERS)] if row[0].strip() in HEADERS}
     if not {"scorer", "bodyparts", "coords"} <= headers.keys():
         raise UserError(f"{source} has no headers scorer, bodyparts and coords; it is not of DeepLabCut")
@@ -52,7 +52,7 @@ def _headers(rows, source):
 
 
 def _find(source, photos, name):
-    """The photo: names start at the project's folder, in which the table lies some levels down."""
+    """The photo: names start at the project's folder, and the table lies some levels below it."""
     folders = [photos] if photos else [source.parent, *source.parent.parents]
     places = [folder / name for folder in folders]
     if photos:
@@ -61,7 +61,7 @@ def _find(source, photos, name):
 
 
 def write(source: Path, out: Path, answers: list[Answer], point_names: list[str]):
-    """A table with the headers of the one that was read, the labels in it replaced."""
+    """A table with the headers of the one that was read, and its labels replaced."""
     rows = read_rows(source)
     headers, _ = _headers(rows, source)
     individuals = headers.get("individuals", [""] * len(headers["coords"]))

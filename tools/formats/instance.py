@@ -1,4 +1,4 @@
-"""What all formats share: a labelled thing on a photo, as its format has it, and a prediction that goes back."""
+"""What all formats share: a labelled object on a photo, as its format has it, and a prediction to write back."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ Name = TypeVar("Name", str, tuple[str, ...])
 
 @dataclass(frozen=True)
 class Instance:
-    """One face, body or thing on a photo.
+    """One face, body or other object on a photo.
 
-    name: of the photo, a relative path. photo: its file, or its (height, width, 3) pixels where the format holds them.
+    name: of the photo, a relative path. photo: its file, or its (height, width, 3) pixels if the format holds them.
     points: (x, y) by name in the coordinates of the format, without those that are missing. hidden: names of points
-    that are known, but covered. box: left, top, right, bottom. group: what must not be on both sides of a split.
+    that are known but covered. box: left, top, right, bottom. group: what must not be on both sides of a split.
     about: what the way back needs, as plain data.
     """
 
@@ -32,7 +32,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Source:
-    """All instances of a file or folder, and the names of the points in their order."""
+    """All instances of a file or folder, and the names of the points in order."""
 
     instances: list[Instance]
     point_names: list[str] = field(default_factory=list)
@@ -49,11 +49,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Format:
-    """read: a source and the folder of its photos, which may be None for where they usually lie.
+    """read: takes a source and the folder of its photos, or None for where they usually lie.
 
-    write: the source that was read, where to write, the predictions, and the names of the points.
-    first_pixel: where the centre of the first pixel lies in the format's coordinates: 0 or 1 where pixels are counted
-    from there, and ½ where lengths are measured from the corner of the photo.
+    write: takes the source that was read, where to write, the predictions, and the names of the points.
+    first_pixel: where the centre of the first pixel lies in the format's coordinates: 0 or 1 if pixels are counted
+    from there, and ½ if lengths are measured from the corner of the photo.
     """
 
     read: Callable[[Path, Path | None], Source]
@@ -62,7 +62,7 @@ class Format:
 
 
 def numbered(count: int) -> list[str]:
-    """Names of points that have none."""
+    """Names for points that have none."""
     return [str(number) for number in range(count)]
 
 

@@ -2,7 +2,7 @@
 https://www.kaggle.com/c/facial-keypoints-detection/data.
 
 Coordinates are pixel indices, counted from 0; an empty cell is a missing point. Predictions are written as the contest
-wants them, a row for each row of `IdLookupTable.csv`, which lies beside `test.csv`, and within the photo.
+wants them: a row for each row of `IdLookupTable.csv`, which lies beside `test.csv`, and clipped to the photo.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Label Studio: the export as JSON, with keypoints and rectangles in percent of the photo's sides;
 https://labelstud.io/guide/task_format and https://labelstud.io/tags/keypointlabels.
 
-Keypoints of one parent region are an instance, and a rectangle that is their parent is its box; without parents all
+Keypoints of one parent region are an instance, whose box is the parent if that is a rectangle; without parents all
 keypoints of a photo are one. Predictions are written as tasks with pre-annotations, which Label Studio imports.
 """
 
@@ -33,7 +33,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Place:
-    """The value of a keypoint or a rectangle, in percents of the photo."""
+    """The value of a keypoint or a rectangle, in percent of the photo."""
 
     x: float
     y: float

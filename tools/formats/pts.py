@@ -1,4 +1,4 @@
-"""300-W and iBUG: a .pts file beside each photo, of pixels that are counted from 1, as MATLAB does;
+"""300-W and iBUG: a .pts file beside each photo, with pixels counted from 1 as in MATLAB;
 https://ibug.doc.ic.ac.uk/resources/facial-point-annotations.
 
     version: 1
@@ -36,7 +36,7 @@ def read(source: Path, photos: Path | None) -> Source:
 
 
 def parse(path: Path) -> dict[str, tuple[float, float]]:
-    """The points of a file. Raises UserError where it is none, or does not have as many as it says."""
+    """The points of a file. Raises UserError if it is not a .pts file, or does not have as many as it says."""
     head, opened, body = read_bytes(path).decode("utf-8", "replace").partition("{")
     said = [line.partition(":")[2].strip() for line in head.splitlines() if line.strip().startswith("n_points")]
     lines = body.partition("}")[0].split("\n")
@@ -50,7 +50,7 @@ def parse(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def write(source: Path, out: Path, answers: list[Answer], point_names: list[str]):
-    """A folder with a file for each photo."""
+    """Writes a folder with a file for each photo."""
     for answer in answers:
         path = out / Path(answer.name).with_suffix(".pts")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Reading the files of formats: JSON and tables, whose faults are one line that names the file and what is wrong."""
+"""Reads the files of formats, JSON and tables; a fault is one line that names the file and what is wrong."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_json(path: Path, kind: type[Content], *, what: str) -> Content:
-    """A JSON file as a value of a type; `what` it should be is said where it is not."""
+    """A JSON file as a value of a type; if it is not one, the error says `what` it should be."""
     try:
         return TypeAdapter(kind).validate_json(read_bytes(path))
     except (ValidationError, RecursionError) as error:
@@ -25,9 +25,9 @@ def read_json(path: Path, kind: type[Content], *, what: str) -> Content:
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """The rows of a table of commas, tabs or semicolons, whichever its first line has most of.
+    """The rows of a table separated by commas, tabs or semicolons, whichever its first line has most of.
 
-    Raises UserError where it is no text, or a row has another number of cells than the first.
+    Raises UserError if it is not text, or a row has a different number of cells than the first.
     """
     try:
         text = read_bytes(path).decode("utf-8-sig")
@@ -45,7 +45,7 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def number(text: Any, path: Path, where: str) -> float | None:
-    """A cell as a number, None of an empty one. Raises UserError, with where it stands, for what is none."""
+    """A cell as a number, None if it is empty. Raises UserError, which says `where` it is, for anything else."""
     if str(text).strip().lower() in ("", "nan"):
         return None
     try:
@@ -58,7 +58,7 @@ def number(text: Any, path: Path, where: str) -> float | None:
 
 
 def named_columns(rows: list[list[str]], path: Path, needed: list[str]) -> dict[str, int]:
-    """The columns of a table by their names. Raises UserError where one of those needed is not there."""
+    """The columns of a table by name. Raises UserError if one of those needed is not there."""
     columns = {name.strip().lower(): index for index, name in enumerate(rows[0])}
     if missing := [name for name in needed if name not in columns]:
         raise UserError(f"{path} line 1 has no column {missing[0]!r}; it needs {', '.join(needed)}")

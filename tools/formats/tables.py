@@ -1,8 +1,8 @@
-"""Plain tables, of commas, tabs or semicolons; pixels are counted from 0, and an empty cell is a missing point.
+"""Plain tables, separated by commas, tabs or semicolons; pixels are counted from 0, an empty cell is a missing point.
 
 wide: a row for each instance: `file_name`, and x and y of each point in turn.
-long: a row for each point: `file_name`, `point`, `x`, `y`, and where a photo has several instances `instance`.
-Either may have the columns `group` and `left`, `top`, `right`, `bottom`, and long ones `visible` (0 where covered).
+long: a row for each point: `file_name`, `point`, `x`, `y`, and `instance` if a photo has several instances.
+Either may have the columns `group` and `left`, `top`, `right`, `bottom`, and long ones `visible` (0 if covered).
 """
 
 import csv
@@ -36,7 +36,7 @@ def read_wide(source: Path, photos: Path | None) -> Source:
 
 
 def _pairs(header, source):
-    """The columns of x and y of each point, by its name, which is what their names share."""
+    """The columns of x and y of each point, by its name, which is what the names of the two columns share."""
     indices = [index for index, name in enumerate(header) if name.strip().lower() not in OTHERS]
     if not indices or len(indices) % 2:
         raise UserError(

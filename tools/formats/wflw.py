@@ -1,8 +1,7 @@
-"""WFLW's lists: a row for each face, of x and y of its 98 points, a box (left, top, right, bottom), six attributes and
-the photo's name, separated by spaces; https://wywu.github.io/projects/LAB/WFLW.html. Pixels are counted from 0.
+"""WFLW's lists: a row for each face, with x and y of its 98 points, a box (left, top, right, bottom), six attributes
+and the photo's name, separated by spaces; https://wywu.github.io/projects/LAB/WFLW.html. Pixels are counted from 0.
 
-Other numbers of points are taken too. Predictions are written as such a list, with the box and the attributes as they
-were.
+Other numbers of points work too. Predictions are written as such a list, with the boxes and attributes as they were.
 """
 
 from pathlib import Path
@@ -12,7 +11,7 @@ from pipeline.files import read_bytes, write_text
 from tools.formats.instance import Answer, Format, Instance, Source, numbered
 from tools.formats.reading import number
 
-BEHIND = 11  # cells behind the points
+BEHIND = 11  # cells after the points
 
 
 def read(source: Path, photos: Path | None) -> Source:

@@ -1,6 +1,6 @@
 """Views and augmenters: geometry that is drawn, composed, applied, inverted and written down.
 
-The convention of the whole project, said here once: x runs to the right, y runs down, and **pixel centres
+The convention of the whole project, stated here once: x runs to the right, y runs down, and **pixel centres
 lie at integers**, so that an image of width W covers [-0.5, W - 0.5]. Hence mirroring is W - 1 - x, and
 resizing by s is s * (x + 0.5) - 0.5. Matrices are 3 x 3, float64, and map source pixels to output pixels.
 Sizes are (height, width). Points are (..., 2) arrays of (x, y). Images are RGB, uint8.

@@ -3,7 +3,7 @@
     augmenter = Chain((AffineAugmenter(rotation=(-15, 15)), MirrorAugmenter(probability=0.5)))
     view = augmenter.draw(Key(seed=0, epoch=3, samples=ids), size=(128, 128))
 
-This file has what they share and what combines them; `geometric.py` and `photometric.py` have the augmenters.
+This file has what they share and what combines them; the augmenters are in `geometric.py` and `photometric.py`.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Augmenter:
-    """Draws the view that does nothing, and holds what its descendants share: probability and ranges.
+    """Draws the view that does nothing, and holds what its subclasses share: probability and ranges.
 
-    A descendant names its parameters as fields, with their bounds in `bounds`, and turns one value of each into a
-    view in `view`. Parameters in `factors` are drawn evenly in their logarithm.
+    A subclass names its parameters as fields, with their bounds in `bounds`, and turns one value of each into a view in
+    `view`. Parameters in `factors` are drawn evenly in their logarithm.
     """
 
     probability: float = 1.0
@@ -69,7 +69,7 @@ class Augmenter:
         return view if self.probability == 1 else view.where(numbers[0] < self.probability)
 
     def view(self, key: Key, size: tuple[int, int], drawn: Drawn) -> Transform:
-        """The view of `drawn`, a (B,) array for each parameter; what else is random comes from children of the key."""
+        """The view of `drawn`, a (B,) array for each parameter; other random numbers come from children of the key."""
         return Transform.identity(len(key.samples), size)
 
     def _between(self, parameter, number):
@@ -122,12 +122,12 @@ class RandomAugmenter:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number that a float can hold, and no truth value."""
+    """Whether it is a finite number that a float can hold, and not a truth value."""
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max  # type: ignore[operator]
 
 
 def check_probability(name: str, value: object):
-    """Raises ValueError, naming it, for what is no number from 0 to 1."""
+    """Raises ValueError, which names it, for anything but a number from 0 to 1."""
     if not (is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
         raise ValueError(f"{name}: {value!r} is not a number between 0 and 1")
 

@@ -17,9 +17,9 @@ PLACE = "AlbumentationsAugmenter.transforms"
 
 @dataclass(frozen=True, eq=False)
 class AlbumentationsAugmenter:
-    """Any transform or `Compose` of albumentations 2.0.8 with a matrix or without influence on points.
+    """Any transform or `Compose` of albumentations 2.0.8 that moves points by a matrix, or not at all.
 
-    With a `seed` it always draws the same. Raises ValueError at once, with the reason, for one that has neither.
+    With a `seed` it always draws the same. Raises ValueError at once, with the reason, for any other transform.
     """
 
     transform: Any
@@ -77,7 +77,7 @@ def _parse(entry):
     if "transforms" in arguments:
         arguments["transforms"] = _parse_all(entry[name]["transforms"])
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Argument")  # what it does not know or take it only warns of
+        warnings.filterwarnings("error", "Argument")  # it only warns of arguments that it does not know or take
         try:
             return kind(**arguments)
         except (TypeError, ValueError, NotImplementedError, UserWarning) as error:
@@ -85,6 +85,6 @@ def _parse(entry):
 
 
 def _reason(error):
-    """One line of what it says; pydantic has its field and its reason on the second and third."""
+    """One line of an error; pydantic has the field on its second line and the reason on its third."""
     first, *others = str(error).splitlines()
     return f"{others[0]}: {others[1].split('[type=')[0].strip()}" if len(others) > 1 else first

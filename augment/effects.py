@@ -1,8 +1,8 @@
-"""What changes the look of an image and moves no point, as data: colour, tone, blur, noise, JPEG, low resolution.
+"""Effects change the look of an image but move no point, as data: colour, tone, blur, noise, JPEG, low resolution.
 
 An effect holds arrays with a row for each image of a batch; a row with the neutral values leaves its image alone. Each
-effect is done twice, on one image by OpenCV (`on_image`) and on a batch by torch (`on_tensor`), in agreement. After
-each effect the values are whole numbers in 0..255 again, on every device.
+effect is implemented twice, for one image with OpenCV (`on_image`) and for a batch with torch (`on_tensor`), and the
+two agree. After each effect the values are whole numbers in 0..255 again, on every device.
 """
 
 import math
@@ -39,7 +39,7 @@ JPEG_CHROMA = np.pad(
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """Arrays with a row an image, and what they do. `neutral` has the value of each that does nothing."""
+    """Arrays with a row per image, and what they do. `neutral` has the value of each that does nothing."""
 
     neutral: ClassVar[dict[str, Any]] = {}
 
@@ -63,11 +63,11 @@ class Effect:
         return replace(self, **{name: array[rows] for name, array in vars(self).items()})
 
     def through(self, geometry: np.ndarray, size: tuple[int, int]) -> Self:
-        """The effect as it looks when the image of `size` that has it is warped by (B, 3, 3) matrices."""
+        """The effect as it looks after its image of `size` is warped by (B, 3, 3) matrices."""
         return self
 
     def merged(self, following: "Effect") -> "Effect | None":
-        """One effect that does this one and then `following`, where there is one."""
+        """One effect that does this one and then `following`, or None if there is none."""
         return None
 
     def on_image(self, image: np.ndarray, row: int):
@@ -75,7 +75,7 @@ class Effect:
         raise NotImplementedError
 
     def on_tensor(self, images: torch.Tensor) -> torch.Tensor:
-        """The (B, 3, H, W) float32 images, all of which it changes, after the effect; they may be the same tensor."""
+        """The (B, 3, H, W) float32 images, all of which it changes, after the effect; it may change them in place."""
         raise NotImplementedError
 
 
@@ -94,7 +94,7 @@ class Colour(Effect):
         return Colour(product)
 
     def inverse(self) -> "Colour":
-        """Raises ValueError where a colour is lost, as in grey."""
+        """Raises ValueError if a colour is lost, as in grey."""
         if not (np.linalg.cond(self.matrix[:, :, :3]) < 1e6).all():
             raise ValueError("the colour of this view has no inverse")
         linear = np.linalg.inv(self.matrix[:, :, :3])
@@ -131,9 +131,9 @@ class Tone(Effect):
 
 @dataclass(frozen=True, eq=False)
 class Blur(Effect):
-    """Gaussian blur: covariance (B, 2, 2) of (x, y) in squared pixels of the image. A line is a motion's blur.
+    """Gaussian blur: covariance (B, 2, 2) of (x, y) in squared pixels of the image; a line for motion blur.
 
-    Blurs add their covariances, and a warp takes them through its linear part, so the blur of a chain is one blur. A
+    Blurs add their covariances, and a warp transforms them by its linear part, so the blur of a chain is one blur. A
     perspective, whose linear part differs from place to place, counts as it is in the middle of the image.
     """
 
@@ -189,10 +189,10 @@ class Noise(Effect):
 
 @dataclass(frozen=True, eq=False)
 class Jpeg(Effect):
-    """The loss of JPEG at a whole quality (B,) of 1..99; 100 is none. Chroma is stored at half the size, as cameras do.
+    """The loss of JPEG at a whole quality (B,) of 1..99; 100 is none. Chroma is stored at half the size, as in cameras.
 
-    An image goes through OpenCV's own JPEG. On a batch the same is computed with libjpeg's roundings, so that the two
-    agree but for coefficients that lie between two steps.
+    One image goes through OpenCV's own JPEG. For a batch the same is computed with libjpeg's roundings, so that the two
+    agree except for coefficients that lie between two steps.
     """
 
     quality: np.ndarray
@@ -254,26 +254,26 @@ def noise_tile_on(device: torch.device) -> torch.Tensor:
 
 @lru_cache(maxsize=1)
 def noise_tile() -> np.ndarray:
-    """(NOISE_TILE, NOISE_TILE, 3) float32 standard normal numbers, the same for ever: Box and Muller's of a key's."""
+    """(NOISE_TILE, NOISE_TILE, 3) float32 standard normal numbers, always the same: Box-Muller on those of a key."""
     numbers = Key(0, 0, np.arange(NOISE_TILE**2)).uniform(6)
     radius = np.sqrt(-2 * np.log1p(-numbers[:, :3]))
     return (radius * np.cos(2 * np.pi * numbers[:, 3:])).reshape(NOISE_TILE, NOISE_TILE, 3).astype(np.float32)
 
 
 def noise_at(place: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) of the endless tile, from (row, column) `place` on."""
+    """(H, W, 3) of the endless tile, starting at (row, column) `place`."""
     (row, column), (height, width) = place % NOISE_TILE, size
     return _unrolled_tile(height, width)[row : row + height, column : column + width]
 
 
 @lru_cache(maxsize=4)
 def _unrolled_tile(height, width):
-    """The tile and so much of what follows it that an image of this size can begin anywhere in it."""
+    """The tile, continued far enough for an image of this size to begin anywhere in it."""
     return np.pad(noise_tile(), ((0, height), (0, width), (0, 0)), mode="wrap")
 
 
 def kernel_size_and_sigma(variance: float) -> tuple[int, float]:
-    """The length of a kernel along an axis: about three sigma to each side, as OpenCV takes for bytes."""
+    """The length of a kernel along an axis, and its sigma: about three sigma to each side, as OpenCV does for bytes."""
     sigma = math.sqrt(max(variance, 1e-4))
     return round(6 * sigma + 1) | 1, sigma
 
@@ -294,7 +294,7 @@ def _kernel(covariance):
 
 
 def _padded(kernel, down, across):
-    """The kernel with so many zeros around it that it reaches `down` and `across` from its middle."""
+    """The kernel with zeros around it, so that it reaches `down` and `across` from its middle."""
     rows, columns = down - kernel.shape[0] // 2, across - kernel.shape[1] // 2
     return np.pad(kernel, ((rows, rows), (columns, columns)))
 
@@ -332,7 +332,7 @@ def _dct():
 
 def _quantise(plane, steps):
     """(B, H, W) whole numbers in -128..127 after the coefficients of their 8 x 8 blocks have been rounded to multiples
-    of (B, 8, 8) steps. What libjpeg's integers hold between the passes is rounded as there.
+    of (B, 8, 8) steps. What libjpeg holds as integers between the passes is rounded here too.
     """
     batch, height, width = plane.shape
     dct = to_float32(plane, _dct() * math.sqrt(8))
@@ -345,7 +345,7 @@ def _quantise(plane, steps):
 
 
 def _uneven_floor(plane, even, odd):
-    """The floor of a plane after so much is added to its even and odd columns: libjpeg's way not to drift."""
+    """The floor of a plane after adding these to its even and odd columns, which is how libjpeg avoids a drift."""
     parity = torch.arange(plane.shape[-1], device=plane.device) % 2
     return (plane + (even + (odd - even) * parity)).floor_()
 

@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of
 
 @dataclass(frozen=True)
 class RegionOfInterest:
-    """The part of a fitted square that is shown: `size` pixels each way from (left, top), of `square` pixels."""
+    """The part of a fitted square that is shown: `size` pixels each way from (left, top), out of `square` pixels."""
 
     square: int
     left: int
@@ -37,7 +37,7 @@ class RegionOfInterest:
         return translation(-self.left, -self.top)
 
     def then(self, view: Transform) -> Transform:
-        """What a view of the ROI is of the square: turned or moved, it shows what lies beside the ROI."""
+        """A view of the ROI as a view of the square: if it turns or moves, it shows what lies beside the ROI."""
         return Transform.of(self.matrix, (self.square, self.square), (self.size, self.size)).then(view)
 
     def cut(self, squares: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def fit_photo(photo: np.ndarray, size: int, resize: str = "letterbox") -> tuple[
     """Resizes a (height, width, 3) photo into a (size, size, 3) square and says how.
 
     `letterbox` makes the long side fit and leaves black beside the short one, so that no chin is lost; `crop` makes
-    the short side fit and cuts the long one. Shrinking averages over areas, which is free of aliases.
+    the short side fit and cuts the long one. Shrinking averages over areas, which avoids aliasing.
 
     Returns the square and the (3, 3) matrix from pixels of the photo to pixels of the square. Both sides are
     resized to whole pixels and the matrix holds the two scales that this gives, so it is exact.
@@ -73,7 +73,7 @@ def fit_photo(photo: np.ndarray, size: int, resize: str = "letterbox") -> tuple[
 
 
 def square_around(box: Box, margin: float) -> Box:
-    """The square about the middle of a box with `margin` on each side, as a share of its longer side."""
+    """The square around the middle of a box, with `margin` on each side as a share of the box's longer side."""
     left, top, right, bottom = box
     half = (0.5 + margin) * max(right - left, bottom - top, 1)
     x, y = (left + right) / 2, (top + bottom) / 2
@@ -83,7 +83,7 @@ def square_around(box: Box, margin: float) -> Box:
 def pixels_within(box: Box, height: int, width: int) -> tuple[int, int, int, int]:
     """left, top, right and bottom of the whole pixels of a photo that a box touches, the last two as ends of slices.
 
-    Raises ValueError where it touches none.
+    Raises ValueError if it touches none.
     """
     left, top = np.floor(np.maximum(box[:2], 0)).astype(int).tolist()
     right, bottom = np.ceil(np.minimum(box[2:], (width, height))).astype(int).tolist()
@@ -94,7 +94,7 @@ def pixels_within(box: Box, height: int, width: int) -> tuple[int, int, int, int
 
 
 def fit_box(photo: np.ndarray, box: Box | None, size: int, resize: str = "letterbox") -> tuple[np.ndarray, np.ndarray]:
-    """What `fit_photo` makes of the pixels in a box, or of all, and the matrix from pixels of the whole photo."""
+    """`fit_photo` of the pixels in a box, or of the whole photo, with the matrix from pixels of the whole photo."""
     if box is None:
         return fit_photo(photo, size, resize)
     left, top, right, bottom = pixels_within(box, *photo.shape[:2])

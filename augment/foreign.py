@@ -1,8 +1,9 @@
-"""Any transform of albumentations 2.0.8 as an augmenter. It is imported only where a recipe names one.
+"""Any transform of albumentations 2.0.8 as an augmenter. The package is imported only if a recipe names one.
 
-What only changes pixels is kept as its own description and a seed, and replays. What moves points is asked where it
-moves some, and becomes the matrix that does so: the image then goes through the one warp of the chain, by our
-resampling and border. What moves points by no matrix (elastic, thin-plate, grid …) has no exact inverse and is refused.
+A transform that only changes pixels is kept as its own description and a seed, and replayed. One that moves points is
+probed with some of them and becomes the matrix that moves them: the image then goes through the one warp of the chain,
+with our resampling and border. One that moves points by no matrix (elastic, thin-plate, grid …) has no exact inverse
+and is refused.
 """
 
 import copy
@@ -41,7 +42,7 @@ class Foreign(Effect):
         image[:] = transform(image=image)["image"]
 
     def on_tensor(self, images):
-        """Applies it on the CPU, since albumentations knows no other device."""
+        """Applies it on the CPU, since albumentations supports no other device."""
         pixels = images.to(torch.uint8).cpu().permute(0, 2, 3, 1).contiguous().numpy()
         for row in np.flatnonzero(self.active()):
             self.on_image(pixels[row], row)
@@ -49,7 +50,7 @@ class Foreign(Effect):
 
 
 def albumentations() -> Any:
-    """The package, which is needed only by those who use it. Raises ValueError where it is not installed."""
+    """The package, which only those who use it need. Raises ValueError if it is not installed."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         import albumentations as package
@@ -61,7 +62,7 @@ def albumentations() -> Any:
 def parts_of(transform: Any) -> list[tuple[Any, bool]]:
     """The transforms of a sequence, each with whether it moves points.
 
-    Raises ValueError for one that is half of each, moves points by no matrix, or does not replay.
+    Raises ValueError for one that mixes the two, moves points by no matrix, or does not replay.
     """
     package = albumentations()
     if isinstance(transform, package.Compose | package.Sequential) and transform.p == 1:
@@ -80,7 +81,7 @@ def parts_of(transform: Any) -> list[tuple[Any, bool]]:
 def probe(transform: Any, seed: int, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
     """The (3, 3) matrix by which a transform with this seed moves points, and the size that it gives.
 
-    Raises ValueError where no matrix does.
+    Raises ValueError if no matrix does.
     """
     package = albumentations()
     name = f"albumentations {type(transform).__name__}"
@@ -133,7 +134,7 @@ def _leaves(transform):
 
 
 def _surely(leaf):
-    """The same transform with probability 1: what it does now and then is looked at too."""
+    """The same transform with probability 1, so that what it does only now and then is checked too."""
     sure = copy.deepcopy(leaf)
     sure.p = 1
     return sure
@@ -149,7 +150,7 @@ def _moves_points(leaf):
 
 
 def _check_pixels(leaf):
-    """Raises ValueError for what cannot be replayed from its description, or gives something else than pixels."""
+    """Raises ValueError for what cannot be replayed from its description, or gives anything but pixels."""
     name = f"albumentations {type(leaf).__name__}"
     plain = np.full((*PROBE_SIZE, 3), 128, np.uint8)
     try:

@@ -37,7 +37,7 @@ class AffineAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorAugmenter(Augmenter):
-    """Mirrors left and right. Points need the flip indices then: see `Transform.move`."""
+    """Mirrors left and right. Points then need the flip indices: see `Transform.move`."""
 
     probability: float = 0.5
 
@@ -65,7 +65,7 @@ class CropAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class PerspectiveAugmenter(Augmenter):
-    """Tilts the image plane away, as a face that turns aside: what is nearer is larger.
+    """Tilts the image plane, as a face that turns aside: what is nearer is larger.
 
     tilt_x, tilt_y: 0.1 makes the right (lower) edge smaller by a factor of 1.1 and the other one larger by 1 / 0.9.
     """

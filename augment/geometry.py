@@ -56,7 +56,7 @@ def about_centre(matrix, size):
 
 
 def linear_part(matrix, size):
-    """(B, 2, 2) derivatives of what (B, 3, 3) matrices do, in the middle of an image of (height, width)."""
+    """(B, 2, 2) derivatives of (B, 3, 3) matrices, in the middle of an image of (height, width)."""
     middle = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2, 1.0])
     x, y, w = (matrix @ middle).T[..., None, None]
     where = np.concatenate((x, y), axis=1)
@@ -64,11 +64,11 @@ def linear_part(matrix, size):
 
 
 def scale_of(matrix, size=None):
-    """(B,) lengths in what (B, 3, 3) matrices give, as multiples of those in an image of (height, width): the root of
-    the area that a small square in its middle becomes. Affine matrices, for which no size is needed, have one scale.
+    """(B,) factors by which (B, 3, 3) matrices scale lengths: the root of the area that a small square in the middle of
+    an image of (height, width) becomes. Affine matrices, which need no size, have one scale.
 
-    A perspective has another scale at each point. Errors are weighed by that of the middle, where the points are. If
-    an image is tilted by 0.15 to one side, a mean over its inner half would be 0.3 % more, one over all of it 1.1 %.
+    A perspective has a different scale at each point. Errors are weighted by that of the middle, where the points are.
+    For an image tilted by 0.15 to one side, a mean over its inner half would be 0.3 % more, one over all of it 1.1 %.
     """
     assert size is not None or is_affine(matrix), "the scale of a perspective depends on the point"
     return np.sqrt(np.abs(np.linalg.det(linear_part(matrix, (1, 1) if size is None else size))))
@@ -88,7 +88,7 @@ def transform_points(matrix, points):
     """Applies (B, 3, 3) matrices to (B, K, 2) points, in float64. A missing point (NaN) stays missing."""
     points = np.asarray(points, np.float64)
     moved = np.empty(np.broadcast_shapes(points.shape, (len(matrix), 1, 2)))
-    if moved.size:  # OpenCV refuses to transform no points
+    if moved.size:  # OpenCV refuses an empty array
         rows = np.broadcast_to(matrix, (len(moved), 3, 3))
         affine = which_are_affine(rows).tolist()
         for row, plain, here, there in zip(rows, affine, np.broadcast_to(points, moved.shape), moved, strict=True):

@@ -1,8 +1,8 @@
 """Randomness as a pure function: the numbers of a draw depend on (seed, epoch, sample id) and on nothing else.
 
-A generator with a state would give a sample other numbers when the batch, the number of workers or the rank
-changes. Here each number is a hash of what it belongs to. The hash is the finaliser of SplitMix64 (Steele,
-Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), over a whole batch at once.
+A generator with a state would give a sample different numbers if the batch, the number of workers or the rank changed.
+Here each number is a hash of what it belongs to. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast
+splittable pseudorandom number generators", OOPSLA 2014), computed for a whole batch at once.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Key:
-    """What a draw for a batch is a function of: `samples` is the (B,) array of the samples' ids.
+    """What a draw for a batch depends on: `samples` is the (B,) array of the samples' ids.
 
     `path` tells the augmenters of a chain apart, so that each has numbers of its own.
     """
@@ -38,7 +38,7 @@ class Key:
 
 @lru_cache(maxsize=4096)
 def _state(words: tuple[int, ...]) -> np.ndarray:
-    """(1,) what all samples have in common: one word after the other mixed in."""
+    """(1,) what all samples have in common: the words, mixed in one after the other."""
     if not words:
         return np.zeros(1, np.uint64)
     return _mix((_state(words[:-1]) ^ np.uint64(words[-1] % 2**64)) + GOLDEN_GAMMA)

@@ -1,7 +1,7 @@
-"""What lies over an image: black bars, text, occluders. Flat patches, each with a colour and a matrix of its own.
+"""What lies over an image: black bars, text, occluders. Flat patches, each with its own colour and matrix.
 
-A patch is a mask of a few shapes and words, made once; its matrix maps the mask's pixels to the image's. Where the
-image is warped, the patch goes along by a product, and is drawn after the warp, as sharp as it was.
+A patch is one of a few masks of shapes and words, made once; its matrix maps the mask's pixels to the image's. If the
+image is warped, the patch follows by a product of matrices, and is drawn after the warp, as sharp as it was.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ NOTHING = -1
 
 @dataclass(frozen=True, eq=False)
 class Overlay(Effect):
-    """L patches an image: which mask (B, L) or NOTHING, matrix (B, L, 3, 3) from mask to image, colour (B, L, 3)."""
+    """L patches per image: which mask (B, L) or NOTHING, matrix (B, L, 3, 3) from mask to image, colour (B, L, 3)."""
 
     mask: np.ndarray
     matrix: np.ndarray
@@ -106,7 +106,7 @@ def _rectangle_cover(inverse, size):
 
 
 def _upright_cover(inverse, size):
-    """`_rectangle_cover` of one rectangle whose edges are rows and columns: the product of two lines."""
+    """`_rectangle_cover` of one rectangle with horizontal and vertical edges: the product of two lines."""
     down, across = (
         ((1 - np.abs(scale * np.arange(n, dtype=np.float32) + shift)) / abs(scale) + np.float32(0.5)).clip(0, 1)
         for n, scale, shift in zip(size, inverse[(1, 0), (1, 0)], inverse[:2, 2][::-1], strict=True)

@@ -45,7 +45,7 @@ AUGMENTERS: dict[str, type[Augmenter]] = {
 
 
 def parse_augmenters(entries: Any) -> Chain:
-    """A chain from plain data. Raises ValueError with the entry's index, the field, what was found and is allowed."""
+    """A chain from plain data. Raises ValueError with the index, the field, what was found and what is allowed."""
     if not isinstance(entries, list):
         raise ValueError(f"found {entries!r}, allowed is a list of {{name: {{parameter: value}}}}")
     augmenters = []

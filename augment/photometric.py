@@ -73,7 +73,7 @@ class GammaAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class BlurAugmenter(Augmenter):
-    """Gaussian blur of a standard deviation `sigma`, in pixels."""
+    """Gaussian blur with a standard deviation `sigma`, in pixels."""
 
     sigma: Range = 1.0
     bounds: ClassVar = {"sigma": ANY}
@@ -93,15 +93,15 @@ class MotionBlurAugmenter(Augmenter):
     def view(self, key, size, drawn):
         angle = np.radians(drawn["angle"])
         along = np.stack((np.cos(angle), np.sin(angle)), axis=-1)
-        variance = drawn["length"] ** 2 / 12  # of an even line
+        variance = drawn["length"] ** 2 / 12  # of a uniform line
         return _view(key, size, Blur(variance[:, None, None] * along[:, :, None] * along[:, None]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseAugmenter(Augmenter):
-    """Normal noise of a standard deviation `sigma`, in units of 0..255, on each value.
+    """Normal noise with a standard deviation `sigma`, in units of 0..255, on each value.
 
-    x, y: from which point of an endless tile of noise it is taken, 0 to 1.
+    x, y: at which point of an endless tile of noise it starts, 0 to 1.
     """
 
     sigma: Range = 8.0
@@ -116,7 +116,7 @@ class NoiseAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class JpegAugmenter(Augmenter):
-    """What a JPEG of this `quality`, 1 to 100, loses."""
+    """The loss of a JPEG of this `quality`, 1 to 100."""
 
     quality: Range = (30.0, 90.0)
     bounds: ClassVar = {"quality": (1, 100)}
@@ -139,7 +139,7 @@ class LowResolutionAugmenter(Augmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class BarsAugmenter(Augmenter):
-    """Black bars, each side its own width, as a share of the image."""
+    """Black bars, with a width for each side as a share of the image."""
 
     left: Range = (0.0, 0.2)
     right: Range = (0.0, 0.2)
@@ -148,7 +148,7 @@ class BarsAugmenter(Augmenter):
     bounds: ClassVar = dict.fromkeys(("left", "right", "top", "bottom"), (0, 1))
 
     def view(self, key, size, drawn):
-        (height, width), far = size, 4 * max(size)  # bars reach beyond the frame, so that a zoom out has no gap
+        (height, width), far = size, 4 * max(size)  # bars reach beyond the frame, so that zooming out leaves no gap
         left, top = width * drawn["left"] - 0.5, height * drawn["top"] - 0.5
         right, bottom = width * (1 - drawn["right"]) - 0.5, height * (1 - drawn["bottom"]) - 0.5
         out, end = np.full_like(left, -far), np.full_like(left, far)
@@ -208,12 +208,12 @@ class TextAugmenter(Augmenter):
 
 
 def _index(number, count):
-    """Which of `count` things (B,) numbers from 0 to 1 mean."""
+    """Which of `count` things (B,) numbers from 0 to 1 select."""
     return (number * count).astype(np.int64).clip(max=count - 1)
 
 
 def _patch(mask, size, drawn, *, aspect):
-    """One patch an image, turned by the angle, its middle at (x, y)."""
+    """One patch per image, turned by the angle, with its middle at (x, y)."""
     tall = drawn["share"] * size[0]
     wide = tall * aspect
     centred = overlay.rectangles(-wide / 2, -tall / 2, wide / 2, tall / 2)

@@ -1,7 +1,7 @@
 """A `Transform`: one draw of an augmentation for a batch of images, as plain data.
 
-It can be applied, composed, inverted, written to JSON and read back, and always does the same. What moves points is one
-matrix an image, so a chain is one warp. What does not are effects, which run after the warp, in order.
+It can be applied, composed, inverted, written to JSON and read back, and always does the same. Points are moved by one
+matrix per image, so a chain is one warp. Everything else is an effect; effects run after the warp, in order.
 """
 
 import json
@@ -26,7 +26,7 @@ class Transform:
 
     geometry: (B, 3, 3) float64, source pixel -> output pixel.
     source, size: (height, width) before and after.
-    effects: what is done to the warped image, in order; no two neighbours that could be one.
+    effects: what is done to the warped image, in order, with neighbours merged where they can be.
     """
 
     geometry: np.ndarray
@@ -58,16 +58,16 @@ class Transform:
 
     @cached_property
     def mirrored(self) -> np.ndarray:
-        """(B,) bool: whether left and right change places.
+        """(B,) bool: whether left and right are swapped.
 
-        That is the determinant's sign where the last row makes the frame's points positive, as those of all augmenters
-        do; products and inverses of such matrices do too.
+        That is the determinant's sign if the last row is positive for the points of the frame, as it is for all
+        augmenters, and for products and inverses of their matrices.
         """
         return np.linalg.det(self.geometry) < 0
 
     @property
     def varies(self) -> bool:
-        """Whether the view of some image is another than that of the first one."""
+        """Whether any image has a different view than the first one."""
         arrays = [self.geometry, *(array for effect in self.effects for array in vars(effect).values())]
         return any((array != array[:1]).any() for array in arrays)
 
@@ -100,10 +100,10 @@ class Transform:
         return self.then(Transform.of(np.repeat(resize(self.size, size), len(self), axis=0), self.size, size))
 
     def inverse(self) -> "Transform":
-        """The view that brings points home, and images as far as their content is still there.
+        """The view that brings points back, and images as far as their content is still there.
 
-        Raises ValueError where it cannot: a matrix that squeezes the image flat, a colour map that loses a colour,
-        an effect other than colour. `view.placement.inverse()` brings points home whatever the effects.
+        Raises ValueError if it cannot: for a matrix that squeezes the image flat, a colour map that loses a colour, or
+        an effect other than colour. `view.placement.inverse()` brings points back whatever the effects.
         """
         effects = [effect for effect in self.effects if effect.active().any()]
         colours = [effect.inverse() for effect in reversed(effects) if isinstance(effect, Colour)]
@@ -117,7 +117,7 @@ class Transform:
     def warp(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, *source) uint8 images to (B, 3, *size): one resampling, then the effects.
 
-        On the CPU the result lies in channels-last order.
+        On the CPU the result is in channels-last order.
         """
         assert images.dtype == torch.uint8
         expected = (len(self), 3, *self.source)
@@ -137,7 +137,7 @@ class Transform:
         return each_image(change, images, self.size)
 
     def warp_with_torch(self, images: torch.Tensor) -> torch.Tensor:
-        """`warp` on any device; an effect computes those images alone that it changes."""
+        """`warp` on any device; an effect computes only the images that it changes."""
         warped = grid_sample(images.float(), self.geometry, self.size).round_()
         for effect in self.effects:
             active = effect.active()
@@ -151,8 +151,8 @@ class Transform:
     def move(self, points: np.ndarray, flip_indices: np.ndarray | None = None) -> np.ndarray:
         """(B, K, 2) points of the source to points of the output, float64, in pixels.
 
-        Points of a mirrored image change their numbers too: `flip_indices[k]` is the point that k becomes.
-        Without them a mirrored view is refused with ValueError.
+        Points of a mirrored image also change their numbers: `flip_indices[k]` is the point that k becomes.
+        Without them, a mirrored view raises ValueError.
         """
         moved = transform_points(self.geometry, points)
         if self.mirrored.any():
@@ -191,7 +191,7 @@ class Transform:
 
 
 def _joined(effects, following):
-    """The effects in order, neighbours made one where they can be."""
+    """The effects in order, with neighbours merged where they can be."""
     joined = list(effects)
     for effect in following:
         merged = joined[-1].merged(effect) if joined else None

@@ -1,7 +1,7 @@
-"""Resampling: one bilinear warp an image, by OpenCV on the CPU and by `grid_sample` elsewhere, in agreement.
+"""Resampling: one bilinear warp per image, by OpenCV on the CPU and by `grid_sample` elsewhere, in agreement.
 
-Outside the source the nearest pixel of its edge is repeated. A constant would not commute with colour: then
-"brighten, turn" and "turn, brighten" would be two pictures, and a chain could not be one warp.
+Outside the source the nearest pixel of its edge is repeated. A constant would not commute with colour: "brighten, turn"
+and "turn, brighten" would then be two pictures, and a chain could not be one warp.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ LOOKING_BACK = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def on_device(array: np.ndarray, device: torch.device, dtype: type | None = None) -> torch.Tensor:
-    """The array on the device. A GPU is given it from pinned memory, so that nobody waits for the copy."""
+    """The array on the device. A GPU gets it from pinned memory, so that nothing waits for the copy."""
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -40,8 +40,8 @@ def output_to_source(
 ) -> list[tuple[np.ndarray, list[int]]]:
     """Where (B, 3, 3) source-to-output matrices look, for `warp_image`.
 
-    Returns for each the matrix from the output to a source that has been given a border, (2, 3) where it is affine and
-    (3, 3) otherwise, and how many pixels that border has at the top, bottom, left and right: as many as the output
+    Returns for each the matrix from the output to a source with a border around it, (2, 3) if it is affine and (3, 3)
+    otherwise, and how many pixels that border has at the top, bottom, left and right: as many as the output
     sees, at most half the source.
     """
     inverse = np.linalg.inv(geometry)
@@ -58,10 +58,10 @@ def output_to_source(
 
 
 def warp_image(source: np.ndarray, target: np.ndarray, back: np.ndarray, border: list[int]):
-    """Warps (H, W, 3) pixels into `target`, which has the output's size, in one of the `output_to_source`.
+    """Warps (H, W, 3) pixels into `target`, which has the output's size, by one of the results of `output_to_source`.
 
-    A copy with a border and a warp that stays inside are faster than a warp that looks for the border at each pixel,
-    to the same result but for roundings; with a fourth channel OpenCV warps half again as fast as with three.
+    Copying with a border and warping inside it is faster than a warp that looks for the border at each pixel, with the
+    same result up to rounding; with a fourth channel OpenCV warps half again as fast as with three.
     """
     bordered = any(border)
     part, mirrored = (None, False) if bordered else _part(source, target.shape, back)
@@ -80,7 +80,7 @@ def warp_image(source: np.ndarray, target: np.ndarray, back: np.ndarray, border:
 
 
 def _part(source, shape, back):
-    """The part of the source that the output is, pixel for pixel, and whether mirrored; None where it is no part."""
+    """The part of the source that the output is, pixel for pixel, and whether it is mirrored; None if it is no part."""
     if len(back) == 3:
         return None, False
     (a, b, x), (c, d, y) = back.tolist()
@@ -99,7 +99,7 @@ def grid_sample(
     """Warps (B, C, H, W) float32 images by (B, 3, 3) source-to-output matrices to (B, C, *size), on any device.
 
     The coordinates are sums of products, not a matrix product, because a GPU may be set to multiply matrices in
-    TF32, whose 10 bits of mantissa are an error of 0.1 px at 128 px.
+    TF32, whose 10 bits of mantissa give an error of 0.1 px at 128 px.
     """
     height, width = images.shape[-2:]
     to_unit_square = np.array([[2 / max(width - 1, 1), 0, -1], [0, 2 / max(height - 1, 1), -1], [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""Networks that take a batch of photos and give points: any classifier of torchvision or timm with a landmark head."""
+"""Networks that turn a batch of photos into points: any classifier of torchvision or timm with a landmark head."""
 
 from models.backbones import check_name, network_names
 from models.heads import FROM_SHAPES

@@ -1,4 +1,4 @@
-"""Backbones: any of torchvision's classification networks, as one that gives a vector or as one that gives maps."""
+"""Backbones: any of torchvision's classification networks, made to give a vector or maps."""
 
 import difflib
 import math
@@ -27,8 +27,8 @@ BUILDER_ARGUMENTS: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 FIXED_SIZE = ("vit", "maxvit", "swin")  # families that are probed with images of the size that they are built for
 PROBE_SIZE = 128
-PROBE_SIZES = {"inception_v3": 299}  # without padding the strides of small images are other than those of large ones
-BEHIND_FEATURES = {"densenet": "relu"}  # by family: a function behind the last module, through which its map has to go
+PROBE_SIZES = {"inception_v3": 299}  # without padding, small images give other strides than large ones
+BEHIND_FEATURES = {"densenet": "relu"}  # by family: a function after the last module that its map has to go through
 MOMENTUM = 0.1  # of running statistics, instead of MNASNet's 0.0003, which takes ten thousand steps
 FINEST, COARSEST = 4, 64  # strides of the maps that a head may use
 
@@ -39,7 +39,7 @@ def network_names() -> list[str]:
 
 
 def check_name(model: str):
-    """Raises ValueError, with the names that are nearest, for one that torchvision, or timm, does not have."""
+    """Raises ValueError, with the nearest names, for a name that torchvision, or timm, does not have."""
     if is_of_timm(model):
         check_timm_name(model)
     elif model not in network_names():
@@ -49,7 +49,7 @@ def check_name(model: str):
 
 
 def build_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
-    """An untrained classifier of images of `size` pixels. Raises ValueError for a name that torchvision has not."""
+    """An untrained classifier of images of `size` pixels. Raises ValueError for a name that `check_name` refuses."""
     check_name(model)
     if is_of_timm(model):
         return build_timm_classifier(model, num_outputs=num_outputs, size=size)
@@ -70,11 +70,11 @@ class Level:
 
 
 def build_pyramid(model: str, *, size: int, deepest: int = COARSEST) -> tuple[nn.Module, list[Level], set[str]]:
-    """An untrained backbone up to its last map, which gives a mapping of maps; these from finest to coarsest; and the
-    names of the tensors that the classifier has besides.
+    """An untrained backbone up to its last map, which gives a mapping of maps; its levels from finest to coarsest; and
+    the names of the tensors that only the classifier has.
 
-    deepest: the largest stride of a map; what the backbone computes behind it is left out. Parameters have the names
-    that they have in the classifier, so that weights of the one fit the other. Raises ValueError where no map is left.
+    deepest: the largest stride of a map; layers behind it are left out. Parameters have the same names as in the
+    classifier, so that weights of one fit the other. Raises ValueError if no map is left.
     """
     classifier = build_classifier(model, num_outputs=1, size=size)
     names = set(classifier.state_dict())
@@ -102,8 +102,8 @@ def as_maps(outputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _find_levels(classifier, probe):
-    """The strides of a classifier's maps, each with the name of the outermost module that gives a map of it, of several
-    the last."""
+    """The strides of a classifier's maps, each with the name of the outermost module that gives such a map, the last if
+    there are several."""
     found: dict[int, str] = {}
 
     def note(name):
@@ -130,7 +130,7 @@ def _find_levels(classifier, probe):
 
 
 def _node(model, name):
-    """What gives the map of a module, as the family's classifier goes on with it."""
+    """The node that gives a module's map in the form in which the family's classifier uses it."""
     behind = [node for family, node in BEHIND_FEATURES.items() if model.startswith(family) and name == "features"]
     return behind[0] if behind else name
 
@@ -141,7 +141,7 @@ def last_layer(classifier: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
 
 
 def _side_of_map(output):
-    """The side of a square map, whether its channels come first or last, or of a transformer's tokens; 0 of others."""
+    """The side of a square map with its channels first or last, or of a transformer's tokens; 0 for anything else."""
     if output.ndim == 4 and len(output) == 1:
         _, first, height, width = output.shape
         if height == width:
@@ -154,7 +154,7 @@ def _side_of_map(output):
 
 
 def _as_map(output, *, channels_last):
-    """(B, C, h, w) of a map with its channels first or last, or of tokens of which the first is the class."""
+    """(B, C, h, w) of a map with its channels first or last, or of tokens, the first of which is the class token."""
     if output.ndim == 3:
         side = int((output.shape[1] - 1) ** 0.5)
         return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))

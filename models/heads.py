@@ -1,8 +1,8 @@
-"""Heads that stand on the maps of a backbone. `HEADS` lists them.
+"""Heads that work on the maps of a backbone. `HEADS` lists them.
 
 Each says what an untrained network predicts (the mean shape, or nearly that), and how it predicts points that lie
-outside the image. Coordinates are computed in float32 under autocast too: bf16 would round points to a quarter of a
-pixel. Points are in pixels of images of `size` pixels, whatever the size of the images that are shown, so a network may
+outside the image. Coordinates are computed in float32 even under autocast: bf16 would round points to a quarter of a
+pixel. Points are in pixels of images of `size` pixels, whatever the size of the images that are shown, so a network can
 be trained on small images first.
 
 Shapes: B images, K points, C channels, (h, w) of a map, N bins.
@@ -25,12 +25,12 @@ EXTENT = 1.25  # of the image's side that cells and bins cover, so that points m
 SPREAD = 0.12  # of the image's side: standard deviation of the prior around the mean shape
 NUM_COMPONENTS = 48  # of a space of shapes
 NUM_CORRECTING = 64  # components of a shape by which its points are corrected
-FARTHEST = 3.0  # standard deviations at which what is read of a shape saturates
-LEAST_DEVIATION = 1e-3  # of the image's side: the least that a standard deviation is taken for
+FARTHEST = 3.0  # standard deviations at which the components of a shape saturate
+LEAST_DEVIATION = 1e-3  # of the image's side: lower bound of a standard deviation
 
 
 class MapHead(nn.Module):
-    """A head on the maps that a backbone gives as a mapping, with the scale of each point where that is wanted."""
+    """A head on the maps that a backbone gives as a mapping, with the scale of each point if that is wanted."""
 
     def __init__(self, head: nn.Module, scale: nn.Module | None):
         super().__init__()
@@ -57,7 +57,7 @@ class Scale(nn.Module):
 class Flat(nn.Module):
     """A linear layer on all values of the coarsest map. Points may lie anywhere.
 
-    Of images of another size the map is resampled to that of images of `size` pixels.
+    For images of another size, the map is resampled to that of images of `size` pixels.
     """
 
     def __init__(self, levels: list[Level], num_points: int, *, size: int, stride: int):
@@ -85,7 +85,7 @@ class LowRank(nn.Module):
         self.components = nn.Parameter(torch.randn(count, num_points, 2) * size / 64)
 
     def start_from(self, components: np.ndarray):
-        """Takes (Q, K, 2) components of shapes, in pixels, in place of the first of its own."""
+        """Replaces the first of its own components with (Q, K, 2) components of shapes, in pixels."""
         with torch.no_grad():
             taken = torch.as_tensor(components, dtype=torch.float32)[: len(self.components)]
             self.components[: len(taken)] = taken
@@ -98,13 +98,13 @@ class LowRank(nn.Module):
 class Integral(nn.Module):
     """The expectation of each point under a distribution over the cells of a map (integral regression, soft-argmax).
 
-    The maps are merged top-down. A prior around the mean shape is added to the logits, with a strength that
-    is learned: an untrained network predicts the mean shape, and points need not be found from nothing. Cells cover
-    `EXTENT` of the image, so that points may lie outside by an eighth of it. What is found of each point by itself is
-    then corrected by the others.
+    The maps are merged top-down. A prior around the mean shape is added to the logits, with a learned strength: an
+    untrained network predicts the mean shape, and points need not be found from nothing. Cells cover `EXTENT` of the
+    image, so that points may lie outside by an eighth of it. What is found for each point by itself is then corrected
+    by the others.
 
     Source: Sun et al., "Integral human pose regression", ECCV 2018; Nibali et al., "Numerical coordinate regression"
-    (DSNT), 2018. The merging is that of Lin et al., "Feature pyramid networks", CVPR 2017.
+    (DSNT), 2018. Merging follows Lin et al., "Feature pyramid networks", CVPR 2017.
     """
 
     def __init__(self, levels: list[Level], num_points: int, *, size: int, stride: int):
@@ -116,7 +116,7 @@ class Integral(nn.Module):
         self.correction = Correction(num_points, size)
 
     def start_from(self, components: np.ndarray):
-        """Takes the components of shapes by which points are corrected, as `Correction` says."""
+        """Takes the components of shapes by which points are corrected; see `Correction`."""
         self.correction.start_from(components)
 
     def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
@@ -130,8 +130,8 @@ class Integral(nn.Module):
     def _logits(self, features: torch.Tensor, at: torch.Tensor, mean_shape: torch.Tensor) -> torch.Tensor:
         """(B, K, h w) logits of the cells at (2, h w), from (B, C, h w) features.
 
-        The prior's are linear in x, y and x² + y², but for a constant that the softmax takes out. One product makes all
-        of it, where a prior that is added reads and writes each logit once more.
+        Those of the prior are linear in x, y and x² + y², up to a constant that the softmax cancels. One product
+        computes everything; adding a prior would read and write each logit once more.
         """
         middle, spread = (self.size - 1) / 2, SPREAD * self.size
         x, y = (at - middle) / spread
@@ -144,12 +144,12 @@ class Integral(nn.Module):
 
 
 class Correction(nn.Module):
-    """Points corrected by the shape that they make together, which differs from the mean shape in far fewer ways than
+    """Corrects points by the shape that they form together, which differs from the mean shape in far fewer ways than
     points that are each found by themselves.
 
-    The shape is read by its components, each in standard deviations of the training shapes (`start_from`), so that all
-    are of one order, whether they turn a face or bend a lip. A linear layer makes offsets of them, none at the start.
-    What is read saturates at `FARTHEST` of these deviations, so that a shape unlike all others is not moved by far.
+    The shape is read as components, each in standard deviations of the training shapes (`start_from`), so that all are
+    of one order, whether they turn a face or bend a lip. A linear layer turns them into offsets, none at the start.
+    Components saturate at `FARTHEST` of these deviations, so that a shape unlike all others is not moved far.
     """
 
     components: torch.Tensor
@@ -164,7 +164,7 @@ class Correction(nn.Module):
 
     def start_from(self, components: np.ndarray):
         """Takes (Q, K, 2) components of shapes, in pixels, each as long as its standard deviation, and corrects by none
-        of them."""
+        of them at first."""
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         with torch.no_grad():
@@ -179,10 +179,10 @@ class Correction(nn.Module):
 
 
 class SimCC(nn.Module):
-    """A distribution of each point's x over the columns of the image, and of its y over the rows, one bin a pixel.
+    """A distribution of each point's x over the columns of the image, and of its y over the rows, one bin per pixel.
 
-    The loss "simcc" teaches the distributions themselves; the points are their expectations. Bins cover `EXTENT` of the
-    image, and points beyond them are predicted at the edge. The prior is that of `Integral`. Of images of another size
+    The loss "simcc" trains the distributions themselves; the points are their expectations. Bins cover `EXTENT` of the
+    image, and points beyond them are predicted at the edge. The prior is that of `Integral`. For images of another size
     the map is resampled to that of images of `size` pixels.
 
     Source: Li et al., "SimCC: a simple coordinate classification perspective for human pose estimation", ECCV 2022.
@@ -217,7 +217,7 @@ class TopDown(nn.Module):
         super().__init__()
         self.first = next((i for i, level in enumerate(levels) if level.stride >= stride), len(levels) - 1)
         used = levels[self.first :]
-        self.enlarge = max(1, used[0].stride // stride)  # of transformers, which have one map
+        self.enlarge = max(1, used[0].stride // stride)  # for transformers, which have one map
         self.lateral = nn.ModuleList(nn.Conv2d(level.channels, WIDTH, 1) for level in used)
         self.smooth = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
@@ -231,12 +231,12 @@ class TopDown(nn.Module):
 
 
 def cells(count: int, size: int, *, device: torch.device) -> torch.Tensor:
-    """(count,) where the centres of cells lie that cover `EXTENT` of an image, in its pixels."""
+    """(count,) centres of cells that cover `EXTENT` of an image, in its pixels."""
     return ((torch.arange(count, device=device) + 0.5) / count - 0.5) * EXTENT * size + (size - 1) / 2
 
 
 def prior(at: torch.Tensor, means: torch.Tensor, size: int) -> torch.Tensor:
-    """(K, N) logits of a normal distribution around each of (K,) means, at (N,) coordinates."""
+    """(K, N) logits of normal distributions around (K,) means, at (N,) coordinates."""
     return -((at - means[:, None]) / (SPREAD * size)).square() / 2
 
 
@@ -251,7 +251,7 @@ def in_float32(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 
 def start_small(layer):
-    """The layer with a tenth of its weights and no bias, so that what follows starts near the mean shape."""
+    """The layer with its weights reduced to a tenth and no bias, so that predictions start near the mean shape."""
     with torch.no_grad():
         layer.weight.mul_(0.1)
         layer.bias.zero_()

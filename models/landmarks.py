@@ -23,13 +23,13 @@ ADDED_LATER = {"label_shift", READ, *(f"decoder.points.correction.linear.{name}"
 class LandmarkNet(nn.Module):
     """(B, 3, size, size) RGB images, uint8 or float in 0..255 -> (B, K, 2) float32 points in their pixels.
 
-    An untrained network is nearly the mean-shape predictor. `colour_mean` and `colour_std` are what the backbone's
-    weights expect; like `mean_shape` they travel with a checkpoint. Images may be smaller than `size`, as they are at
-    the start of a progressive training: points are in pixels of images of that size all the same.
+    An untrained network nearly predicts the mean shape. `colour_mean` and `colour_std` are what the backbone's weights
+    expect; like `mean_shape` they are saved in checkpoints. Images may be smaller than `size`, as at the start of a
+    progressive training: points are in pixels of images of that size all the same.
 
-    Labels may all lie a little to one side of what they name, as where another network has made them. In a mirrored
-    image they lie on the other side, so a network that is trained on both could only learn their middle. So it learns
-    where things are shown, and beside it `label_shift`, how far the labels of images as they are lie from there.
+    Labels may all lie a little to one side of what they name, for instance if another network made them. In a mirrored
+    image they lie on the other side, so a network trained on both could only learn the middle. Instead it learns where
+    things are shown, and separately `label_shift`, how far the labels of images as they are lie from there.
     """
 
     mean_shape: torch.Tensor
@@ -45,7 +45,7 @@ class LandmarkNet(nn.Module):
         *,
         size: int,
     ):
-        """left_out: names of the classifier's tensors that this backbone has none of. size: of the images."""
+        """left_out: names of the classifier's tensors that this backbone does not have. size: of the images."""
         super().__init__()
         self.unit = size / 32
         self.backbone, self.decoder = backbone, decoder
@@ -62,7 +62,7 @@ class LandmarkNet(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """What is not the backbone: the last layer of a classifier, or what stands on a backbone's maps."""
+        """Everything but the backbone: the last layer of a classifier, or what works on a backbone's maps."""
         return last_layer(self.backbone)[1] if isinstance(self.decoder, Offsets) else self.decoder
 
     def start_from(self, components: np.ndarray):
@@ -71,7 +71,7 @@ class LandmarkNet(nn.Module):
             self.decoder.points.start_from(components)
 
     def names_of_head(self) -> set[str]:
-        """Those of the head's tensors in `state_dict`."""
+        """The names of the head's tensors in `state_dict`."""
         prefix = f"backbone.{last_layer(self.backbone)[0]}" if isinstance(self.decoder, Offsets) else "decoder"
         return {name for name in self.state_dict() if name.startswith(f"{prefix}.")}
 
@@ -80,13 +80,13 @@ class LandmarkNet(nn.Module):
         return self.predict(images).points + self.shift
 
     def predict(self, images: torch.Tensor) -> Prediction:
-        """The points where the images show them, in mirrored and turned images too, and what else the head says."""
+        """The points where the images show them, in mirrored and turned images too, and the head's other outputs."""
         normalised = (images.float() - self.colour_mean) / self.colour_std
         output = self.backbone(normalised.contiguous(memory_format=torch.channels_last))
         return self.decoder(output, self.mean_shape)
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
-        """Completes the checkpoint of a run of an earlier version with what was the same in all of them."""
+        """Completes the checkpoint of an earlier version's run with what was the same in all of them."""
         if f"{prefix}mean_shape" in state_dict and f"{prefix}colour_mean" not in state_dict:
             state_dict[f"{prefix}colour_mean"] = colour(IMAGENET_MEAN)
             state_dict[f"{prefix}colour_std"] = colour(IMAGENET_STD)
@@ -101,7 +101,7 @@ class LandmarkNet(nn.Module):
 
 
 def colour(values: Sequence[float]) -> torch.Tensor:
-    """Red, green and blue in 0..1, as torchvision gives them, in the form and the 0..255 of `LandmarkNet`."""
+    """Red, green and blue in 0..1, as torchvision gives them, in the shape and the range 0..255 of `LandmarkNet`."""
     return 255 * torch.tensor(values).view(3, 1, 1)
 
 
@@ -115,12 +115,12 @@ def build_network(
     deepest_stride: int = 64,
     with_scale: bool = False,
 ) -> LandmarkNet:
-    """An untrained network for (K, 2) points in images of `size` pixels, of a backbone that torchvision knows.
+    """An untrained network for (K, 2) points in images of `size` pixels, with a backbone of torchvision or timm.
 
-    map_stride: pixels of the image for each cell of the map that a head reads points from, where it does.
-    deepest_stride: of the maps that a head stands on; what the backbone computes behind them is left out.
+    map_stride: pixels of the image per cell of the map that a head reads points from, if it does.
+    deepest_stride: of the maps that a head works on; layers behind them are left out.
     with_scale: whether it predicts how far off each point may be.
-    Raises ValueError for a name that torchvision does not have, and for a backbone without a map of those strides.
+    Raises ValueError for a name that neither has, and for a backbone without a map of those strides.
     """
     num_points = len(mean_shape)
     if head == "linear":

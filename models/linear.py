@@ -1,4 +1,4 @@
-"""The linear head: the classifier's own last layer, which gives points in place of classes."""
+"""The linear head: the classifier's own last layer, which gives points instead of classes."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -11,8 +11,8 @@ from models.prediction import Prediction
 
 
 def without_autocast(features: torch.Tensor) -> AbstractContextManager:
-    """The context in which what follows computes in the precision of its inputs. On torch's meta device nothing is
-    computed, and there is no autocast to switch off."""
+    """A context that computes in the precision of its inputs. On torch's meta device nothing is computed, and there is
+    no autocast to switch off."""
     kind = features.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
@@ -20,7 +20,7 @@ def without_autocast(features: torch.Tensor) -> AbstractContextManager:
 class Offsets(nn.Module):
     """Reads the outputs of the last layer as offsets from the mean shape, in units of an eighth of the image.
 
-    So errors are of the order of one at the start. Points may lie anywhere. Outputs beyond two for each point are the
+    Errors are therefore of the order of one at the start. Points may lie anywhere. Outputs beyond two per point are the
     logarithms of the points' scales.
     """
 
@@ -35,7 +35,7 @@ class Offsets(nn.Module):
 
 
 class LandmarkHead(nn.Linear):
-    """A linear layer that computes in float32 under autocast too: bf16 would round points to a quarter of a pixel."""
+    """A linear layer that computes in float32 even under autocast: bf16 would round points to a quarter of a pixel."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         with without_autocast(features):
@@ -51,9 +51,9 @@ class ConvolutionalHead(nn.Conv2d):
 
 
 class BehindHead(nn.Module):
-    """Takes the place of a ReLU behind the head, which would let points move to the right and down only.
+    """Replaces a ReLU behind the head, which would let points move only to the right and down.
 
-    `slope` is what values below zero are multiplied by: 1, but 0 in runs of earlier versions, which had the ReLU.
+    `slope` is the factor for values below zero: 1, but 0 in runs of earlier versions, which had the ReLU.
     """
 
     slope: torch.Tensor
@@ -67,7 +67,7 @@ class BehindHead(nn.Module):
 
 
 def replace_head(backbone: nn.Module):
-    """Puts a landmark head in place of the last layer, and takes away the ReLU behind it, where there is one."""
+    """Puts a landmark head in place of the last layer, and a `BehindHead` in place of a ReLU behind it."""
     name, layer = last_layer(backbone)
     head: LandmarkHead | ConvolutionalHead
     if isinstance(layer, nn.Linear):

@@ -1,4 +1,4 @@
-"""What a network says of images."""
+"""What a network predicts for images."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 
 
 class Distributions(NamedTuple):
-    """For each of the points a distribution of its x over (Nx,) and of its y over (Ny,) bins, in pixels of the image.
+    """For each point, a distribution of its x over (Nx,) and of its y over (Ny,) bins, in pixels of the image.
 
     x_logits: (B, K, Nx). y_logits: (B, K, Ny).
     """
@@ -18,10 +18,10 @@ class Distributions(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a network says of B images.
+    """What a network predicts for B images.
 
     points: (B, K, 2) float32, in pixels of the image. log_scale: (B, K) logarithm of how far off a point may be, in
-    pixels of the image, or None where it has not been learned. distributions: of a head that classifies, else None.
+    pixels of the image, or None if it was not learned. distributions: of a head that classifies, else None.
     """
 
     points: torch.Tensor

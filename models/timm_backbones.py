@@ -1,4 +1,4 @@
-"""Backbones of timm, which is not required: `--model timm/NAME` where it is installed."""
+"""Backbones of timm, which is optional: `--model timm/NAME` if it is installed."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 PREFIX = "timm/"
-NUM_TAGS = 8  # that are named where another was given
+NUM_TAGS = 8  # that an error names
 WITHOUT_NORM = (".hiera", ".hieradet_sam2")  # families that give no maps behind their last norm
 POSITIONS = re.compile(r"pos_embed$|patch_pos$|relative_position_bias_table$")
 
@@ -19,7 +19,7 @@ def is_of_timm(model: str) -> bool:
 
 
 def check_timm_name(model: str):
-    """Raises ValueError where timm is not installed, or has no such model, or no such tag of weights behind a dot."""
+    """Raises ValueError if timm is not installed, or has no such model, or no such tag of weights after a dot."""
     name = model.removeprefix(PREFIX)
     timm = _timm()
     architecture, _, tag = name.partition(".")
@@ -37,12 +37,12 @@ def check_timm_name(model: str):
 
 
 def check_one_output(model: str):
-    """Raises ValueError for a model with several output layers (distilled ones have two), of which a linear head takes
-    the place of the last alone, so that points would still come from what gives classes.
+    """Raises ValueError for a model with several output layers (distilled ones have two): a linear head replaces only
+    the last one, so that points would still come from a layer that gives classes.
     """
     if not is_of_timm(model):
         return
-    with torch.device("meta"):  # which computes and keeps nothing
+    with torch.device("meta"):  # which computes and stores nothing
         few, more = (
             _timm().create_model(model.removeprefix(PREFIX), num_classes=count).state_dict() for count in (2, 3)
         )
@@ -52,7 +52,7 @@ def check_one_output(model: str):
 
 
 def build_timm_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
-    """An untrained classifier, of images of `size` pixels where it takes one size alone."""
+    """An untrained classifier, built for images of `size` pixels if it takes only one size."""
     name = model.removeprefix(PREFIX)
     timm = _timm()
     fixed = timm.get_pretrained_cfg(name).fixed_input_size
@@ -60,9 +60,9 @@ def build_timm_classifier(model: str, *, num_outputs: int, size: int) -> nn.Modu
 
 
 def end_at_maps(classifier: nn.Module, *, deepest: int) -> list[int]:
-    """Makes a classifier one that gives a mapping of its maps, finest first, and returns their strides.
+    """Makes a classifier give a mapping of its maps, finest first, and returns their strides.
 
-    What it computes behind the last of them is removed.
+    Layers behind the last of them are removed.
     """
     last = {info["reduction"]: index for index, info in enumerate(classifier.feature_info)}  # type: ignore[arg-type]
     strides = sorted(stride for stride in last if 4 <= stride <= deepest)
@@ -84,13 +84,13 @@ def _maps(classifier, images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def read_timm_weights(model: str) -> dict[str, torch.Tensor]:
-    """The pretrained weights of a model, downloaded. Raises OSError or RuntimeError where there are none."""
+    """The pretrained weights of a model, downloaded. Raises OSError or RuntimeError if there are none."""
     return _timm().create_model(model.removeprefix(PREFIX), pretrained=True).state_dict()
 
 
 def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state with embeddings of positions and tables of relative ones as timm resamples them for the size of the
-    images of `backbone`. What timm cannot resample stays as it is, and is found not to fit.
+    """The state with position embeddings and relative position tables as timm resamples them for the image size of
+    `backbone`. What timm cannot resample stays as it is, and is found not to fit.
     """
     module = type(backbone).__module__
     resample = getattr(sys.modules[module], "checkpoint_filter_fn", None) if module.startswith("timm.") else None
@@ -104,13 +104,13 @@ def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) 
         return state
     try:
         resampled = resample(of_positions, backbone)
-    except (RuntimeError, ValueError, AssertionError, LookupError):  # of tensors that are no such embeddings
+    except (RuntimeError, ValueError, AssertionError, LookupError):  # from tensors that are no such embeddings
         return state
     return state | {name: tensor for name, tensor in resampled.items() if tensor.shape == shapes.get(name)}
 
 
 def timm_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, in 0..1, by which its pretrained weights expect colours to be normalised."""
+    """Mean and deviation, in 0..1, with which a model's pretrained weights expect colours to be normalised."""
     found = _timm().get_pretrained_cfg(model.removeprefix(PREFIX))
     return tuple(found.mean), tuple(found.std)
 

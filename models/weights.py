@@ -1,7 +1,7 @@
 """Starting a network from weights: ImageNet's, a torchvision state dict, or those of an earlier run.
 
-What weights expect of their input comes along with them: of torchvision's what their own preset says, of a run's what
-its network was trained with.
+What weights expect of their input comes along with them: for torchvision's, what their own preset says; for a run's,
+what its network was trained with.
 """
 
 import math
@@ -24,18 +24,18 @@ from models.timm_backbones import is_of_timm, read_timm_weights, timm_colours, w
 
 State = dict[str, torch.Tensor]
 
-# Their weights were trained on colours from -1 to 1. Torchvision says so by a switch of the network, which takes what
-# the preset's normalisation has made apart again (`transform_input`), not by the preset.
+# Their weights were trained on colours from -1 to 1. Torchvision says so not in the preset but by a switch of the
+# network, which undoes the preset's normalisation (`transform_input`).
 FROM_MINUS_ONE_TO_ONE = ("inception_v3", "googlenet")
 
-# What torch and zipfile raise where bytes of a file are others than were written.
+# What torch and zipfile raise if bytes of a file are not those that were written.
 DAMAGED = (
     RuntimeError, EOFError, pickle.UnpicklingError, struct.error, AssertionError, AttributeError, LookupError,
     TypeError, ValueError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's
-OF_HEADS = ("decoder.", "backbone.aux1.", "backbone.aux2.", "backbone.AuxLogits.")  # the latter of auxiliary ones
+OF_HEADS = ("decoder.", "backbone.aux1.", "backbone.aux2.", "backbone.AuxLogits.")  # all but the first are auxiliary
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 PREFIX = "backbone."  # of the names of a backbone's tensors
 POSITIONS = "encoder.pos_embedding"
@@ -44,11 +44,11 @@ COMPONENTS = "decoder.points.components"
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did: how many tensors came over, whether some or all of the head's are among them, and the names of
+    """What a load did: how many tensors were loaded, whether some or all of the head's are among them, and the names of
     the others.
 
-    `missing` and those `missing_of_head` keep their random start; `left_over` are in the file and in no layer of that
-    shape. Neither `missing` nor `left_over` has those of the head.
+    `missing` and `missing_of_head` keep their random values; `left_over` are in the file and in no layer of that shape.
+    Neither `missing` nor `left_over` includes those of the head.
     """
 
     num_loaded: int
@@ -59,14 +59,14 @@ class Loaded:
 
     @property
     def head(self) -> bool:
-        """Whether all of the head came over."""
+        """Whether all of the head was loaded."""
         return not self.missing_of_head
 
 
 def read_imagenet_weights(model: str) -> State:
     """Torchvision's own default weights of `model`, or those of timm, downloaded to its cache if they are not there.
 
-    Raises OSError (URLError among them) when they cannot be had, RuntimeError when they arrive damaged.
+    Raises OSError (URLError among them) if they cannot be had, RuntimeError if they arrive damaged.
     """
     if is_of_timm(model):
         return _as_of_network(read_timm_weights(model), model)
@@ -77,7 +77,7 @@ def read_imagenet_weights(model: str) -> State:
 def read_weights(path: Path, model: str) -> State:
     """The tensors of a file: a torchvision state dict of `model`, or a checkpoint of an earlier run.
 
-    Raises OSError when it cannot be read, ValueError when it is something else.
+    Raises OSError if it cannot be read, ValueError if it is something else.
     """
     try:
         _check_sums(path)
@@ -91,7 +91,7 @@ def read_weights(path: Path, model: str) -> State:
 
 
 def _check_sums(path):
-    """Compares all that the file holds with its checksums, which torch writes and does not look at. Files in its old
+    """Compares all that the file holds with its checksums, which torch writes but does not check. Files in its old
     format have none."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -105,7 +105,7 @@ def _is_entry(item):
 
 
 def expected_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, in 0..1, by which torchvision's default weights of `model` expect colours to be normalised.
+    """Mean and deviation, in 0..1, with which torchvision's default weights of `model` expect colours to be normalised.
 
     Raises ValueError for a name that torchvision does not have.
     """
@@ -119,9 +119,9 @@ def expected_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def load_state(network: LandmarkNet, state: State) -> Loaded:
-    """Copies every tensor whose name and shape fit. A classifier is no head, whatever its shape.
+    """Copies every tensor whose name and shape fit. A classifier's last layer is no head, whatever its shape.
 
-    Raises ValueError, with the network half changed, where less than nine tenths of the backbone or of the file fit.
+    Raises ValueError, with the network half changed, if less than nine tenths of the backbone or of the file fit.
     """
     state = _with_positions(state, network.backbone)
     own = network.state_dict()
@@ -133,7 +133,7 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
     fitting = _like(state, {name: state[name] for name in state.keys() - misfits - (set() if of_run else head)})
     if of_run:
         fitting.setdefault("mean_shape", own["mean_shape"])
-    if READ in fitting and not fitting[READ].any():  # of a run that has begun before shapes were read
+    if READ in fitting and not fitting[READ].any():  # of a run that began before shapes were read
         del fitting[READ]
     try:
         result = network.load_state_dict(fitting, strict=False)
@@ -153,10 +153,10 @@ def load_state(network: LandmarkNet, state: State) -> Loaded:
 
 
 def resized(state: State, before: int, size: int) -> State:
-    """The state of a network for images of `before` pixels as that of one for images of `size` pixels.
+    """The state of a network for images of `before` pixels, turned into that of one for images of `size` pixels.
 
-    What heads say is in units of the image's side; in pixels are the mean shape, whose pixel centres are at integers,
-    and the space of shapes of a low-rank head.
+    Heads predict in units of the image's side. Only the mean shape, whose pixel centres are at integers, and the space
+    of shapes of a low-rank head are in pixels.
     """
     scale = size / before
     scaled = {"mean_shape": (state["mean_shape"] + 0.5) * scale - 0.5}
@@ -166,7 +166,7 @@ def resized(state: State, before: int, size: int) -> State:
 
 
 def _as_of_network(state, model):
-    """A torchvision state dict by the names that its tensors have in a `LandmarkNet`, with the colours it expects."""
+    """A torchvision state dict with the names that its tensors have in a `LandmarkNet`, and the colours it expects."""
     mean, std = expected_colours(model)
     names = {name: "backbone." + OLD_DENSE_LAYER.sub(r"\1\2", name) for name in state}
     found = OrderedDict((names[name], tensor) for name, tensor in state.items())
@@ -177,9 +177,9 @@ def _as_of_network(state, model):
 
 
 def _with_positions(state, backbone):
-    """The state with a transformer's embedding of positions resampled for images of another size."""
+    """The state with a transformer's position embedding resampled for images of another size."""
     name, own_positions = PREFIX + POSITIONS, backbone.state_dict().get(POSITIONS)
-    if own_positions is None:  # no transformer of torchvision, neither whole nor up to its last map
+    if own_positions is None:  # not a transformer of torchvision, neither whole nor up to its last map
         own = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
         resampled = with_positions_of_timm(backbone, own)
         return _like(state, state | {PREFIX + name: tensor for name, tensor in resampled.items()})

@@ -1,4 +1,4 @@
-"""Networks without values: all backbones of torchvision are built in a few seconds, for what their shapes tell."""
+"""Networks without values: all of torchvision's backbones are built in a few seconds, for what their shapes tell."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torchvision.models.regnet import BlockParams
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """On torch's meta device, but for the numbers by which a RegNet decides how it is built. For one thread alone."""
+    """Builds on torch's meta device, except for the numbers that decide how a RegNet is built. For one thread only."""
     blocks_of = BlockParams.from_init_params
 
     def with_values(*arguments, **named):

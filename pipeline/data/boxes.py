@@ -1,8 +1,8 @@
-"""Boxes: which part of each photo is looked at, for photos with several people, or with people far away.
+"""Boxes: which part of each photo to look at, for photos with several people, or with people far away.
 
     file_name,left,top,right,bottom
 
-in pixels of the photo, separated by commas or tabs. The network is shown the square about a box, with a margin, as if
+in pixels of the photo, separated by commas or tabs. The network is shown the square around a box, with a margin, as if
 it were the photo; points stay in pixels of the whole photo.
 """
 
@@ -28,11 +28,11 @@ class Boxes:
     key: str
 
     def squares(self, name: str) -> list[Box]:
-        """What is shown of a photo, for each of its boxes."""
+        """What to show of a photo, for each of its boxes."""
         return [square_around(box, MARGIN) for box in self.of_photo.get(name, [])]
 
     def square(self, name: str) -> Box:
-        """What is shown of a photo that has one box. Raises ValueError where it has none, or several."""
+        """What to show of a photo that has one box. Raises ValueError if it has none, or several."""
         squares = self.squares(name)
         if len(squares) != 1:
             what = f"{len(squares)} boxes" if squares else "no box"
@@ -41,7 +41,7 @@ class Boxes:
 
 
 def read_boxes(path: Path | None) -> Boxes | None:
-    """The boxes of a file, None without one. Raises UserError, with the line, for what is no table of boxes."""
+    """The boxes of a file, None without one. Raises UserError, with the line, if it is not a table of boxes."""
     if path is None:
         return None
     content = read_bytes(path)
@@ -52,7 +52,7 @@ def read_boxes(path: Path | None) -> Boxes | None:
 
 
 def boxes_table(boxes: Boxes) -> str:
-    """The file that says the same, to a tenth of a pixel."""
+    """The text of a file with these boxes, to a tenth of a pixel."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -89,6 +89,6 @@ def _box(row, where):
     except ValueError:
         left = top = right = bottom = 0.0
     is_box = -1e6 < left < right < 1e6 and -1e6 < top < bottom < 1e6
-    if not is_box or "_" in "".join(row[1:]):  # Python takes 1_0 for a number
+    if not is_box or "_" in "".join(row[1:]):  # Python accepts 1_0 as a number
         raise UserError(f"{where}: {row} is not a name and left < right, top < bottom in pixels")
     return left, top, right, bottom

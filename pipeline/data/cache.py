@@ -1,9 +1,9 @@
-"""The cache: what is made of a table and its photos lies under a key of them, and is made by one process at a time.
+"""The cache: what is made from a table and its photos lies under a key of them, and is made by one process at a time.
 
-The key is of the name, size and time of each photo. To look at hundreds of thousands of them takes long, so it is
+The key is made of the name, size and time of each photo. To look at hundreds of thousands of them takes long, so it is
 remembered together with the times of the folders that hold them: as long as these, the table and a few photos have the
-times that they had, no photo has been added, removed, renamed or replaced, and the key is still the same. A photo that
-is edited in place changes no folder's time: unless it is one of the few, `check_photos` is what finds it.
+same times as before, no photo has been added, removed, renamed or replaced, and the key is still the same. Editing a
+photo in place changes no folder's time: unless it is one of the few, only `check_photos` finds it.
 """
 
 import errno
@@ -22,14 +22,14 @@ from pydantic import BaseModel
 from pipeline.errors import UserError
 from pipeline.files import check_regular, write_text
 
-NUM_WATCHED = 256  # photos, spread evenly, so that data that were copied over the old ones are noticed
-SETTLED = 2.0  # seconds: of what changed later, a further change may have the same time
+NUM_WATCHED = 256  # photos, spread evenly, to notice data that were copied over the old ones
+SETTLED = 2.0  # seconds: after a more recent change, a further one may have the same time
 NEVER = -1
 Stamp = tuple[int, int]  # size, or the system's error; and time in ns
 
 
 class Known(BaseModel):
-    """A key, and the stamps of what it was found by: the table, folders and some of the files."""
+    """A key, and the stamps of what it was found from: the table, folders and some of the files."""
 
     key: str
     folders: dict[str, int]
@@ -38,7 +38,7 @@ class Known(BaseModel):
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Keeps other processes from making `path`, which lies in the cache. Raises UserError where nothing can."""
+    """Keeps other processes from making `path`, which lies in the cache. Raises UserError if that is not writable."""
     lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
-    """`content_key`, as it was found before where nothing seems to have changed since.
+    """`content_key`, as it was found before if nothing seems to have changed since.
 
     check_photos: look at each photo in any case.
     """
@@ -85,7 +85,7 @@ def _read(path):
     try:
         check_regular(path)
         return Known.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):  # what is not there, or damaged, is found anew
+    except (OSError, ValueError):  # what is missing or damaged is found anew
         return None
 
 
@@ -95,7 +95,7 @@ def _is_unchanged(known):
 
 
 def content_key(table: Path, *settings) -> str:
-    """A hash of what is made of a table and its photos by which settings: of the name, size and time of each file."""
+    """A hash of a table, its photos and the settings of what they become: of the name, size and time of each file."""
     return _key(table, _listed(table)[1], settings)
 
 
@@ -109,7 +109,7 @@ def _key(table, files, settings):
 
 
 def _stamp(path) -> Stamp:
-    """Size and time of a file; the error and no time of a link that leads nowhere: who reads the photo names it."""
+    """Size and time of a file; for a broken link the error and no time: whoever reads the photo names it."""
     try:
         stat = os.stat(path)
     except OSError as error:
@@ -119,7 +119,7 @@ def _stamp(path) -> Stamp:
 
 def _listed(table):
     """The time of each folder below `images`, that one included, and the paths of all files in them, sorted: those in
-    linked folders too, each folder once, since links may go round in a circle.
+    linked folders too, each folder once, since links may form a circle.
     """
     seen, folders, paths = set(), {}, []
     for inner, below, files in os.walk(table.parent / "images", followlinks=True):

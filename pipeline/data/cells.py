@@ -1,4 +1,4 @@
-"""One row of numbers as text, with what is wrong where it is; `rows.py` reads plain rows sooner."""
+"""One row of numbers as text, with what is wrong and where; `rows.py` reads plain rows faster."""
 
 import numpy as np
 
@@ -24,13 +24,12 @@ def parse_row(cells, num_cells, path, number, faults):
 
 
 def _parse_at_once(cells, num_cells):
-    """What `_parse_one_by_one` gives, sooner; None where it has to look.
+    """What `_parse_one_by_one` gives, faster; None if that has to look.
 
-    numpy's parser takes any white space for the end of a cell, so it is asked only where there are digits, tabs and
-    signs in front.
+    numpy's parser takes any white space for the end of a cell, so it is used only for digits, tabs and leading signs.
     """
     whole = not (b"\t" + cells).replace(b"\t-", b"\t").translate(None, DIGITS_AND_TABS)
-    if b"_" in cells:  # Python takes 1_000 for a number
+    if b"_" in cells:  # Python accepts 1_000 as a number
         return None
     try:
         if whole:

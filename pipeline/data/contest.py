@@ -6,7 +6,7 @@
     test/test_points.csv   tab-separated: file_name, point_index_list as JSON
     test/images/
 
-How many points and how many listed indices there are is read from the files. Header names are not trusted,
+The number of points and of listed indices is read from the files. Header names are not trusted,
 only positions. An empty or NaN cell is a missing point. Coordinates may be negative or outside the photo.
 """
 
@@ -34,7 +34,7 @@ GROUPS = "train/groups.csv"
 TEST_POINTS = "test/test_points.csv"
 LONGEST = 4096  # bytes of a path
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-PLAIN_NAME = re.compile(rb"\w[\w-]*\.\w+", re.ASCII)  # of most photos; others take longer to judge
+PLAIN_NAME = re.compile(rb"\w[\w-]*\.\w+", re.ASCII)  # of most photos; other names take longer to check
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Table:
 
 
 def find_contest(path: Path, table: str = LANDMARKS) -> Path:
-    """The folder that holds the contest, known by one of its tables: `path`, or the one folder in it that does.
+    """The folder that holds the contest, known by one of its tables: `path`, or the one folder in it that has it.
 
-    Raises UserError when there is none, or more than one.
+    Raises UserError if there is none, or more than one.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; --data takes the folder that holds {table}")
@@ -63,7 +63,7 @@ def find_contest(path: Path, table: str = LANDMARKS) -> Path:
 
 
 def count_points(path: Path) -> int:
-    """How many points the train table's header has; 0 where it is none."""
+    """How many points the train table's header has; 0 if there is no header."""
     if not path.is_file():
         return 0
     with path.open("rb") as file:
@@ -73,8 +73,8 @@ def count_points(path: Path) -> int:
 def read_landmarks(path: Path, faults: Faults, *, scratch: Path | None = None) -> Table:
     """The train table: (N, K, 2) float32 points in pixels of the photos, NaN where a point is missing.
 
-    It is read once, in a stream, by all cores; the numbers lie in a file without a name in the folder `scratch`, or in
-    the system's folder for such files, as long as the table is used. Faults are added, a line each; rows that have one
+    It is read once, as a stream, by all cores; the numbers lie in a file without a name in the folder `scratch`, or in
+    the system's folder for such files, as long as the table is used. Faults are added, a line each; rows with a fault
     are left out of what is returned.
     """
     nothing = Table([], np.empty((0, 0, 2), np.float32))
@@ -105,7 +105,7 @@ def read_landmarks(path: Path, faults: Faults, *, scratch: Path | None = None) -
 
 @dataclass(frozen=True)
 class _Parsed:
-    """What became of lines: the name of each, None of an empty one, and the faults of its numbers where it has any."""
+    """The result of parsing lines: the name of each, None for an empty one, and the faults of its numbers, if any."""
 
     lines: Lines
     names: Sequence[bytes | None]
@@ -113,7 +113,7 @@ class _Parsed:
 
 
 def _parse_lines(lines, num_cells, path, numbers):
-    """Parses lines and writes the numbers into the file, each row where that of its line belongs."""
+    """Parses lines and writes their numbers into the file, each row at the place of its line."""
     rows = parse_rows(lines, num_cells)
     if rows is not None and rows.plain.all():
         write_at(numbers, 4 * num_cells * lines.first, rows.numbers.data)
@@ -146,7 +146,7 @@ def _accepted(parsed, names, faults, bar):
 
 
 def read_test_points(path: Path, faults: Faults, *, num_points: int) -> Table:
-    """The test table: (N, L) int32 indices of the points that are asked, in the order that is asked."""
+    """The test table: (N, L) int32 indices of the points that are asked for, in the order asked."""
     rows: list[np.ndarray] = []
     names = _Names(path, faults)
     for number, line in _lines(path, faults):
@@ -185,7 +185,7 @@ def read_groups(path: Path, names: list[str], faults: Faults) -> np.ndarray:
 
 
 class _Names:
-    """The names of a table as they are read: each one once, and a plain path below the folder of photos."""
+    """The names of a table as they are read: each only once, and a plain path below the folder of photos."""
 
     def __init__(self, path: Path, faults: Faults):
         self.path, self.faults = path, faults
@@ -209,7 +209,7 @@ class _Names:
 
 
 def _is_name(name):
-    """Whether it is a plain path below a folder, in UTF-8 and without control characters: a split names one a line."""
+    """Whether it is a plain path below a folder, in UTF-8 and without control characters: splits list one per line."""
     if PLAIN_NAME.fullmatch(name):
         return True
     try:
@@ -252,11 +252,11 @@ def _clean(line):
 
 
 def _parse_indices(text, num_points, num_asked):
-    """The list of indices. Raises ValueError where it is none, or not of `num_asked`."""
+    """The list of indices. Raises ValueError if it is not a list, or not of `num_asked`."""
     shown = text[:MAX_SHOWN].decode("utf-8", "replace")
     try:
         indices = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError):  # json's parser calls itself for each bracket
+    except (ValueError, RecursionError):  # json's parser recurses for each bracket
         indices = None
     if not (isinstance(indices, list) and indices and all(type(index) is int for index in indices)):
         raise ValueError(f"{shown!r} is not a list of point indices such as [3, 41, 7]")

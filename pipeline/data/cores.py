@@ -1,4 +1,4 @@
-"""Work that all cores share, in threads: what takes long there lets go of the interpreter."""
+"""Work that all cores share, in threads: what takes long there releases the interpreter lock."""
 
 import os
 from collections import deque
@@ -16,7 +16,7 @@ def num_cores() -> int:
 
 
 def map_with_all_cores(function: Callable[[Item], Made], items: Iterable[Item], *, ahead: int) -> Iterator[Made]:
-    """Results in order, at most `ahead` of them made before they are taken; items are asked for as they are needed."""
+    """Results in order, at most `ahead` of them made before they are taken; items are requested as they are needed."""
     made: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(num_cores())
     try:

@@ -35,20 +35,20 @@ from pipeline.metrics import PhotoErrors, Scores, errors_of_photos, mean_shape, 
 from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
-FOUND = 1  # the version of what is found in shapes; another finds them anew
-NUM_SHAPES = 5000  # at most, of which components are found
+FOUND = 1  # the version of what is found in shapes; with another one it is found anew
+NUM_SHAPES = 5000  # at most, from which components are found
 SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radians
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """pack: all photos of train. train, validation: indices in it. groups: (N,) numbers of what belongs together;
-    `grouping` says how they came. test: the photos of the test, where the contest has some.
+    `grouping` says where they come from. test: the photos of the test, if the contest has some.
 
-    flip_indices: (K,) partners of the points, or None when there is no mirroring; `symmetry` says how that came.
-    mean_shape: (K, 2) of the photos that are trained on, in pixels of the ROI. ROI: which part of the square
-    that is. weights: (N,) how much each photo counts in training, or None where all count alike; those with 0 are not
-    in `train`. boxes: of what of each photo is shown, if not all.
+    flip_indices: (K,) partners of the points, or None without mirroring; `symmetry` says how that came.
+    mean_shape: (K, 2) of the training photos, in pixels of the ROI. ROI: which part of the square
+    that is. weights: (N,) how much each photo counts in training, or None if all count alike; those with 0 are not
+    in `train`. boxes: what to show of each photo, if not all.
     """
 
     pack: Pack
@@ -70,7 +70,7 @@ class TrainingData:
 
 
 def load_training_data(recipe: Recipe) -> TrainingData:
-    """Reads and checks all that the contest's folder holds, the test's part too, then splits the photos.
+    """Reads and checks all that the contest's folder holds, including the test, then splits the photos.
 
     Raises UserError with every fault of the data, before anything is trained.
     """
@@ -115,12 +115,12 @@ def load_training_data(recipe: Recipe) -> TrainingData:
 
 
 def open_train_photos(recipe: Recipe) -> Pack:
-    """The photos of train alone, and no more checked than `load_training_data` does. Raises UserError as that does."""
+    """The photos of train alone, checked no more than `load_training_data` does. Raises UserError as that does."""
     return _open_contest(recipe, read_boxes(recipe.photos.boxes))[2]
 
 
 def _sample_weights(options, pack):
-    """The weights that a file gives the photos, which may name those that --limit-photos or a fault leaves out."""
+    """The weights that a file gives the photos; it may also name those that --limit-photos or a fault leaves out."""
     if not options.sample_weights:
         return None
     others = None if options.limit_photos else pack.left_out
@@ -128,8 +128,8 @@ def _sample_weights(options, pack):
 
 
 def _open_contest(recipe, boxes):
-    """The train table's path, the ROI, the packs of train and of the test, None without one, and the numbers of the
-    groups of `groups.csv`, None without it.
+    """The train table's path, the ROI, the packs of train and of the test (None without one), and the numbers of the
+    groups of `groups.csv` (None without it).
     """
     root = contest.find_contest(recipe.run.data)
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
@@ -147,7 +147,7 @@ def _open_contest(recipe, boxes):
 
 
 def _open_train(recipe, table, groups, faults, boxes):
-    """The ROI and the pack of the photos of train, for which the table is read at most once."""
+    """The ROI and the pack of the photos of train; the table is read at most once."""
     landmarks, options = ReadOnce(partial(contest.read_landmarks, scratch=recipe.run.cache)), recipe.photos
     take, limit = landmarks.take, options.limit_photos
     if limit:
@@ -167,7 +167,7 @@ def _open_train(recipe, table, groups, faults, boxes):
 
 
 def leaks(data: TrainingData) -> list[str]:
-    """What may make a score too good, a line each: a split of a user that cuts groups, test photos that are known."""
+    """What may make a score too good, a line each: a user's split that cuts groups, and test photos that are known."""
     lines = []
     crossing = data.validation[np.isin(data.groups[data.validation], data.groups[data.train])]
     if len(crossing):
@@ -189,9 +189,9 @@ def _first(names):
 
 
 def load_test_data(recipe: Recipe, num_points: int, *, boxes: Boxes | None = None) -> tuple[contest.Table, Pack]:
-    """The table of the test photos and their pack, which has the same rows but for broken photos that are skipped.
+    """The table of the test photos and their pack, which has the same rows except for broken photos that are skipped.
 
-    boxes: of the test's photos. The recipe's are of other photos, which may have the same names.
+    boxes: of the test's photos. The recipe's boxes are of other photos, which may have the same names.
 
     Raises UserError with every fault of the data.
     """
@@ -201,7 +201,7 @@ def load_test_data(recipe: Recipe, num_points: int, *, boxes: Boxes | None = Non
     pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi), boxes=boxes)
     faults.refuse()
     assert pack is not None
-    table = read_asked(path, faults)  # the pack may be of a time when it was read for a network of more points
+    table = read_asked(path, faults)  # the pack may be from a time when it was read for a network of more points
     faults.refuse()
     return table, pack
 
@@ -223,7 +223,7 @@ def _open(recipe, path, read_table, faults, roi, *, limit=None, boxes=None):
 
 
 def mean_shape_score(data: TrainingData) -> Scores:
-    """What the mean shape scores on the validation photos: the floor, a network that does not look."""
+    """The mean shape's score on the validation photos: the floor, from a network that does not look."""
     pack, samples = data.pack, data.validation
 
     def find():
@@ -238,8 +238,8 @@ def mean_shape_score(data: TrainingData) -> Scores:
 
 
 def typical_spread(data: TrainingData) -> float:
-    """The median `spread` of the training shapes, in pixels of the ROI; 0 where no photo has two points. Of a photo in
-    which points are missing it is that of the others, by as much more as the mean shape has with all of them."""
+    """The median `spread` of the training shapes, in pixels of the ROI; 0 if no photo has two points. For a photo with
+    missing points, it is that of the others, scaled up by as much as the mean shape's grows with all of them."""
     samples = data.train[:: math.ceil(len(data.train) / NUM_SHAPES)]
     points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
     known = ~np.isnan(points).any(axis=2)
@@ -250,19 +250,19 @@ def typical_spread(data: TrainingData) -> float:
 
 
 def spread(points: np.ndarray) -> np.ndarray:
-    """(N,) the root mean square distance of (N, K, 2) points, of which some may be missing, from their middle."""
+    """(N,) the root mean square distance of (N, K, 2) points, some of which may be missing, from their middle."""
     middle = np.nanmean(points, axis=1, keepdims=True)
     return np.sqrt(np.nanmean(((points - middle) ** 2).sum(axis=2), axis=1))
 
 
 def shape_components(data: TrainingData) -> np.ndarray:
-    """(Q, K, 2) the ways in which the training shapes differ, in pixels of the ROI, the largest first, each as long as
-    its standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them."""
+    """(Q, K, 2) the ways in which the training shapes differ, in pixels of the ROI, largest first, each as long as its
+    standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them."""
     samples = data.train[:: math.ceil(len(data.train) / NUM_SHAPES)]
     points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
     known = ~np.isnan(points).any(axis=2)
     enough = known.sum(axis=1) >= 2
-    there = known[enough].any(axis=0)  # the others, which few photos have, are taken to stay where they are
+    there = known[enough].any(axis=0)  # the others, which few photos have, are assumed to stay where they are
     loadings = np.zeros((*data.mean_shape.shape, 0))
     if enough.any():
         found = fit_shapes(np.nan_to_num(points[enough][:, there]), known[enough][:, there]).loadings
@@ -270,7 +270,7 @@ def shape_components(data: TrainingData) -> np.ndarray:
         loadings[there] = found
     centred = data.mean_shape - data.mean_shape.mean(axis=0)
     radius = np.sqrt((centred**2).sum(axis=1).mean())
-    if radius == 0:  # one point, of which the components that a head draws are as good
+    if radius == 0:  # one point, for which the components that a head draws are as good
         return np.zeros((0, *centred.shape))
     across = np.stack((-centred[:, 1], centred[:, 0]), axis=1)
     shifts = radius * SHIFT * np.broadcast_to(np.eye(2)[:, None], (2, len(centred), 2))
@@ -279,15 +279,15 @@ def shape_components(data: TrainingData) -> np.ndarray:
 
 
 def _near_duplicates(hashes, cache):
-    """What `near_duplicate_groups` says of the hashes, found once."""
+    """`near_duplicate_groups` of the hashes, found once."""
     of = key_of(np.array([NEAR, NUM_SORTS, NUM_NEIGHBOURS]), hashes)
     return kept_numbers(cache / f"near-duplicates-{of}.i4", len(hashes), lambda: near_duplicate_groups(hashes))
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the points that are trained on say: points that are missing in all photos, the mean shape, in pixels of the
-    ROI, and the partners of the points, where they were to be found and are, with how they were had in a few words.
+    """What the training points tell: points that are missing in all photos, the mean shape, in pixels of the ROI, and
+    the partners of the points, if they were wanted and found, and in a few words how.
     """
 
     unknown: list[int]
@@ -297,7 +297,7 @@ class _Shape:
 
 
 def _shape(pack, train, flip_indices):
-    """Found once for the same points: it takes a look at all of them, and a second for the partners."""
+    """Found once for the same points: it takes a look at all of them, and another for the partners."""
     wanted = flip_indices if flip_indices in ("auto", "none") else "none"
 
     def find():
@@ -315,7 +315,7 @@ def _shape(pack, train, flip_indices):
 
 
 def _flip_indices(wanted, pack, train):
-    """The partners, and how they were had in a few words."""
+    """The partners, and in a few words how they came about."""
     if wanted == "none":
         return None, "mirroring is off"
     try:

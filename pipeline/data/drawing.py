@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 
 TRUTH = (0, 114, 178)
 PREDICTION = (240, 228, 66)
-POINTS = PREDICTION  # where no other points are beside them
+POINTS = PREDICTION  # if no other points are beside them
 LINE = (255, 255, 255)
 TEXT = (235, 235, 235)
 PAPER = 24  # of three equal values
@@ -41,9 +41,9 @@ def gallery(
     captions: list[str],
     columns: int = 4,
 ) -> np.ndarray:
-    """A picture of a title and a legend, and below them the photos at `samples`, each with its caption and its name.
+    """A picture with a title and a legend, and below them the photos at `samples`, each with its caption and its name.
 
-    predicted, truth: (N, K, 2) in pixels of the photos, NaN where they are not known.
+    predicted, truth: (N, K, 2) in pixels of the photos, NaN where not known.
     """
     photo_to_image = pack.photo_to_image[samples]
     predicted = transform_points(photo_to_image, predicted)
@@ -68,7 +68,7 @@ def compared(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> np.
 
 
 def draw_points(image: np.ndarray, points: np.ndarray, colour: Colour) -> np.ndarray:
-    """A copy of a (H, W, 3) RGB image with (K, 2) points of its pixels on it, sixteenths of a pixel exact."""
+    """A copy of a (H, W, 3) RGB image with (K, 2) points of its pixels drawn on it, exact to a sixteenth of a pixel."""
     dots = image.copy()
     radius, opacity = point_size(len(points), image.shape[:2])
     for point in _sixteenths(points[np.isfinite(points).all(axis=1)]):
@@ -77,7 +77,7 @@ def draw_points(image: np.ndarray, points: np.ndarray, colour: Colour) -> np.nda
 
 
 def point_size(num_points: int, size: tuple[int, int]) -> tuple[float, float]:
-    """Radius in pixels and opacity, such that few points can be seen, and many leave the photo to be seen."""
+    """Radius in pixels and opacity, such that a few points can be seen, and many leave the photo visible."""
     height, width = size
     even = (COVERED * height * width / (np.pi * max(num_points, 1))) ** 0.5
     radius = np.clip(even, SMALLEST, max(SMALLEST, min(height, width) / 64))
@@ -87,7 +87,7 @@ def point_size(num_points: int, size: tuple[int, int]) -> tuple[float, float]:
 def draw_lines(image: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """A copy of an image with lines from (K, 2) points to others, where both are known and differ.
 
-    They are the more transparent the more there are, since many in parallel are a veil over the photo.
+    The more lines there are, the more transparent they are, since many in parallel veil the photo.
     """
     lines = image.copy()
     differ = np.isfinite(starts + ends).all(axis=1) & (starts != ends).any(axis=1)
@@ -98,7 +98,7 @@ def draw_lines(image: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.nd
 
 
 def _sixteenths(points):
-    """Points as OpenCV's `shift=4` wants them, far ones at an edge of what its integers hold."""
+    """Points as OpenCV's `shift=4` wants them, far ones limited to what its integers hold."""
     return np.clip(np.rint(points * 16), -(2**20), 2**20).astype(int).tolist()
 
 
@@ -121,7 +121,7 @@ def grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def heading(title: str, legend: dict[str, Colour], width: int) -> np.ndarray:
-    """A line with a title, and at its right the words of the legend, each after a dot of its colour."""
+    """A line with a title, and to its right the words of the legend, each after a dot of its colour."""
     band = np.full((TEXT_LINE + 12, width, 3), PAPER, np.uint8)
     middle, end = len(band) // 2, width - 10
     for word, colour in reversed(legend.items()):
@@ -134,14 +134,14 @@ def heading(title: str, legend: dict[str, Colour], width: int) -> np.ndarray:
 
 
 def text_line(text: str, width: int) -> np.ndarray:
-    """A line of text, shortened in its middle where it is longer."""
+    """A line of text, shortened in its middle if it is longer."""
     band = np.full((TEXT_LINE, width, 3), PAPER, np.uint8)
     write(band, shortened(text, width - 12), (6, TEXT_LINE - 6))
     return band
 
 
 def shortened(text: str, width: int) -> str:
-    """The text, without its middle where it would be wider than `width` pixels: names differ at their ends."""
+    """The text, without its middle if it would be wider than `width` pixels: names differ at their ends."""
     kept = len(text)
     short = text
     while kept > 2 and text_width(short) > width:
@@ -162,13 +162,13 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], *, colour: Colo
 def write_over(image: np.ndarray, text: str):
     """Writes a text at the foot of a photo, with an outline, since the photo may have any colour."""
     x, y = 5, len(image) - 6
-    for right, down in np.ndindex(3, 3):  # a thicker letter would be a wider one
+    for right, down in np.ndindex(3, 3):  # a thicker letter would be wider
         write(image, text, (x + right - 1, y + down - 1), colour=(0, 0, 0))
     write(image, text, (x, y), colour=(255, 255, 255))
 
 
 def write_picture(path: Path, picture: np.ndarray):
-    """Writes an RGB picture in the format that the name ends with. Raises OSError where the file cannot be written."""
+    """Writes an RGB picture in the format that the name ends with. Raises OSError if the file cannot be written."""
     parameters = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY) if path.suffix == ".jpg" else ()
     done, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), parameters)
     assert done

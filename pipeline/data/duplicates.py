@@ -1,4 +1,4 @@
-"""Photos that are there twice: within train, and in train and test."""
+"""Photos that occur twice: within train, or in train and test."""
 
 from typing import NamedTuple
 
@@ -22,14 +22,14 @@ class Pairs(NamedTuple):
 
 
 def find_pairs(train: Pack, test: Pack | None) -> tuple[Pairs, Pairs]:
-    """Pairs within train, and pairs of a photo of train and one of the test, whose numbers are those of their packs."""
+    """Pairs within train, and pairs of a photo of train and one of the test, by their numbers in their packs."""
     hashes = np.concatenate([train.hashes, *([test.hashes] if test else [])])
     pairs = np.unique(np.sort(np.stack(near_duplicate_pairs(hashes), axis=1), axis=1), axis=0)
     pairs = pairs[(pairs[:, 0] < len(train)) & (pairs[:, 0] != pairs[:, 1])]
     same = (hashes[pairs[:, 0]] == hashes[pairs[:, 1]]).all(axis=1)
     across = pairs[:, 1] >= len(train)
     exact = np.zeros(len(pairs), bool)
-    for index in np.flatnonzero(same):  # few: only of these are the pixels read
+    for index in np.flatnonzero(same):  # few: only their pixels are read
         one, other = pairs[index]
         beside = test.squares[other - len(train)] if across[index] and test else train.squares[other]
         exact[index] = np.array_equal(train.squares[one], beside)
@@ -38,8 +38,8 @@ def find_pairs(train: Pack, test: Pack | None) -> tuple[Pairs, Pairs]:
 
 
 def label_differences(pack: Pack, pairs: Pairs) -> np.ndarray:
-    """(M,) how far the labels of the photos of each pair lie apart, root mean square in sizes of the shape; NaN where
-    they have no point in common."""
+    """(M,) how far apart the labels of the photos of each pair lie, root mean square in sizes of the shape; NaN if they
+    have no point in common."""
     found = [_differences(pack, pairs.one[block], pairs.other[block]) for block in blocks(len(pairs.one))]
     return np.concatenate([np.empty(0), *found])
 
@@ -65,7 +65,7 @@ def differences(pack: Pack, pairs: Pairs) -> np.ndarray:
     """(N,) how far the label of each photo of the pack lies from those of the photos that it is paired with, the median
     of them; NaN without any.
 
-    Of three duplicates of which one has another label, that one alone is far from both others.
+    If one of three duplicates has another label, that one alone is far from both others.
     """
     photo = np.concatenate((pairs.one, pairs.other))
     found = np.tile(label_differences(pack, pairs), 2)

@@ -14,7 +14,7 @@ MAX_TAGS = 4096
 
 
 def declared_size(content: bytes) -> tuple[int, int] | None:
-    """(width, height) in pixels as a JPEG, PNG, WebP, TIFF, BMP or GIF declares them; None of what it cannot tell."""
+    """(width, height) in pixels as a JPEG, PNG, WebP, TIFF, BMP or GIF declares them; None if it cannot tell."""
     try:
         if content.startswith(b"\xff\xd8"):
             return _size_of_jpeg(content)
@@ -29,7 +29,7 @@ def declared_size(content: bytes) -> tuple[int, int] | None:
             width, height = _numbers("<HH" if old else "<ii", content, 18)
             return abs(width), abs(height)
         return _numbers("<HH", content, 6) if content.startswith(b"GIF8") else None
-    except struct.error:  # it is cut short
+    except struct.error:  # it is truncated
         return None
 
 
@@ -41,8 +41,8 @@ def jpeg_ends(content: bytes) -> bool:
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
     """The kind of each segment to the end, and the offset of its content.
 
-    Segments are walked by their lengths, scans to the next marker: a thumbnail before and a film behind the photo, as
-    telephones write them, have ends and sizes of their own.
+    Segments are walked by their lengths, scans to the next marker: a thumbnail before the photo and a film after it, as
+    phones write them, have ends and sizes of their own.
     """
     offset = 2
     while marker := MARKER.search(content, offset):

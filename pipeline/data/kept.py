@@ -27,7 +27,7 @@ def key_of(*parts: str | bytes | np.ndarray) -> str:
 
 
 def kept(path: Path, kind: type[Found], find: Callable[[], Found]) -> Found:
-    """What `find` finds, a dataclass of plain values, as JSON in the file `path` of the cache: it is asked only where
+    """What `find` finds, a dataclass of plain values, as JSON in the file `path` of the cache; `find` is called only if
     the file is not there.
     """
     with claimed(path):
@@ -42,18 +42,18 @@ def kept(path: Path, kind: type[Found], find: Callable[[], Found]) -> Found:
 
 
 def kept_numbers(path: Path, count: int, find: Callable[[], np.ndarray]) -> np.ndarray:
-    """The same of (count,) int32 numbers."""
+    """The same for (count,) int32 numbers."""
     content = kept_bytes(path, lambda: find().astype("<i4").tobytes(), length=4 * count)
     return np.frombuffer(content, "<i4").astype(np.int32)
 
 
 def kept_bytes(path: Path, find: Callable[[], bytes], *, length: int | None = None) -> bytes:
-    """The same of bytes, of which there are `length` if that is known."""
+    """The same for bytes, of which there are `length` if that is known."""
     with claimed(path):
         if path.exists():
             try:
                 content = read_bytes(path)
-            except UserError:  # it is no file any more
+            except UserError:  # it is no longer a file
                 content = b""
             if _seal(content[SEAL:]) == content[:SEAL] and length in (None, len(content) - SEAL):
                 return content[SEAL:]

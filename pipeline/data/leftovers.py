@@ -1,7 +1,7 @@
-"""What an interrupted packing has left, and nobody can go on with because the table or a photo has changed since.
+"""What an interrupted packing has left that none can continue, because the table or a photo has changed since.
 
-A pack that is being made notes of which table and settings it is. One with the same note and another key is of data as
-they were before: they would have to become the same again, to the nanosecond of each file's time.
+A pack that is being made notes its table and settings. One with the same note and another key is of data as they were
+before: they would have to become the same again, to the nanosecond of each file's time.
 """
 
 from contextlib import suppress
@@ -12,17 +12,17 @@ from filelock import FileLock, Timeout
 from pipeline.data.cache import remove
 from pipeline.files import write_text
 
-BUILDING = ".building"  # behind the name of the folder that a pack is made in
+BUILDING = ".building"  # after the name of the folder that a pack is made in
 NOTE = "made-of.json"
 
 
 def note_origin(building: Path, origin: str):
-    """Notes in a folder that a pack is made in what it is made of, as `cache.origin_of` says it."""
+    """Notes in a folder that a pack is made in what it is made of, as `cache.origin_of` gives it."""
     write_text(building / NOTE, origin)
 
 
 def remove_leftovers(lock: Path, origin: str):
-    """Removes unfinished packs of the same origin and another key, but for those that are being made.
+    """Removes unfinished packs of the same origin and another key, except those that are being made.
 
     lock: of the pack that is to be made now, which this process holds; all others lie beside it. Those of earlier
     versions, which have no note, stay.

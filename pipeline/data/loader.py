@@ -30,8 +30,8 @@ Made = TypeVar("Made")
 class Batch:
     """B augmented photos.
 
-    images: (B, 3, S, S) uint8, or smaller ones of the same. points: (B, K, 2) float32 in pixels of the images of S
-    pixels, NaN where missing.
+    images: (B, 3, S, S) uint8, or smaller ones that show the same. points: (B, K, 2) float32 in pixels of the images of
+    S pixels, NaN where missing.
     inside: (B, K) bool, which of the points lie in the frame.
     linear: (B, 2, 2) float32, the linear part of the view in its middle, which turns a direction and may mirror it.
     scale: (B,) float32, pixels of the photo per pixel of the image, in the middle of the ROI.
@@ -49,13 +49,13 @@ class Batch:
         return Batch(*(value[rows] for value in vars(self).values()))
 
     def as_shown(self, shift: torch.Tensor) -> "Batch":
-        """The batch with its points where the images show them, if labels lie off by a shift of (2,) pixels of images
-        that are no view of the photos."""
+        """The batch with its points where the images show them, if labels are off by a shift of (2,) pixels in images
+        of the photos as they are."""
         return replace(self, points=self.points - (self.linear @ shift)[:, None])
 
 
 def parse_chain(recipe: Recipe) -> Chain:
-    """The recipe's augmenters. Raises UserError for one that makes no sense, or that changes the size of the image."""
+    """The recipe's augmenters. Raises UserError for one that makes no sense, or changes the size of the image."""
     size = (recipe.photos.size, recipe.photos.size)
     try:
         chain = parse_augmenters(recipe.augmentation.augment)
@@ -75,7 +75,7 @@ def mirrors(chain: Chain, size: int) -> bool:
 def epoch_order(samples: np.ndarray, *, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
     """The samples of an epoch in random order, cut into full batches; what is left over has its turn another time.
 
-    A batch is that of all ranks, which each take a part of it.
+    A batch is that of all ranks, each of which takes a part of it.
     """
     order = np.random.default_rng((seed, epoch)).permutation(samples)
     num_batches = max(1, len(order) // batch_size)
@@ -93,7 +93,7 @@ def make_batch(
 ) -> Batch:
     """The photos of `samples` and their points through `view`, on the source's device.
 
-    image_size: what the view's images are brought to, where that is another size.
+    image_size: the size of the images, if it is not the view's.
     """
     photo_to_image = pack.photo_to_image[samples]
     points = view.move(transform_points(photo_to_image, pack.values[samples]), flip_indices)
@@ -123,7 +123,7 @@ def training_batches(
 ) -> Iterator[Batch]:
     """The batches of samples that `epoch_order` gives, each through the view that is drawn for it.
 
-    size_of_batch: the size of the images of each batch, where it is not that of the ROI.
+    size_of_batch: the size of the images of each batch, if it is not that of the ROI.
     """
     size = pack.roi.size
 
@@ -138,7 +138,7 @@ def training_batches(
 
 
 def show(roi: RegionOfInterest, view: Transform, image_size: int | None) -> Transform:
-    """What a view of the ROI is of the square, with images of `image_size` pixels each way where that is given.
+    """A view of the ROI as a view of the square, with images of `image_size` pixels each way if that is given.
 
     Points stay in pixels of the view: a smaller image shows the same, at a fraction of the cost.
     """
@@ -147,7 +147,7 @@ def show(roi: RegionOfInterest, view: Transform, image_size: int | None) -> Tran
 
 
 def prefetch(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made, None, None]:
-    """`map(make, items)`, where a thread makes the next one while the last one is used."""
+    """`map(make, items)`, with a thread that makes the next one while the last one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = None
         for item in items:

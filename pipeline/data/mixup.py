@@ -1,8 +1,8 @@
-"""Mixup: a photo with another one shining through, which is to be predicted as both.
+"""Mixup: a photo with another one shining through, to be predicted as both.
 
 The loss is the blend of the losses against both sets of points, not the loss against blended points: these would be
 the points of neither photo, and missing wherever either photo has none. For the squared error the two have the same
-gradient, for losses that care less about what is far off they have not.
+gradient; for losses that care less about what is far off, they do not.
 
 Source: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
 """
@@ -22,8 +22,8 @@ MIXUP = 1_000_033  # a position in the key that no augmenter of a chain has
 
 @dataclass(frozen=True)
 class Mixed:
-    """B images with what is to be predicted of them: the points of `batch`, and by a share of 1 - `share`, (B,), those
-    of `other`, where there is one. A photo has at least half of its own image."""
+    """B images with what to predict for them: the points of `batch`, and by a share of 1 - `share`, (B,), those of
+    `other`, if there is one. A photo has at least half of its own image."""
 
     batch: Batch
     other: Batch | None = None
@@ -35,11 +35,11 @@ class Mixed:
         return Mixed(self.batch.part(rows), self.other.part(rows), self.share[rows])
 
     def as_shown(self, shift: torch.Tensor) -> "Mixed":
-        """With the points of both where their images show them, as `Batch.as_shown` says."""
+        """The same with the points of both where their images show them; see `Batch.as_shown`."""
         return replace(self, batch=self.batch.as_shown(shift), other=self.other and self.other.as_shown(shift))
 
     def blend(self, own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """(B,) from values of both, (B,) each."""
+        """(B,) blend of the values of both, (B,) each."""
         assert self.share is not None
         return self.share * own + (1 - self.share) * other
 
@@ -47,7 +47,7 @@ class Mixed:
 def mix(batch: Batch, key: Key, *, alpha: float) -> Mixed:
     """Blends each photo with the one before it in the batch, by a share from Beta(alpha, alpha); for 0 none.
 
-    The share of a photo is a function of its key alone; which photo shines through, of the batch.
+    The share of a photo depends on its key alone; which photo shines through depends on the batch.
     """
     if not alpha:
         return Mixed(batch)

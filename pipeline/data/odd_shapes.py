@@ -14,11 +14,11 @@ STEPS = 10  # in which far points are left out
 
 
 def fit_usual_shapes(points: np.ndarray, samples: np.ndarray) -> ShapeModel | None:
-    """A model of the (N, K, 2) shapes at `samples`, without those that are farthest from it; None where there are too
-    few of MIN_KNOWN points to make one.
+    """A model of the (N, K, 2) shapes at `samples`, without those that are farthest from it; None if there are too few
+    of MIN_KNOWN points to make one.
 
-    It is fitted in rounds, each to the shapes that are nearest to the model before, as in Rousseeuw and Van Driessen, A
-    fast algorithm for the minimum covariance determinant estimator, 1999; the first is the median shape.
+    It is fitted in rounds, each to the shapes nearest to the model before, as in Rousseeuw and Van Driessen, A fast
+    algorithm for the minimum covariance determinant estimator, 1999; the first is the median shape.
     """
     chosen = np.sort(np.random.default_rng(0).permutation(samples)[:NUM_FITTED])
     shapes = np.asarray(points[chosen], np.float64)
@@ -39,7 +39,7 @@ def fit_usual_shapes(points: np.ndarray, samples: np.ndarray) -> ShapeModel | No
 
 def _median_shape(shapes, known):
     """A model without factors, of the median of shapes that are centred and of one size: what is odd in many of them
-    has no say in it, while it would be a factor of a model of all."""
+    does not influence it, while it would be a factor of a model of all."""
     plain = ShapeModel(np.zeros(shapes.shape[1:]), np.zeros((*shapes.shape[1:], 0)), noise=0.5)
     scaled = np.where(known[..., None], plain.scaled(shapes, known), np.nan)
     return ShapeModel(np.nanmedian(scaled, axis=0), plain.loadings, noise=0.01)
@@ -69,8 +69,8 @@ def shape_distances(model: ShapeModel, points: np.ndarray) -> np.ndarray:
 def shape_reason(
     model: ShapeModel, shape: np.ndarray, flip_indices: np.ndarray | None, *, explained: float, few: float
 ) -> str:
-    """What leaves at most the share `explained` of the squared distance of a (K, 2) shape when it is mended, in a few
-    words: its sides exchanged, or at most the share `few` of its points left out. Nothing where neither does."""
+    """In a few words, the repair that leaves at most the share `explained` of the squared distance of a (K, 2) shape:
+    exchanging its sides, or leaving out at most the share `few` of its points. Empty if neither does."""
     known = np.asarray(np.isfinite(shape).all(axis=1))
     if known.sum() < MIN_KNOWN:
         return ""

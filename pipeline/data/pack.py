@@ -8,7 +8,7 @@
     names.npy    (N,) bytes              UTF-8
     pack.json                            what was left out, and a fingerprint of the data
 
-A pack lies in the cache folder under a key of what is in it. It is built under another name and then renamed, and
+A pack lies in the cache folder under a key of its content. It is built under another name and then renamed, and
 whoever needs it while it is built waits for it. `packing.py` makes its images.
 """
 
@@ -42,7 +42,7 @@ FORMAT = 3  # of the files above; part of the key
 ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
 HEADER_BYTES = 128  # of an array that np.save writes
 FILES = {*IMAGES.values(), "ends.npy", "pack.json", *(f"{name}.npy" for name in ARRAYS)}
-CHECKED = "checked.json"  # the size and time of each of these, when all was found to be sound
+CHECKED = "checked.json"  # the size and time of each of these, when all were found to be sound
 HEADER = re.compile(  # as np.save writes it
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']+)', 'fortran_order': False, 'shape': \((\d+),([\d, ]*)\), \} *\n", re.DOTALL
 )
@@ -57,7 +57,7 @@ class About(BaseModel):
 
 @dataclass(frozen=True)
 class Pack:
-    """An open pack. Its large arrays are memory-mapped: they read what is asked of them and no more.
+    """An open pack. Its large arrays are memory-mapped: they read no more than what is asked of them.
 
     squares: (N, S, S, 3) uint8 fitted photos. fits: (N, 3, 3), pixel of the photo -> pixel of its `roi`.
     """
@@ -116,7 +116,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class Squares:
-    """Fitted photos in memory, where they are no contest's: as a `Pack` has them."""
+    """Fitted photos in memory, if they are not a contest's, as a `Pack` has them."""
 
     squares: np.ndarray
     photo_to_image: np.ndarray
@@ -127,7 +127,7 @@ class Squares:
     def of(
         cls, photos: dict[str, np.ndarray], roi: RegionOfInterest, resize: str, boxes: dict[str, Box] | None = None
     ) -> "Squares":
-        """Photos by name, and boxes of those of which only a part is shown."""
+        """Photos by name, and boxes for those of which only a part is shown."""
         shown = boxes or {}
         fitted = [fit_box(photo, shown.get(name), roi.square, resize) for name, photo in photos.items()]
         images, photo_to_image = zip(*fitted, strict=True)
@@ -149,12 +149,12 @@ def open_pack(
     boxes: Boxes | None = None,
 ) -> Pack | None:
     """The pack of `table` and of the folder `images` beside it, built if the cache does not have it. limit: how many of
-    its photos `read_table` gives at most, where that is not all. check_photos: look at each photo and at all numbers of
-    the pack, and not only at the times of folders and files. kind: of the images, auto takes the pack that is there,
-    and otherwise raw ones where they fit on the disk. boxes: of what of each photo is shown, if not all.
+    its photos `read_table` gives at most, if not all. check_photos: check each photo and all numbers of the pack, and
+    not only the times of folders and files. kind: of the images; auto takes the pack that is there, and otherwise raw
+    ones if they fit on the disk. boxes: what to show of each photo, if not all.
 
-    Faults of the table, and of the photos unless they are to be skipped, are added to `faults`; the pack is None then.
-    Raises UserError where the cache folder cannot be written.
+    Faults of the table, and of the photos unless they are to be skipped, are added to `faults`; the pack is then None.
+    Raises UserError if the cache folder cannot be written.
     """
     photos = table.parent / "images"
     if not table.exists() or not photos.is_dir():
@@ -190,7 +190,7 @@ def open_pack(
 
 
 def _chosen_by(limit, table):
-    """What decides which photos a limit takes: whole groups, where there are some."""
+    """What decides which photos a limit takes: whole groups, if there are any."""
     groups = table.parent / "groups.csv"
     if not limit:
         return []
@@ -198,7 +198,7 @@ def _chosen_by(limit, table):
 
 
 def _check(folder, size):
-    """Removes a damaged pack, and says so; what is sound need not be read again until one of its files changes."""
+    """Removes a damaged pack, and says so; a sound one need not be read again until one of its files changes."""
     if damage := _damage(folder, size):
         print(f"{folder} is damaged ({damage}); it is made anew")
         remove(folder)
@@ -220,8 +220,8 @@ def _stamps(folder):
 
 
 def _build(folder, read_table, photos, faults, how, *, origin, skip_bad_photos):
-    """Builds a pack beside `folder` and renames it to that, if there was no fault; what a killed run has left of it is
-    taken up.
+    """Builds a pack beside `folder` and renames it to that, if there was no fault; it continues what a killed run has
+    left.
     """
     building = folder.with_name(folder.name + BUILDING)
     building.mkdir(exist_ok=True)
@@ -239,7 +239,7 @@ def _build(folder, read_table, photos, faults, how, *, origin, skip_bad_photos):
 
 
 def _fill(building, read_table, photos, faults, how, skip_bad_photos):
-    """Writes the files of a pack; whether there was no fault."""
+    """Writes the files of a pack, and returns whether there was no fault."""
     sound = len(faults.lines)
     table = read_table(faults)
     records, left_out = pack_photos(building, table.names, photos, how)
@@ -268,8 +268,8 @@ def _fill(building, read_table, photos, faults, how, skip_bad_photos):
 
 
 def _save_rows(path, array, rows):
-    """Writes rows of an array that may lie in a file itself, and returns them as they lie in theirs: in memory there
-    are never all of them."""
+    """Writes rows of an array that may itself lie in a file, and returns them from their own file: they are never all
+    in memory."""
     shape = (len(rows), *array.shape[1:])
     about = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
@@ -287,8 +287,8 @@ def _fingerprint(arrays):
 
 
 def _damage(folder, size):
-    """What is wrong with a pack in the cache, in a few words, or None: all but the pixels and the hashes is compared
-    with what was written.
+    """What is wrong with a pack in the cache, in a few words, or None: everything but the pixels and the hashes is
+    compared with what was written.
     """
     pack = Pack(folder, RegionOfInterest(size, 0, 0, size))
     try:
@@ -308,7 +308,7 @@ def _damage(folder, size):
 
 
 def _num_ends(folder, num_bytes):
-    """How many JPEGs a pack has, -1 where their ends are not in order or not those of the file."""
+    """How many JPEGs a pack has, -1 if their ends are not in order or not those of the file."""
     path = folder / "ends.npy"
     count = (path.stat().st_size - HEADER_BYTES) // 8
     if count < 1 or not _is_array(path, "<i8", count):
@@ -318,7 +318,7 @@ def _num_ends(folder, num_bytes):
 
 
 def _is_array(path, kind, length):
-    """Whether a file is what np.save writes of an array of that type and length: its parser raises what it likes."""
+    """Whether a file is what np.save writes of an array of that type and length; its parser may raise anything."""
     with path.open("rb") as file:
         start = file.read(256)
     if not (header := HEADER.match(start)) or not re.fullmatch(kind, header.group(1).decode("latin-1")):

@@ -1,7 +1,7 @@
 """Packing: photos decoded by all cores, fitted, and appended to the files of a pack in the table's order.
 
-An interrupted packing goes on where it was. What it has written is trusted up to the last note of it, which is written
-once the files are on the disk, and only where it is of the same names; that the photos are the same is in the name of
+An interrupted packing continues where it was. What it has written is trusted up to its last note, which is written once
+the files are on the disk, and only if it is of the same names; that the photos are the same follows from the name of
 the pack's folder.
 
     images.u8 or images.jpg    the squares so far
@@ -33,11 +33,11 @@ from pipeline.errors import UserError
 from pipeline.files import parse_json, write_text
 from pipeline.progress import progress
 
-BLOCK = 32  # photos that a thread is given at a time
-EVERY = 20.0  # seconds between two notes of how far it has come
+BLOCK = 32  # photos given to a thread at a time
+EVERY = 20.0  # seconds between two notes of its progress
 RECORD = np.dtype([("fit", "<f8", (3, 3)), ("hash", "u1", (32,)), ("end", "<i8")])
 IMAGES = {"raw": "images.u8", "jpeg": "images.jpg"}
-BYTES = {"raw": 3.0, "jpeg": 1.0}  # a pixel; of most JPEGs it is about half of that
+BYTES = {"raw": 3.0, "jpeg": 1.0}  # per pixel; for most JPEGs it is about half of that
 BESIDE = 256  # bytes of a photo's name, matrix, hash and record
 # Of the JPEGs: what they do to a network's points is in benchmarks/results/packing_cpu.json.
 QUALITY = 95
@@ -60,7 +60,7 @@ class SoFar:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How photos become squares: of which side, letterboxed or cut, raw or as JPEGs, and what of each is shown."""
+    """How photos become squares: of which side, letterboxed or cropped, raw or as JPEGs, and what of each is shown."""
 
     size: int
     resize: str
@@ -69,7 +69,7 @@ class Fitting:
 
 
 def pack_photos(folder: Path, names: list[str], photos: Path, how: Fitting) -> tuple[np.ndarray, dict[str, str]]:
-    """Writes the images of a pack into `folder`, which may hold a part of them already.
+    """Writes the images of a pack into `folder`, which may already hold a part of them.
 
     Returns a (N,) record of each good photo, and what is wrong with the others, by name.
     """
@@ -102,7 +102,7 @@ def pack_photos(folder: Path, names: list[str], photos: Path, how: Fitting) -> t
 
 
 def _read_block(names, photos, how):
-    """Of each photo the image as bytes, its matrix and its hash, or why there is none."""
+    """For each photo its image as bytes, its matrix and its hash, or why there is none."""
     found: list[BrokenPhoto | tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for name in names:
         try:
@@ -126,21 +126,21 @@ def encode(square: np.ndarray) -> np.ndarray:
 
 
 def _append(names, found, so_far, images, records):
-    """Writes a block of photos behind the others. Returns how far that goes."""
+    """Appends a block of photos to the files. Returns how far the packing has come."""
     left_out = {name: str(one) for name, one in zip(names, found, strict=True) if isinstance(one, BrokenPhoto)}
     good = [one for one in found if not isinstance(one, BrokenPhoto)]
     rows = np.empty(len(good), RECORD)
     if good:
         encoded, rows["fit"], rows["hash"] = zip(*good, strict=True)
         rows["end"] = so_far.num_bytes + np.cumsum([image.nbytes for image in encoded])
-        images.write(b"".join(encoded))  # the system takes them in half the time that it takes for one by one
+        images.write(b"".join(encoded))  # one call takes half the time of one for each
         records.write(rows.tobytes())
         so_far = replace(so_far, num_bytes=int(rows["end"][-1]))
     return replace(so_far, rows=so_far.rows + len(names), left_out=so_far.left_out | left_out)
 
 
 def _note(folder, so_far, images, records):
-    """Writes down how far the files go, once what they hold is on the disk."""
+    """Writes down how far the files go, once their content is on the disk."""
     for file in (images, records):
         file.flush()
         os.fsync(file.fileno())
@@ -148,7 +148,7 @@ def _note(folder, so_far, images, records):
 
 
 def _resume(folder, names, kind):
-    """How far an earlier packing came, its files cut to that; from the start where that cannot be trusted."""
+    """How far an earlier packing came, with its files cut to that; from the start if that cannot be trusted."""
     of, (images, records) = key_of("\n".join(names)), (folder / IMAGES[kind], folder / "records")
     so_far = SoFar(of)
     try:
@@ -172,10 +172,9 @@ def _resume(folder, names, kind):
 
 
 def choose_kind(wanted: str, table: Path, folder: Path, *, size: int, limit: int | None) -> str:
-    """Raw or JPEG images for a pack that is to be made beside `folder`: as wanted, or where that is "auto" what fits on
-    the disk.
+    """Raw or JPEG images for a pack that is to be made beside `folder`: as wanted, or for "auto" what fits on the disk.
 
-    Raises UserError with what is needed and what is free where that does not fit.
+    Raises UserError with what is needed and what is free if it does not fit.
     """
     num_rows, num_cells = _estimate_rows(table)
     num_photos = min(num_rows, limit or num_rows)
@@ -195,7 +194,7 @@ def choose_kind(wanted: str, table: Path, folder: Path, *, size: int, limit: int
 
 
 def _estimate_rows(table):
-    """About how many rows a table has, by the length of its first ones, and how many cells behind the name."""
+    """About how many rows a table has, by the length of its first ones, and how many cells follow the name."""
     with table.open("rb") as file:
         header = file.readline()
         start = file.read(1 << 20)
@@ -205,7 +204,7 @@ def _estimate_rows(table):
 
 
 def _free_bytes(folder):
-    """What the disk has free, and what an interrupted packing holds of it already."""
+    """What is free on the disk, and what an interrupted packing already holds of it."""
     building = folder.with_name(folder.name + BUILDING)
     held = sum(path.stat().st_size for path in building.iterdir()) if building.is_dir() else 0
     return shutil.disk_usage(folder.parent).free + held

@@ -1,4 +1,4 @@
-"""What photos look like in a few numbers, and whether those of train and test can be told apart by them."""
+"""What photos look like in a few numbers, and whether train and test can be told apart by them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,17 @@ from pipeline.progress import progress
 STATISTICS = ("width", "height", "aspect", "black bars", "brightness", "contrast", "colour", "sharpness", "kilobytes")
 BLACK = 16  # of 255; a row or a column whose pixels are all darker is a bar
 GREY = 3.0  # of 255, the mean difference between channels below which a photo is grey
-SMALL = 128  # pixels, the side to which a photo is brought before its sharpness is measured
+SMALL = 128  # pixels, the side to which a photo is resized before its sharpness is measured
 AHEAD = 64  # photos that are decoded before they are taken
 FOLDS = 5
 MIN_PHOTOS = 50  # of either side, to tell them apart
 SURE = 3.0  # standard errors
-SEEN = 0.6  # area under the curve, from which on a shift is worth a word
+SEEN = 0.6  # area under the curve, from which on a shift is worth mentioning
 
 
 @dataclass(frozen=True)
 class Looked:
-    """Photos that were looked at. rows: (M,) of the table. statistics: (M, S) of them, as STATISTICS names them. tiles:
+    """Photos that were looked at. rows: (M,) of the table. statistics: (M, S), as STATISTICS names them. tiles:
     (M, T, T, 3) uint8, fitted into squares. photo_to_tile: (M, 3, 3)."""
 
     rows: np.ndarray
@@ -40,7 +40,7 @@ class Looked:
 def look_at(photos: Path, names: list[str], *, count: int, side: int, description: str) -> Looked:
     """Looks at `count` photos that are evenly spread over the names; those that cannot be read are left out.
 
-    Raises UserError where none can.
+    Raises UserError if none can be read.
     """
     rows = np.unique(np.linspace(0, len(names) - 1, count).astype(int))
     kept = []
@@ -55,7 +55,7 @@ def look_at(photos: Path, names: list[str], *, count: int, side: int, descriptio
 
 
 def _look(path, side):
-    """The statistics, the tile and its matrix, or None of a broken photo."""
+    """The statistics, the tile and its matrix, or None for a broken photo."""
     try:
         photo = read_photo(path)
     except BrokenPhoto:
@@ -65,9 +65,9 @@ def _look(path, side):
 
 
 def statistics_of(photo: np.ndarray, num_bytes: int) -> list[float]:
-    """The numbers of STATISTICS of a (H, W, 3) uint8 photo: sides in pixels, width over height, the share of it that
-    lies in black bars, mean and deviation of its brightness and the mean difference between its channels, of 255, the
-    logarithm of the variance of its Laplacian, and the size of its file."""
+    """The numbers of STATISTICS for a (H, W, 3) uint8 photo: its sides in pixels, width over height, the share of it in
+    black bars, mean and deviation of its brightness and the mean difference between its channels, of 255, the logarithm
+    of the variance of its Laplacian, and the size of its file."""
     height, width = photo.shape[:2]
     inner = without_bars(photo)
     pixels = inner[:: max(1, len(inner) // 256), :: max(1, inner.shape[1] // 256)].astype(np.float32)
@@ -88,7 +88,7 @@ def statistics_of(photo: np.ndarray, num_bytes: int) -> list[float]:
 
 
 def without_bars(photo: np.ndarray) -> np.ndarray:
-    """The part of a photo within its black bars; all of one that is black."""
+    """The part of a photo within its black bars; all of it if it is black."""
     bright = photo.max(axis=2) >= BLACK
     rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
     if not len(rows):
@@ -98,8 +98,8 @@ def without_bars(photo: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shift:
-    """auc: of a classifier of train and test that was fitted on other groups of photos, 0.5 for chance; `error` is its
-    standard error. by_statistic: the same of each statistic alone, at least 0.5."""
+    """auc: of a classifier of train and test, on other groups of photos than it was fitted on, 0.5 for chance; `error`
+    is its standard error. by_statistic: the same for each statistic alone, at least 0.5."""
 
     auc: float
     error: float
@@ -111,12 +111,12 @@ class Shift:
 
 
 def shift_between(train: np.ndarray, test: np.ndarray, groups: np.ndarray) -> Shift | None:
-    """How well (M, S) statistics tell train from test; None where either has too few photos or groups.
+    """How well (M, S) statistics tell train from test; None if either has too few photos or groups.
 
     groups: (M of train + M of test,): photos of one are fitted or judged together. The classifier adds up a curve for
-    each statistic and cannot learn single photos by heart.
+    each statistic, so it cannot learn single photos by heart.
     """
-    from sklearn.linear_model import LogisticRegression  # these take long to import
+    from sklearn.linear_model import LogisticRegression  # these are slow to import
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -140,6 +140,6 @@ def shift_between(train: np.ndarray, test: np.ndarray, groups: np.ndarray) -> Sh
 
 
 def _standard_error(side):
-    """Of an area under the curve where nothing can be told, from the ranks' variance."""
+    """Of an area under the curve if nothing can be told, from the ranks' variance."""
     ones, zeros = side.sum(), (side == 0).sum()
     return float(np.sqrt((ones + zeros + 1) / (12 * ones * zeros)))

@@ -21,7 +21,7 @@ class BrokenPhoto(Exception):
 def read_photo(path: Path) -> np.ndarray:
     """The (height, width, 3) uint8 RGB pixels of a photo, turned as its EXIF says.
 
-    Raises BrokenPhoto where the file is missing, cut short, no image, or one of a size that no photo has.
+    Raises BrokenPhoto if the file is missing, truncated, not an image, or of a size that no photo has.
     """
     content = _read(path)
     if (size := declared_size(content)) is not None:
@@ -39,7 +39,7 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def _read(path):
-    """By few calls of the system: after each, one of several threads waits until the interpreter is free again."""
+    """With few system calls: after each, one of several threads waits until the interpreter is free again."""
     try:
         if (size := check_regular(path)) > MAX_BYTES:
             raise BrokenPhoto(f"{path} has {size:,} bytes; a photo has at most {MAX_BYTES:,}")
@@ -59,9 +59,9 @@ def _check_size(path, width, height):
 
 
 def difference_hash(photo: np.ndarray) -> np.ndarray:
-    """(32,) uint8: 256 bits that near-duplicate photos share, whether a grey pixel is darker than its right neighbour.
+    """(32,) uint8: 256 bits that near-duplicate photos share: whether a grey pixel is darker than its right neighbour.
 
-    A photo is halved until its short side is below 256 pixels, then sampled at six points each way for a pixel of the
+    A photo is halved until its short side is below 256 pixels, then sampled at six points each way per pixel of the
     hash: means over areas of any other size take OpenCV as long as decoding the photo.
     Source: "dHash", N. Krawetz, "Kind of Like That", hackerfactor.com, 2013, at 16 x 16.
     """

@@ -1,4 +1,4 @@
-"""A large table for more than one who needs it, and few photos of it for a quick check."""
+"""A large table for several that need it, and a few of its photos for a quick check."""
 
 import os
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from pipeline.errors import Faults
 def read_few(
     read_table: Callable[[Path, Faults], contest.Table], path: Path, faults: Faults, *, groups: Path, limit: int
 ) -> contest.Table:
-    """As many photos of a table as fit into `limit`, at random but always the same; whole groups of groups.csv, where
+    """As many photos of a table as fit into `limit`, at random but always the same; whole groups of groups.csv, if
     there is one. The others need not even be decoded.
     """
     table = read_table(path, faults)
     if len(table.names) <= limit:
         return table
     if os.path.lexists(groups):
-        group_of = contest.read_groups(groups, table.names, Faults())  # whose faults are found later
+        group_of = contest.read_groups(groups, table.names, Faults())  # their faults are found later
     else:
         group_of = np.arange(len(table.names))
     chosen = split_by_groups(group_of, share=limit / len(table.names), seed=0)
@@ -29,8 +29,8 @@ def read_few(
 
 
 class ReadOnce:
-    """A large table that two need, one after the other: the first looks at it, the last takes it, so that it is let go
-    of when the last one does. Either reads it if the other has not, and either is told of its faults.
+    """A large table that two need, one after the other: the first looks at it, the last takes it, so that it is freed
+    when the last one is done. Either reads it if the other has not, and either gets its faults.
     """
 
     def __init__(self, read_table: Callable[[Path, Faults], contest.Table]):

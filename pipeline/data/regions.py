@@ -1,7 +1,8 @@
-"""Regions of points, of which errors are told: named in a file, or found from which points lie next to one another.
+"""Regions of points that errors are reported for: named in a file, or found from which points lie next to each other.
 
-Points are strung along the edges of what they outline, an eye or a jaw. Two are linked where they are about as close as
-either is to its own neighbours; what a chain of links connects is a region. Nothing is assumed of what the points are.
+Points are strung along the edges of what they outline, such as an eye or a jaw. Two are linked if they are about as
+close as either is to its own neighbours; a region is what a chain of links connects. Nothing is assumed about what the
+points are.
 """
 
 import json
@@ -16,11 +17,11 @@ from scipy.spatial.distance import cdist
 from pipeline.errors import UserError
 from pipeline.files import check_regular
 
-Regions = dict[str, np.ndarray]  # by name the numbers of their points
-OF_REGION = "validation_mse_"  # and the name of a region: its column in the table of epochs
+Regions = dict[str, np.ndarray]  # the numbers of their points by name
+OF_REGION = "validation_mse_"  # followed by the name of a region: its column in the table of epochs
 
-REACH = 1.9  # of the distance from the nearest neighbour, of the one whose neighbour is nearer
-FEW = 0.02  # of the points; a region of fewer, or of less than three, joins the one that is nearest
+REACH = 1.9  # times the distance from the nearest neighbour, for the point whose neighbour is nearer
+FEW = 0.02  # of the points; a region of fewer, or of less than three, joins the nearest one
 MOST = 16  # regions that are found
 MAX_RANGES = 2  # of numbers in a name
 MAX_NAME = 40  # characters
@@ -34,7 +35,7 @@ def regions_of(path: Path | None, mean_shape: np.ndarray) -> Regions:
 
 
 def find_regions(mean_shape: np.ndarray) -> Regions:
-    """Every point in one region, by the neighbours in the (K, 2) mean shape; regions in the order of their points."""
+    """Every point in one region, from the neighbours in the (K, 2) mean shape; regions in the order of their points."""
     distances = cdist(mean_shape, mean_shape)
     near = np.sort(distances, axis=1)[:, min(1, len(mean_shape) - 1)]
     linked = distances <= REACH * np.minimum(near, near[:, None])
@@ -44,7 +45,7 @@ def find_regions(mean_shape: np.ndarray) -> Regions:
 
 
 def _joined(number, mean_shape):
-    """Regions that are too small, or too many, are joined with those whose points are nearest."""
+    """Joins regions that are too small, or too many, with those whose points are nearest."""
     least = max(3, FEW * len(number))
     sizes = np.bincount(number)
     while len(sizes) > 1 and (sizes.min() < least or len(sizes) > MOST):
@@ -65,9 +66,9 @@ def name_of(points: np.ndarray) -> str:
 
 
 def read_regions(path: Path, num_points: int, *, flag: str = "--regions") -> Regions:
-    """The regions of a JSON file. They may share points and need not have all of them.
+    """The regions of a JSON file. They may share points and need not include all of them.
 
-    Raises UserError of one line where it is none, or names a point that there is not.
+    Raises UserError of one line if it is not such a file, or names a point that does not exist.
     """
     where = f"{flag} {path}".strip()
     try:
@@ -103,14 +104,14 @@ def regions_text(regions: Regions) -> str:
 
 def region_errors(errors: np.ndarray, counts: np.ndarray, regions: Regions) -> dict[str, float]:
     """The mean squared error of each region, from (K,) sums of squared errors and (K,) numbers of coordinates; NaN
-    where none of its points is known."""
+    if none of its points is known."""
     sums = {name: (float(errors[points].sum()), int(counts[points].sum())) for name, points in regions.items()}
     return {name: total / count if count else float("nan") for name, (total, count) in sums.items()}
 
 
 def describe_regions(row: dict[str, Any], *, shown: int = 6) -> str:
-    """The mean squared error of each region in a row of the table of epochs, the worst first, in a few words: of more
-    than `shown`, the worst ones and the best.
+    """The mean squared error of each region in a row of the table of epochs, worst first, in a few words: of more than
+    `shown` regions, the worst ones and the best.
     """
     found = {name.removeprefix(OF_REGION): error for name, error in row.items() if name.startswith(OF_REGION)}
     known = {name: error for name, error in found.items() if not math.isnan(error)}

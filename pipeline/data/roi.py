@@ -2,8 +2,8 @@
 lie.
 
 Photos of a contest often have a wide margin around the face, much the same in all of them. A network that is shown
-what lies within sees the face larger in an image of the same size. As data it is (left, top, side) in shares of the
-square's side.
+only what lies within sees the face larger in an image of the same size. As data, the ROI is (left, top, side) in shares
+of the square's side.
 """
 
 import json
@@ -27,16 +27,16 @@ from pipeline.precedence import WHOLE
 from pipeline.progress import progress
 
 Shares = tuple[float, float, float]
-NUM_PHOTOS = 2000  # that are looked at
-READ = 0.9  # share of these that must be readable for what is found to be kept
+NUM_PHOTOS = 2000  # to look at
+READ = 0.9  # share of these that must be readable for the result to be kept
 CUT = 0.005  # share of the photos that may have a point beyond one side of the ROI
 MARGIN = 0.05  # of what holds the points, on each side
-LARGEST, SMALLEST = 0.9, 0.5  # sides: more is not worth what it cuts, less would be a pack of more than four times
+LARGEST, SMALLEST = 0.9, 0.5  # sides: more is not worth what it cuts, less would make packs over four times as large
 DECIMALS = 4
 
 
 def shares_of(roi: Literal["auto", "whole"] | Shares) -> Shares:
-    """The ROI of a recipe as shares; "auto", which is still to be found, is that of no run."""
+    """The ROI of a recipe as shares; no run has "auto", which is still to be found."""
     assert roi != "auto"
     return WHOLE if roi == "whole" else roi
 
@@ -50,10 +50,10 @@ def find_roi(
     check_photos: bool = False,
     boxes: Boxes | None = None,
 ) -> Shares:
-    """The smallest ROI that holds the points of nearly all photos of the train table, with a margin; where that is
-    not worth it, the whole square.
+    """The smallest ROI that holds the points of nearly all photos of the train table, with a margin; if that is not
+    worth it, the whole square.
 
-    It is found once for the same table and photos, and kept in the cache. Faults are left to the pack to name.
+    It is found once for the same table and photos, and kept in the cache. Naming faults is left to the pack.
     """
     settings = (resize, NUM_PHOTOS, CUT, MARGIN, LARGEST, SMALLEST, *([f"boxes {boxes.key}"] if boxes else []))
     known = cache / f"roi-{known_key(table, *settings, cache=cache, check_photos=check_photos)}.json"
@@ -71,7 +71,7 @@ def find_roi(
 
 
 def _read_roi(path) -> Shares | None:
-    """What was found before, or None and a word where the file is damaged."""
+    """What was found before, or None and a message if the file is damaged."""
     try:
         left, top, side = TypeAdapter(Shares).validate_json(path.read_bytes())
     except ValueError:
@@ -113,7 +113,7 @@ def points_in_square(
 ) -> np.ndarray:
     """(N, K, 2) points of photos that are evenly spread over the table, in shares of the fitted square's side.
 
-    Photos that cannot be read are left out, and where there are boxes, those that have none.
+    Photos that cannot be read are left out, and if there are boxes, those that have none.
     """
     rows = shown(names, boxes)
     rows = rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), min(NUM_PHOTOS, len(rows))).astype(int))]
@@ -130,13 +130,13 @@ def points_in_square(
 
 
 def _frame(photos, boxes, name):
-    """The corner (left, top) and the (width, height) of what is shown of a photo, None of a broken one."""
+    """The corner (left, top) and the (width, height) of what is shown of a photo, None for a broken one."""
     try:
         height, width = read_photo(photos / name).shape[:2]
         shown = (0, 0, width, height)
         if boxes:
             shown = pixels_within(boxes.square(name), height, width)
-    except (BrokenPhoto, ValueError):  # the latter of its box; the pack names it
+    except (BrokenPhoto, ValueError):  # the latter from its box; the pack names it
         return None
     corner = np.array(shown[:2])
     return corner, np.array(shown[2:]) - corner

@@ -1,8 +1,8 @@
 """Rows of a large table of numbers, a block of lines at a time, in whole arrays.
 
-numpy lets other threads run while it computes with arrays, but neither Python's nor its own parser of text does; so
-the digits of all cells of a block are looked at together, the last of each first. What is not plain here is left to
-who asked, who may look longer and say what is wrong.
+numpy lets other threads run while it computes with arrays, but not while it, or Python, parses text; so the digits of
+all cells of a block are processed together, the last of each first. What is not plain is left to the caller, who may
+look longer and say what is wrong.
 
 Shapes: R rows of a block, C cells of a row.
 """
@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 TAB, NEWLINE, RETURN, MINUS, POINT, ZERO = b"\t\n\r-.0"
-BLOCK = 1 << 19  # bytes: what is computed of it stays in a core's cache
+BLOCK = 1 << 19  # bytes: what is computed from it stays in a core's cache
 MAX_DIGITS = 15  # of a cell, so that they are exact as one float64
 MAX_DIGITS_NEAR = 5  # of numbers that cannot be too far
 TENS = 10.0 ** np.arange(MAX_DIGITS + 1)
@@ -24,7 +24,7 @@ FARTHEST = 1e5  # pixels; no photo is so large
 
 @dataclass(frozen=True)
 class Lines:
-    """Whole lines of a file, each ended by a newline, the first of which has this number, counted from 0."""
+    """Whole lines of a file, each ended by a newline; the first has this number, counted from 0."""
 
     text: bytes
     first: int
@@ -33,7 +33,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Rows:
-    """names: of the R rows, as bytes. numbers: (R, C) float32, NaN of empty cells. plain: (R,) bool, False of the rows
+    """names: of the R rows, as bytes. numbers: (R, C) float32, NaN for empty cells. plain: (R,) bool, False for rows
     whose numbers are not known.
     """
 
@@ -43,7 +43,7 @@ class Rows:
 
 
 def read_lines(file: BinaryIO) -> Iterator[Lines]:
-    """The rest of a file in blocks of whole lines; the last line is given a newline where it has none."""
+    """The rest of a file in blocks of whole lines; the last line is given a newline if it has none."""
     first = 0
     while text := file.read(BLOCK):
         if text[-1] != NEWLINE:
@@ -56,7 +56,7 @@ def read_lines(file: BinaryIO) -> Iterator[Lines]:
 
 
 def write_at(file: BinaryIO, offset: int, content: memoryview | bytes):
-    """Writes bytes, or those of a contiguous array, into a file from an offset on, from any thread."""
+    """Writes bytes, or those of a contiguous array, into a file at an offset, from any thread."""
     rest = memoryview(content).cast("B")
     while rest:
         written = os.pwrite(file.fileno(), rest, offset)
@@ -64,7 +64,7 @@ def write_at(file: BinaryIO, offset: int, content: memoryview | bytes):
 
 
 def compact(file: BinaryIO, rows: Iterable[int], num_bytes: int) -> int:
-    """Moves these rows of a file, of `num_bytes` each and in rising order, to its start. Returns how many they are."""
+    """Moves these rows of a file, `num_bytes` each and in ascending order, to its start. Returns their number."""
     count = 0
     for count, row in enumerate(rows, start=1):
         if row != count - 1:
@@ -73,7 +73,7 @@ def compact(file: BinaryIO, rows: Iterable[int], num_bytes: int) -> int:
 
 
 def parse_rows(lines: Lines, num_cells: int) -> Rows | None:
-    """The rows of lines, each a name and then `num_cells` numbers between tabs; None where any has another number
+    """The rows of lines, each a name and then `num_cells` numbers between tabs; None if any has a different number
     of cells.
     """
     text = lines.text
@@ -97,10 +97,10 @@ def parse_rows(lines: Lines, num_cells: int) -> Rows | None:
 
 def _parse_cells(characters, ends, *, with_signs):
     """(R, C) float32 numbers between `ends`, such as 7, or with signs and points -12 and 3.25, and (R,) bool, whether a
-    row has no others.
+    row has only such numbers.
 
     The digits of a cell are one whole number, which is divided by a power of ten. Both are exact, so that the quotient
-    is the float64 nearest to what is written, as Python's own. Source: Clinger, "How to read floating point numbers
+    is the float64 nearest to what is written, as in Python. Source: Clinger, "How to read floating point numbers
     accurately", PLDI 1990, section 3.
     """
     padded = np.concatenate([np.zeros(MAX_DIGITS + 1, np.uint8), characters, np.zeros(1, np.uint8)])
@@ -135,7 +135,7 @@ def _parse_cells(characters, ends, *, with_signs):
 
 
 def _lengths(ends, negative):
-    """(R, C) uint8 characters of each cell behind its sign, no more than are too many, and the most with a sign."""
+    """(R, C) uint8 lengths of the cells without their signs, clipped once too long, and the longest with its sign."""
     length = np.diff(ends)
     longest = int(length.max(initial=1)) - 1
     if longest > MAX_DIGITS:
@@ -147,7 +147,7 @@ def _lengths(ends, negative):
 
 
 def _signed(number, negative, decimals):
-    """Whole numbers of float32, or float64 numbers with so many decimals, of which -0.0 is another than 0.0."""
+    """Whole numbers as float32, or float64 numbers with these decimals, where -0.0 differs from 0.0."""
     if decimals is None:
         np.negative(number, out=number, where=negative)
         return number.astype(np.float32)

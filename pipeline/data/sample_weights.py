@@ -1,7 +1,7 @@
-"""How much each photo counts in training: a table of names and weights, as `tools.suspects` writes one to be edited.
+"""How much each photo counts in training: a table of names and weights, which `tools.suspects` writes for you to edit.
 
-A photo that is not named has the weight 1, one with 0 is left out of training. Weights count relative to their mean, so
-that the learning rate need not be another; the photos that are held out are scored alike, whatever their weights.
+A photo that is not listed has the weight 1; one with 0 is left out of training. Weights count relative to their mean,
+so that the learning rate need not change; held-out photos are scored alike, whatever their weights.
 """
 
 import csv
@@ -21,10 +21,10 @@ TAKES = f"it takes a CSV file with the columns {NAME} and {WEIGHT}, where 0 leav
 
 
 def read_sample_weights(path: Path, names: np.ndarray, *, others: Iterable[str] | None = ()) -> np.ndarray | None:
-    """(N,) float64 weights of the photos `names`, or None where all count alike.
+    """(N,) float64 weights of the photos `names`, or None if all count alike.
 
     others: names that may be in the file too, of photos that are left out for other reasons; None for any. Raises
-    UserError of one line for a name of no photo, one that is there twice, and what is no weight.
+    UserError of one line for a name of no photo, one that is there twice, and anything but a weight.
     """
     row_of = {name: row for row, name in enumerate(names.tolist())}
     weights, seen = np.ones(len(names)), set()
@@ -82,12 +82,12 @@ def _weight(cell, where):
 
 
 def relative_weights(weights: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """(N,) weights whose mean over the photos at `samples`, which are trained on, is 1."""
+    """(N,) weights whose mean over the training photos, at `samples`, is 1."""
     return weights / weights[samples].mean()
 
 
 def weights_table(names: np.ndarray, weights: np.ndarray | None) -> str:
-    """The weights as the text of a file, with a row for each that is not 1."""
+    """The weights as the text of a file, with a row for each weight that is not 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([NAME, WEIGHT])
@@ -98,7 +98,7 @@ def weights_table(names: np.ndarray, weights: np.ndarray | None) -> str:
 
 
 def describe_weights(weights: np.ndarray, held_out: np.ndarray) -> str:
-    """What they do to the photos that are not among `held_out`, in a few words."""
+    """What the weights do to the photos that are not among `held_out`, in a few words."""
     own = np.delete(weights, held_out)
     count = {"left out": own == 0, "below 1": (own > 0) & (own < 1), "above 1": own > 1}
     return ", ".join(f"{which.sum():,} {word}" for word, which in count.items() if which.any()) or "all 1 in training"

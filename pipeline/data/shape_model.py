@@ -1,9 +1,9 @@
-"""What shapes look like, learnt from shapes of which points are missing: probabilistic PCA.
+"""What shapes look like, learnt from shapes with missing points: probabilistic PCA.
 
 A shape is a mean shape, plus a few factors times their loadings, plus noise, with a position and a scale of its own.
 The position is two more factors of nearly any size, so a shape of which only an arm is known is not centred on that
 arm. The scale is that at which its known points spread as the model expects of just these points. So neither depends on
-which points are known, as center and size of the known points do. Of complete shapes both are center and size.
+which points are known, unlike the centre and size of the known points. For complete shapes they are centre and size.
 
 Tipping and Bishop, Probabilistic principal component analysis, 1999; with missing values: Ilin and Raiko, Practical
 approaches to principal component analysis in the presence of missing values, 2010. Place and scale: Gower, Generalized
@@ -44,7 +44,7 @@ class ShapeModel:
         return np.einsum("kcp,kcq->kpq", axes, axes).reshape(len(axes), -1)
 
     def scaled(self, shapes: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """The shapes (N, K, 2), scaled so that their known points spread as the model expects, and centred on these."""
+        """The shapes (N, K, 2), scaled so that their known points spread as the model expects, and centred on them."""
         num_known, weights = known.sum(axis=1), known.astype(float)
         shapes = np.where(known[..., None], shapes, 0)
         shapes = np.where(known[..., None], shapes - (shapes.sum(axis=1) / num_known[:, None])[:, None], 0)
@@ -57,7 +57,7 @@ class ShapeModel:
     def infer(self, scaled: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, P) expected factors of each shape given its known points, and (N, P, P) covariances over the noise.
 
-        Where all points are known the covariances are one: (1, P, P).
+        If all points are known, the covariances are all the same: (1, P, P).
         """
         axes = self.axes
         count = axes.shape[2]
@@ -68,11 +68,11 @@ class ShapeModel:
         return (covariance @ np.tensordot(offset, axes, axes=2)[..., None])[..., 0], covariance
 
     def expected(self, factors: np.ndarray) -> np.ndarray:
-        """(N, K, 2) the shapes that factors (N, P) make, where their position is."""
+        """(N, K, 2) the shapes that factors (N, P) make, at their position."""
         return self.mean + np.tensordot(factors, self.axes, axes=(1, 2))
 
     def completed(self, shapes: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """(N, K, 2) shapes, scaled, with the expectation of each point that is not known."""
+        """(N, K, 2) shapes, scaled, with the expectation of each point that is unknown."""
         scaled = self.scaled(shapes, known)
         return np.where(known[..., None], scaled, self.expected(self.infer(scaled, known)[0]))
 
@@ -87,7 +87,7 @@ class ShapeModel:
 
 
 def fit_shapes(shapes: np.ndarray, known: np.ndarray) -> ShapeModel:
-    """The model of shapes (N, K, 2), any values where not known: (N, K) bool; two points or more of each are."""
+    """The model of shapes (N, K, 2), with any values where not known: (N, K) bool; at least two of each are known."""
     sizes = ShapeModel(np.zeros(shapes.shape[1:]), np.zeros((*shapes.shape[1:], 0)), noise=0.5).scaled(shapes, known)
     model = _of_complete(sizes, known)
     if known.all():
@@ -101,7 +101,7 @@ def fit_shapes(shapes: np.ndarray, known: np.ndarray) -> ShapeModel:
 
 
 def _of_complete(shapes, known):
-    """The most likely model where all is known, in closed form; where it is not, one to start from."""
+    """The most likely model if everything is known, in closed form; if not, one to start from."""
     mean = shapes.sum(axis=0) / known.sum(axis=0)[:, None]
     offset = np.where(known[..., None], shapes - mean, 0).reshape(len(shapes), -1)
     variances, axes = _components(offset)
@@ -115,13 +115,13 @@ def _of_complete(shapes, known):
 
 
 def _components(offset):
-    """The variances of (N, D) centred rows along their principal components, falling, and these components, as columns.
-    There are as many as the smaller of N and D. In a quarter of the time of svd, where D is 1,942 coordinates."""
+    """The variances of (N, D) centred rows along their principal components, descending, and these components, as
+    columns: as many as the smaller of N and D. It takes a quarter of the time of svd if D is 1,942 coordinates."""
     few = len(offset) < offset.shape[1]
     rows = offset.T if few else offset
     variances, axes = np.linalg.eigh(rows.T @ rows / len(offset))
     variances, axes = variances[::-1].clip(min=0), axes[:, ::-1]
-    if few:  # those of the products of rows with one another lead to them
+    if few:  # they follow from those of the products of rows with one another
         axes = rows @ axes
         axes /= np.linalg.norm(axes, axis=0).clip(min=1e-12)
     return variances, axes
@@ -136,7 +136,7 @@ def _maximised(shapes, known, factors, covariance, *, noise):
     moments = np.einsum("np,nq->npq", ones, ones)
     moments[:, :count, :count] += covariance[:, :count, :count]
     normal = (weights.T @ moments.reshape(num_shapes, -1)).reshape(num_points, count + 1, count + 1)
-    normal += np.diag([1e-2] * count + [0])  # keeps loadings small of points that are rarely known
+    normal += np.diag([1e-2] * count + [0])  # keeps loadings small for points that are rarely known
     solved = np.empty((num_points, 2, count + 1))
     for axis in (0, 1):
         position = ANYWHERE * ones * factors[:, count + axis, None]

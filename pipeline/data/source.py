@@ -1,4 +1,4 @@
-"""Where the squares of a batch come from: from the host, or from the memory of the GPU where all of them fit there."""
+"""Where the squares of a batch come from: the host, or the memory of the GPU if all of them fit there."""
 
 import math
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class HostSource:
-    """Squares that lie on the host: memory-mapped, in memory, or as JPEGs that are decoded here. A GPU is sent those of
-    each batch, ahead of time."""
+    """Squares that lie on the host: memory-mapped, in memory, or as JPEGs that are decoded here. Those of each batch
+    are sent to a GPU ahead of time."""
 
     squares: Squares
     device: torch.device
@@ -46,7 +46,7 @@ class HostSource:
 
 @dataclass(frozen=True)
 class DeviceSource:
-    """(N, S, S, 3) uint8 squares in the GPU's memory: of a batch only the numbers of its photos travel there."""
+    """(N, S, S, 3) uint8 squares in the GPU's memory: for a batch only the numbers of its photos travel there."""
 
     squares: torch.Tensor
 
@@ -64,9 +64,9 @@ class DeviceSource:
 
 
 def source_of(squares: Squares, device: torch.device) -> Source:
-    """The squares in the GPU's memory where they fit in half of what is free of it, else on the host."""
+    """The squares in the GPU's memory if they fit into half of what is free there, and otherwise on the host."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # what an earlier run of this process has let go of, such as a fold, is free then
+        torch.cuda.empty_cache()  # what an earlier run of this process has released, such as a fold, is then free
         if math.prod(squares.shape) <= SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]:
             return DeviceSource.of(squares, device)
     return HostSource(squares, device)

@@ -1,7 +1,7 @@
 """The split into train and validation: what belongs together stays on one side.
 
-Frames of one person, or one photo saved twice, are near-copies; on both sides they would let the validation
-measure memory. So whole groups are held out: near-duplicates that are found and, where there is a `groups.csv`,
+Frames of one person, or one photo saved twice, are near-copies; on both sides they would make the validation
+measure memory. So whole groups are held out: near-duplicates that are found and, if there is a `groups.csv`,
 what it puts together; a chain of either is one group.
 """
 
@@ -43,7 +43,7 @@ def split_by_groups(groups: np.ndarray, *, share: float, seed: int) -> np.ndarra
 
 
 def split_into_folds(groups: np.ndarray, count: int) -> np.ndarray:
-    """(N,) numbers of `count` folds of about equal size, each with whole groups; of fewer where groups are fewer."""
+    """(N,) numbers of `count` folds of about equal size, each of whole groups; fewer folds for fewer groups."""
     index, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
     filled = np.zeros(min(count, len(sizes)))
     fold_of_group = np.empty(len(sizes), int)
@@ -54,8 +54,8 @@ def split_into_folds(groups: np.ndarray, count: int) -> np.ndarray:
 
 
 def split_by_file(path: Path, names: np.ndarray, *, others: Collection[str] = ()) -> np.ndarray:
-    """(N,) bool, True for the photos that the file names, one a line: the `validation.txt` of a run, or a user's own.
-    others: of the train table that were left out, and may be named too.
+    """(N,) bool, True for the photos that the file names, one per line: the `validation.txt` of a run, or a user's own.
+    others: photos of the train table that were left out, and may be named too.
 
     Raises UserError for a name that the train table does not have, or a file that leaves nothing on a side.
     """
@@ -95,8 +95,8 @@ def near_duplicate_groups(hashes: np.ndarray) -> np.ndarray:
 
 
 def near_duplicate_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two photos of each pair of near-duplicates, by their (N, 32) uint8 hashes; a pair may be there repeatedly,
-    and one in a crowd of near-duplicates may be missing where a chain connects the two."""
+    """The two photos of each pair of near-duplicates, by their (N, 32) uint8 hashes; a pair may occur repeatedly, and
+    one in a crowd of near-duplicates may be missing if a chain connects the two."""
     one, other = (np.concatenate(side) for side in zip(*_pairs_of_orders(hashes), strict=True))
     return one, other
 
@@ -131,7 +131,7 @@ def unite(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def describe_groups(given: np.ndarray | None, near: np.ndarray) -> str:
-    """How the groups of `groups.csv`, where it is given, and those of near-duplicates came together."""
+    """How the groups of `groups.csv`, if given, and those of near-duplicates came together."""
     sizes = np.bincount(near)
     if given is None:
         return f"no groups.csv; {sizes[sizes > 1].sum():,} near-duplicates in {(sizes > 1).sum():,} groups"

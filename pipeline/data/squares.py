@@ -1,4 +1,4 @@
-"""Squares of a pack that lie as JPEGs in one file: they are decoded when they are asked for."""
+"""Squares of a pack stored as JPEGs in one file: they are decoded when they are asked for."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,7 +14,7 @@ PART = 16  # photos that a thread decodes at a time
 
 
 class JpegSquares:
-    """(N, S, S, 3) uint8 squares as an array has them: of numbers, slices and arrays of these.
+    """(N, S, S, 3) uint8 squares, indexed like an array: by numbers, slices and arrays of these.
 
     ends: (N,) where the image of each photo ends in the file, in bytes.
     """

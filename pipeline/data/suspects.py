@@ -1,8 +1,8 @@
 """Labels that may be wrong, ranked: what each check measures becomes a score, and a photo has the highest of its own.
 
 A score is how many robust standard deviations the logarithm of a measure lies above its median over all photos, so that
-checks in other units can be ranked together, and a contest of hard photos has no more suspects than one of easy ones.
-A hard photo looks the same from afar, so nothing is left out by itself.
+checks in different units can be ranked together, and a contest of hard photos has no more suspects than one of easy
+ones. A hard photo can score like a wrong label, so nothing is left out automatically.
 """
 
 import csv
@@ -17,16 +17,16 @@ EXPLAINED = 0.25  # of the squared error, which a reason leaves at most
 FEW = 0.1  # of the points
 LEAST = 3.5  # the score from which on a photo is a suspect
 TO_DEVIATION = 1.4826  # median absolute deviations of a normal distribution in a standard deviation
-MIN_SPREAD = 0.1  # of a logarithm: where nearly all photos are alike, a little more is no suspect
-MIN_PHOTOS = 20  # of which a median is taken
-HARMLESS = 0.02  # of the size of a shape: labels of duplicates that are so close agree
+MIN_SPREAD = 0.1  # of a logarithm: if nearly all photos are alike, a little more is not suspect
+MIN_PHOTOS = 20  # to take a median of
+HARMLESS = 0.02  # of the size of a shape: labels of duplicates that are this close agree
 SPREAD = 0.3  # of the logarithm of how far labels of the same pixels differ
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """sample: its place in the pack. reasons: what speaks against its label, the strongest first. error: root mean
-    square against the prediction, in pixels of the photo, NaN without one. duplicates: names of photos like it."""
+    """sample: its place in the pack. reasons: what speaks against its label, strongest first. error: root mean square
+    against the prediction, in pixels of the photo, NaN without one. duplicates: names of photos like it."""
 
     sample: int
     score: float
@@ -40,8 +40,8 @@ class Suspect:
 
 
 def robust_scores(measured: np.ndarray) -> np.ndarray:
-    """(N,) robust standard deviations above the median, of logarithms where all are positive; NaN stays NaN, and all
-    are where too few are known to have a median."""
+    """(N,) robust standard deviations above the median, of logarithms if all are positive; NaN stays NaN, and all are
+    NaN if too few are known to have a median."""
     known = np.isfinite(measured)
     if known.sum() < MIN_PHOTOS:
         return np.full(len(measured), np.nan)
@@ -54,14 +54,14 @@ def robust_scores(measured: np.ndarray) -> np.ndarray:
 
 def duplicate_scores(exact: np.ndarray, near: np.ndarray) -> np.ndarray:
     """(N,) scores of how far a label lies from those of its exact and of its near duplicates, (N,) each in sizes of the
-    shape. Labels of near ones may differ as in films they do; those of the same pixels should not."""
+    shape. Labels of near ones may differ, as they do in films; those of the same pixels should not."""
     own = np.log(exact.clip(min=HARMLESS) / HARMLESS) / SPREAD
     return np.fmax(own, robust_scores(near.clip(min=HARMLESS)))
 
 
 def rank(scores: np.ndarray, *, listed: np.ndarray, count: int) -> np.ndarray:
     """The photos whose (C, N) scores of C checks reach LEAST in any, those that are to be `listed` anyway, and as many
-    more as make up `count`, the highest score first; none of which nothing is known."""
+    more as make up `count`, highest score first; none about which nothing is known."""
     highest = np.where(np.isnan(scores), -np.inf, scores).max(axis=0)
     order = np.argsort(-highest, kind="stable")
     order = order[np.isfinite(highest[order]) | np.isin(order, listed)]
@@ -71,8 +71,8 @@ def rank(scores: np.ndarray, *, listed: np.ndarray, count: int) -> np.ndarray:
 
 
 def reason_of(points: np.ndarray, truth: np.ndarray, flip_indices: np.ndarray | None) -> str:
-    """What leaves at most a quarter of the squared error of (K, 2) points when it is mended, in a few words; nothing
-    where none does."""
+    """In a few words, the repair that leaves at most a quarter of the squared error of (K, 2) points; empty if there is
+    none."""
     squares = np.nansum((points - truth) ** 2, axis=1)
     known = np.isfinite(truth).all(axis=1)
     most = EXPLAINED * squares.sum()
@@ -98,7 +98,7 @@ def reason_of(points: np.ndarray, truth: np.ndarray, flip_indices: np.ndarray | 
 
 def errors_in_sizes(points: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(N,) root mean squared distances of (N, K, 2) predicted and labelled points, in sizes of the predicted shape; NaN
-    where either is not known."""
+    if either is not known."""
     known = np.isfinite(points + truth).all(axis=2)
     count = np.maximum(known.sum(axis=1), 1)
     squares = np.where(known[..., None], points - truth, 0) ** 2
@@ -109,7 +109,7 @@ def errors_in_sizes(points: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def suspects_table(suspects: list[Suspect], names: np.ndarray) -> str:
-    """A row for each suspect, the worst first, as `--sample-weights` takes it once some weights are edited."""
+    """A row for each suspect, worst first, as `--sample-weights` takes it once some weights are edited."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([NAME, WEIGHT, "score", "reason", "rms_error_px", "duplicate_of"])

@@ -1,4 +1,4 @@
-"""The flip indices, which are the left/right partners of the points, found from the training points: right, or refused
+"""The flip indices, the left/right partners of the points, found from the training points: right, or refused
 with the reason.
 
 A mirrored face needs its points renumbered: its left eye is where the right one was. The contest does not say
@@ -6,8 +6,8 @@ which points are partners, but their shapes do: mirror the mean shape, match it 
 on shapes that took no part. Wrong flip indices are worse than none, so each test can only refuse.
 
 Left and right are the subject's own: the left hand of somebody seen from behind is on the left of the photo, and its
-partner is the right hand all the same. Where as many are seen from behind as from the front, shapes alone look as if
-nothing had to be renumbered; flip indices without pairs are therefore refused.
+partner is still the right hand. If as many are seen from behind as from the front, shapes alone look as if nothing had
+to be renumbered; flip indices without pairs are therefore refused.
 """
 
 from dataclasses import dataclass
@@ -19,29 +19,29 @@ from sklearn.decomposition import PCA
 from pipeline.data.shape_model import fit_shapes
 
 MIN_SHAPES = 50
-MIN_COMPLETE = 0.5  # share of the shapes, for these alone to be looked at
+MIN_COMPLETE = 0.5  # share of complete shapes, from which on only these are looked at
 MAX_SHAPES = 2000
 MIN_KNOWN = 3  # points of a shape that is not complete
 MIN_SEEN = 25  # shapes of either half in which a point is known
-MIN_TOGETHER = 30  # shapes in which two points are known, to judge by these alone whether the two are exchanged
+MIN_TOGETHER = 30  # shapes in which two points are known, to judge from these alone whether the two are exchanged
 EXPLAINED = 0.995  # share of the shapes' variance that their principal components hold
 MAX_ROUNDS = 20
 NUM_NEIGHBOURS = 4  # with which a point is exchanged, besides its partner
 FAR, SAME_WAY = 0.2, 0.5  # two points of the axis so far apart lie the same way from one another, on the whole
-HARMLESS = 0.05  # of the size of a shape: points that always lie closer together may be taken for each other
+HARMLESS = 0.05  # of the size of a shape: points that always lie closer together may be confused
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What flip indices are held to. The limits are tighter where points are missing and each test sees less.
+    """What flip indices are held to. The limits are tighter if points are missing and each test sees less.
 
     mean_residual: of the size of the mean shape, its distance to its mirror image; 0.05 on 3,545 real faces.
-    offset: of that size, the distance of any point to its mirror image; 0.11 on real faces, 0.17 or more in bodies of
+    offset: of that size, the distance of any point to its mirror image; 0.11 on real faces, 0.17 or more in bodies in
         which a joint has no partner.
-    point_ratio: of any point, its median squared residual in mirrored shapes over that in shapes; 1.3 on real faces,
-        3.9 on 64 drawn ones. In wrong ones that exchange two neighbours of complete faces 6.7 or more.
-    percentile: of shapes, as likely as which the median mirrored one is.
-    lost: nats a point by which mirrored shapes are less likely; 0.08 on real faces, 0.2 or more in most wrong ones.
+    point_ratio: for any point, its median squared residual in mirrored shapes over that in shapes; 1.3 on real faces,
+        3.9 on 64 drawn ones. If wrong ones exchange two neighbours of complete faces, 6.7 or more.
+    percentile: of the shapes, whose likelihood the median mirrored one has to reach.
+    lost: nats per point by which mirrored shapes are less likely; 0.08 on real faces, 0.2 or more in most wrong ones.
     certainty: standard errors by which exchanging two points makes mirrored shapes less likely.
     """
 
@@ -64,16 +64,16 @@ class NoSymmetry(Exception):
 def find_flip_indices(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """(K,) int: the partner of each point under mirroring; a point on the axis is its own.
 
-    points: (N, K, 2), of which the rows at `samples` are looked at; a missing point is NaN. Complete shapes are looked
-    at, and where they are fewer than half of all incomplete ones too, completed by what the others look like.
+    points: (N, K, 2); the rows at `samples` are looked at; a missing point is NaN. Complete shapes are looked at, and
+    if they are fewer than half of all, incomplete ones too, completed by what the others look like.
 
     The mean shape is mirrored and matched to itself. Faces that look more to one side than to the other bend that
     match, so it is then refined: each mirrored shape is matched to what the shapes' principal components expect of
-    it. Points that always lie together may be taken for each other, which does no harm.
+    it. Points that always lie together may be confused, which does no harm.
 
-    Raises NoSymmetry where the match does not settle, is no involution or pairs no points, where the mean shape is not
-    symmetric, where points of the axis change places, where mirrored shapes are not about as likely as shapes, or are
-    as likely with two points exchanged.
+    Raises NoSymmetry if the match does not settle, is no involution or pairs no points, if the mean shape is not
+    symmetric, if points of the axis change places, or if mirrored shapes are not about as likely as shapes, or are as
+    likely with two points exchanged.
     """
     shapes, known = _chosen(points, samples)
     limits = COMPLETE if known.all() else INCOMPLETE
@@ -110,10 +110,10 @@ def _refine(flip_indices, shapes):
 
 
 def _check_axis(shapes, known, flip_indices):
-    """Whether points that are their own partners keep their order along the axis.
+    """Checks that points that are their own partners keep their order along the axis.
 
-    Where as many are seen from behind as from the front, two hands lie left and right of the axis by turns, so that
-    their means lie on it. What tells them from points of the axis is that the vector from one to the other turns round.
+    If as many are seen from behind as from the front, two hands lie left and right of the axis by turns, so that their
+    means lie on it. What tells them from points of the axis is that the vector from one to the other turns round.
     """
     on_axis = np.flatnonzero(flip_indices == np.arange(len(flip_indices)))
     for index, i in enumerate(on_axis):
@@ -129,7 +129,7 @@ def _check_axis(shapes, known, flip_indices):
 
 
 def _check_likelihood(shapes, known, flip_indices, limits):
-    """Whether mirrored shapes are about as likely as shapes, under a model of the other half of them."""
+    """Checks that mirrored shapes are about as likely as shapes, under a model of the other half of them."""
     middle = len(shapes) // 2
     model = fit_shapes(shapes[:middle], known[:middle])
     shapes, known = model.scaled(shapes[middle:], known[middle:]), known[middle:]
@@ -151,15 +151,15 @@ def _check_likelihood(shapes, known, flip_indices, limits):
 
 
 def _check_exchanges(model, mirrored, known, flip_indices, limits):
-    """Whether mirrored shapes become less likely when any two points that lie apart are exchanged.
+    """Checks that mirrored shapes become less likely when any two points that lie apart are exchanged.
 
-    It tells what the other tests cannot see, such as the legs of animals from the side: any two pass for a pair.
+    It finds what the other tests cannot see, such as the legs of animals seen from the side: any two pass for a pair.
     """
     factors, covariance = model.infer(mirrored, known)
     misfit = mirrored - model.expected(factors)
     for i, j in _exchanges(model.completed(mirrored, known), flip_indices):
         both, either = known[:, i] & known[:, j], known[:, i] | known[:, j]
-        if both.sum() >= MIN_TOGETHER:  # then all that changes is a quadratic form in the two points
+        if both.sum() >= MIN_TOGETHER:  # then everything that changes is a quadratic form in the two points
             apart = mirrored[both, j] - mirrored[both, i]
             along = apart @ (model.axes[i] - model.axes[j])
             worse = 2 * (apart * (apart + misfit[both, i] - misfit[both, j])).sum(axis=1)
@@ -188,7 +188,7 @@ def _exchanges(shapes, flip_indices):
 def _chosen(points, samples):
     """At most MAX_SHAPES shapes in the order of the table, and (N, K) bool: which points of them are known.
 
-    They are complete, or as complete as there are where those are too few. Raises NoSymmetry where these are, too.
+    They are complete, or, if those are too few, as complete as there are. Raises NoSymmetry if these are too few, too.
     """
     chosen = np.random.default_rng(0).permutation(samples)[: 2 * MAX_SHAPES]
     shapes = np.asarray(points[np.sort(chosen)], np.float64)

@@ -1,5 +1,4 @@
-"""A prediction in the order in which one would tell it: find the runs, load them, weigh their views, weigh the runs,
-predict, submit."""
+"""A prediction, step by step: find the runs, load them, weigh their views, weigh the runs, predict, submit."""
 
 import os
 from pathlib import Path
@@ -55,7 +54,7 @@ def predict_and_submit(options: PredictOptions) -> Path:
 
 
 def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
-    """The boxes of the photos that are predicted. Raises UserError where runs need them and there are none."""
+    """The boxes of the photos to predict. Raises UserError if runs need them and there are none."""
     boxes = read_boxes(options.boxes)
     if options.box and options.photo:
         boxes = boxes_of_one(options.photo.name, options.box)
@@ -66,9 +65,9 @@ def boxes_of(runs: list[Run], options: PredictOptions) -> Boxes | None:
 
 
 def report(ensemble: Ensemble):
-    """Writes the reports of the runs anew, with what their views brought and what was submitted.
+    """Writes the reports of the runs again, with what their views gained and what was submitted.
 
-    The submission is written already, so a run whose files make no report is said, and is no fault.
+    The submission is already written, so a run whose files make no report is named, and is no error.
     """
     for member in ensemble.members:
         if may_write(member.run.folder):
@@ -79,7 +78,7 @@ def report(ensemble: Ensemble):
 
 
 def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions):
-    """What predicts. Raises UserError where what it predicts cannot be written."""
+    """Prints what predicts. Raises UserError if what it predicts cannot be written."""
     for member in ensemble.members:
         views = f"{len(member.views)} views, {member.kind}"
         print(f"run         {member.run.folder}, {options.checkpoint} weights; {views}")

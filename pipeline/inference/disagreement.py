@@ -1,7 +1,7 @@
-"""How far labels lie from what a run, or folds, say of their photos.
+"""How far labels lie from what a run, or folds, predict for their photos.
 
-A run has seen the labels that it was trained on, so of these its running losses count too, which stay high where a
-label contradicts the others. Of photos that it held out its predictions count, and of folds all do.
+A run has seen the labels that it was trained on, so for these its running losses count too, which stay high if a label
+contradicts the others. For photos that it held out, its predictions count; with folds, these are all photos.
 """
 
 from collections.abc import Callable
@@ -28,18 +28,18 @@ ONE_MISTAKE = 1.75  # factor of the score of an error that one mistake explains
 
 @dataclass(frozen=True)
 class Disagreement:
-    """scores: (N,) of the photos of the pack, NaN where nothing is known. predict: (M, K, 2) points of the photos at M
-    samples, in pixels of the photos, NaN where there is no prediction."""
+    """scores: (N,) of the photos of the pack, NaN where nothing is known. predict: gives (M, K, 2) points of the photos
+    at M samples, in pixels of the photos, NaN where there is no prediction."""
 
     scores: np.ndarray
     predict: Callable[[np.ndarray], np.ndarray]
 
 
 def of_run(run: Run, data: TrainingData, runtime: Runtime) -> Disagreement:
-    """Of one run: the photos that it held out by its predictions, those that it was trained on by the higher score of
-    its losses and its predictions, which a long training makes good even where the label is wrong.
+    """Of one run: held-out photos are scored by its predictions, training photos by the higher score of its losses and
+    its predictions, which a long training makes good even if the label is wrong.
 
-    Raises UserError where the run has not trained on any photo, or its checkpoint is of other photos.
+    Raises UserError if the run has not trained on any photo, or its checkpoint is of other photos.
     """
     losses = read_losses(run, data)
     network = load_run_network(run, "best").to(runtime.device)
@@ -52,9 +52,9 @@ def of_run(run: Run, data: TrainingData, runtime: Runtime) -> Disagreement:
 
 
 def of_folds(folds: list[Run], data: TrainingData) -> Disagreement:
-    """Of folds: all photos by the predictions of the fold that held them out, ranked among those of the same fold.
+    """Of folds: all photos are scored by the predictions of the fold that held them out, and ranked within that fold.
 
-    Raises UserError where a fold is not finished, or its predictions are of other photos.
+    Raises UserError if a fold is not finished, or its predictions are of other photos.
     """
     row_of = {name: row for row, name in enumerate(data.pack.names.tolist())}
     fold_of, place = np.full(len(data.pack), -1), np.zeros(len(data.pack), int)
@@ -79,7 +79,7 @@ def of_folds(folds: list[Run], data: TrainingData) -> Disagreement:
 
 
 def _kept_points(run, shape):
-    """What a fold predicts of the photos that it held out, memory-mapped."""
+    """What a fold predicts for the photos that it held out, memory-mapped."""
     if not run.held_out_points.exists():
         folder = run.folder.parent
         raise UserError(f"{run.folder} is not trained; finish the folds with hack_train.py --resume {folder}")
@@ -96,7 +96,7 @@ def scores_of(
     predict: Callable[[np.ndarray], np.ndarray], samples: np.ndarray, data: TrainingData, *, description: str | None
 ) -> np.ndarray:
     """(M,) scores of the photos at `samples` among themselves. An error that one mistake explains, such as a shift,
-    speaks more against a label than one that is spread over the points. Points are predicted block by block, since all
+    counts more against a label than one that is spread over the points. Points are predicted block by block, since all
     of them may not fit into memory."""
     errors, explained = np.empty(len(samples)), np.zeros(len(samples), bool)
     with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
@@ -112,9 +112,9 @@ def scores_of(
 
 
 def read_losses(run: Run, data: TrainingData) -> np.ndarray:
-    """(N,) running losses of the photos of the pack, or their last errors where the run is of an earlier version.
+    """(N,) running losses of the photos of the pack, or their last errors if the run is of an earlier version.
 
-    Raises UserError where the run has not trained on any photo, or its checkpoint is of other photos.
+    Raises UserError if the run has not trained on any photo, or its checkpoint is of other photos.
     """
     state = load_checkpoint(run.last, "sample_errors")
     with fitting(run.last):

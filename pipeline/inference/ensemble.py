@@ -1,4 +1,4 @@
-"""One run or several that predict together, merged in pixels of the photos and in floats."""
+"""One run or several that predict together, merged as floats in pixels of the photos."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ class Prediction:
     """What was predicted of a contest's test photos, in the order of its table.
 
     points: (N, L, 2) in pixels of the photos. deviations: (N, L), how far a coordinate may be off.
-    packs: one a run, all of the same photos. rows: their rows in the table; other photos are broken.
+    packs: one per run, all of the same photos. rows: their rows in the table; the other photos are broken.
     """
 
     names: list[str]
@@ -59,10 +59,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Runs and their weights, (R,) or (R, K); `kind` says how the weights were had. folder: where results go.
+    """Runs and their weights, (R,) or (R, K); `kind` says where the weights come from. folder: where results go.
 
-    calibration: of the variance over views and runs; without one deviations are not calibrated. fitted_score: of what
-    is merged, out of fold, where weights of several runs were fitted.
+    calibration: of the variance over views and runs; without one, deviations are not calibrated. fitted_score: of what
+    is merged, out of fold, if weights of several runs were fitted.
     """
 
     members: list[Member]
@@ -75,7 +75,7 @@ class Ensemble:
     fitted_score: Scores | None = None
 
     def predict_test(self, *, batch_size: int, boxes: Boxes | None = None) -> Prediction:
-        """Predicts the points that the test asks for, each rank a part of the photos; to be called by all.
+        """Predicts the points that the test asks for, each rank for a part of the photos; to be called by all ranks.
 
         Raises UserError with every fault of the data."""
         num_points = len(self.members[0].network.mean_shape)
@@ -134,17 +134,17 @@ class Ensemble:
         return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}
 
     def _boxes_of(self, member: Member, given: Boxes | None) -> Boxes | None:
-        """The boxes of the test's photos for a member: those that are given, or where these are for others that were
-        trained on boxes, what its locator finds, if it has one."""
+        """The boxes of the test's photos for a member: those that are given, or, if these are for others that were
+        trained on boxes, those that its locator finds, if it has one."""
         for_others = any(one.recipe.photos.on_boxes for one in self.members) and not member.recipe.photos.on_boxes
         if given and not for_others:
             return given
         return member.locator.in_test(len(member.network.mean_shape)) if member.locator else None
 
     def expected(self) -> dict[str, Any] | None:
-        """The MSE that the leaderboard may say, as far as held-out photos tell, with the ends of its 95 % interval
-        where views were judged, and in words what it is of. None where nothing was judged and these are not the best
-        weights, whose validation is known."""
+        """The MSE to expect on the leaderboard, as far as held-out photos tell, with the ends of its 95 % interval if
+        views were judged, and in words what it is of. None if nothing was judged and these are not the best weights,
+        whose validation is known."""
         score = self.members[0].expected if len(self.members) == 1 else self.fitted_score
         if score:
             return {"mse": score.mse, "low": score.low, "high": score.high, "of": "what is merged, on held-out photos"}
@@ -156,7 +156,7 @@ class Ensemble:
         return expected_of_mean(alone, self.weights.reshape(len(alone), -1).mean(axis=1).tolist(), of=EACH_ALONE)
 
     def draw(self, test: Prediction) -> list[Path]:
-        """Pictures of test photos, evenly chosen, and of those that are most doubtful for their size."""
+        """Pictures of test photos: of evenly chosen ones, and of those that are most doubtful for their size."""
         pack = test.packs[0]
         deviations = test.deviations[test.rows].mean(axis=1)
         shares = deviations * scale_of(pack.photo_to_image) / pack.roi.size
@@ -179,7 +179,7 @@ class Ensemble:
         return blend(points, weights, method=self.method, power=self.power)
 
     def _deviations(self, variance, within, between):
-        """(N, L) from the variance over views and runs, of which the means within runs and between them are given."""
+        """(N, L) from the variance over views and runs, given its means within runs and between them."""
         calibration = self.calibration
         if calibration and not calibration.table:
             calibration = calibration_of_merge(calibration, within, between)
@@ -196,7 +196,7 @@ def variances_of(points: np.ndarray, variances: np.ndarray, weights: np.ndarray)
 
 
 def load_members(runs: list[Run], options: PredictOptions, device: torch.device) -> list[Member]:
-    """The runs in an order of their own, so that the order in which they are given changes nothing.
+    """The runs in a fixed order, so that the order in which they are given changes nothing.
 
     Raises UserError for runs that cannot predict together.
     """
@@ -208,7 +208,7 @@ def load_members(runs: list[Run], options: PredictOptions, device: torch.device)
 
 
 def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
-    """The members as one. Their weights are fitted on the photos that all of them held out, where there are enough of
+    """The members as one. Their weights are fitted on the photos that all of them held out, if there are enough of
     these; "auto" takes those that were fitted before for the same members.
     """
     method, weights = options.merge, options.weights
@@ -255,19 +255,19 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
 
 @dataclass(frozen=True)
 class SavedMerge(SavedWeights):
-    """What is read of the ensemble.json of several runs."""
+    """What is read from the ensemble.json of several runs."""
 
     key: str
 
 
 def _key(members):
-    """What the weights of these members are weights of."""
+    """What the weights of these members belong to."""
     about = [[member.digest, [view.plain for view in member.views], member.weights.tolist()] for member in members]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _fitted(members, packs, samples, groups, *, batch_size):
-    """Weights fitted on photos that all runs held out, and what they score.
+    """Weights fitted on photos that all runs held out, and their scores.
 
     The runs' own weights of views may have been fitted on the same photos, so each run alone looks a little too good,
     but no run better than another.

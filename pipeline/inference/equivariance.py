@@ -10,7 +10,7 @@ from augment.geometry import scale_of
 def equivariance(
     names: list[str], points: np.ndarray, photo_to_image: np.ndarray, flip_indices: np.ndarray | None
 ) -> list[dict[str, Any]]:
-    """How far each view's points lie from those of the first view, mostly the photo as it is: a row a view, in pixels
+    """How far each view's points lie from those of the first view, mostly the photo as it is: a row per view, in pixels
     of the network's image.
 
     names: of the V views. points: (V, N, K, 2) in pixels of the photos. photo_to_image: (N, 3, 3).

@@ -1,5 +1,5 @@
-"""Fitted weights of what is merged, which is the views of a run or several runs: they are fitted and judged on held-out
-photos, saved, and loaded again while they are of the same.
+"""Fitted weights of what is merged, the views of a run or several runs: they are fitted and judged on held-out photos,
+saved, and loaded again as long as they belong to the same.
 
 A part is a view, or a run. Shapes: V parts, N photos, K points.
 """
@@ -23,10 +23,10 @@ DECIMALS = 5  # of weights, as they are saved and used
 
 @dataclass(frozen=True)
 class Parts:
-    """What each part finds of held-out photos.
+    """What each part finds in held-out photos.
 
-    points: (V, N, K, 2) in pixels of the photos. counts: (V, N, K) bool, where a part says anything. seconds: (V,) that
-    a part takes for a photo. truth: (N, K, 2), NaN where a point is missing. groups: (N,) numbers.
+    points: (V, N, K, 2) in pixels of the photos. counts: (V, N, K) bool, where a part predicts a point. seconds: (V,)
+    that a part takes per photo. truth: (N, K, 2), NaN where a point is missing. groups: (N,) numbers.
     """
 
     names: list[str]
@@ -39,8 +39,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class FittedWeights:
-    """weights: (V,) or (V, K), 0 for a part that is left out. kind: how they were had. calibration: of the deviations
-    that go with them. expected: the score of what they merge, out of fold."""
+    """weights: (V,) or (V, K), 0 for a part that is left out. kind: where they come from. calibration: of the
+    deviations that go with them. expected: the score of what they merge, out of fold."""
 
     weights: np.ndarray
     kind: str
@@ -50,7 +50,7 @@ class FittedWeights:
 
 @dataclass(frozen=True)
 class SavedWeights:
-    """What is read of every file of weights; each kind of file adds what its weights are of."""
+    """What is read from every file of weights; each kind of file adds what its weights belong to."""
 
     weights: list[float] | list[list[float]]
     kind: str
@@ -66,7 +66,7 @@ def fit_and_judge(
 ) -> tuple[FittedWeights, list[dict[str, Any]]]:
     """The weights, and a row of scores for each part and for each kind of weights, judged out of fold.
 
-    prune: leave out parts that do not pay for their time. spread_of: from weights to (N, K) standard deviations over
+    prune: leave out parts that are not worth their time. spread_of: from weights to (N, K) standard deviations of
     whatever is merged, which are calibrated.
     """
     errors = parts.points - parts.truth
@@ -86,14 +86,14 @@ def fit_and_judge(
 
 
 def expected_of(rows: list[dict[str, Any]]) -> Scores | None:
-    """The scores of the chosen weights among the rows of `fit_and_judge`, None where they have none."""
+    """The scores of the chosen weights among the rows of `fit_and_judge`, None if they have none."""
     names = [field.name for field in fields(Scores)]
     chosen = [row for row in rows if row.get("part") == CHOSEN and all(type(row.get(name)) is float for name in names)]
     return Scores(**{name: chosen[0][name] for name in names}) if chosen else None
 
 
 def save_weights(path: Path, fitted: FittedWeights, *, of: dict[str, Any], about: dict[str, Any]):
-    """Keeps the weights for next time, where that may be written. of: what they are weights of, by which `load_weights`
+    """Keeps the weights for next time, if the folder is writable. of: what they belong to, by which `load_weights`
     knows them. about: what else a reader of the file wants to know.
     """
     if not may_write(path.parent):
@@ -106,9 +106,9 @@ def save_weights(path: Path, fitted: FittedWeights, *, of: dict[str, Any], about
 def load_weights(
     path: Path, kind: type[Saved], *, of: dict[str, Any], num_parts: int, num_points: int
 ) -> FittedWeights | None:
-    """The weights that were saved, None where there are none or they are weights of something else.
+    """The weights that were saved, None if there are none or they belong to something else.
 
-    Raises UserError where the file is damaged.
+    Raises UserError if the file is damaged.
     """
     if not path.exists():
         return None
@@ -130,7 +130,7 @@ def _checked(path, weights, num_parts, num_points):
 
 
 def print_scores(title: str, rows: list[dict[str, Any]]):
-    """A table of what parts score, and by how much each differs from the first."""
+    """Prints a table of what parts score, and by how much each differs from the first."""
     wide = max(len(title), *(len(row["part"]) for row in rows))
     print(f"\n{title:{wide}}      MSE   change            95 %    NME %   ms/photo")
     for row in rows:

@@ -1,4 +1,4 @@
-"""The photos that runs held out, as far as weights can be fitted on them."""
+"""The photos that runs held out, for fitting weights on them."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
 
-MAX_FITTED = 4000  # held-out photos are enough, and their points of all views fit into memory
+MAX_FITTED = 4000  # held-out photos are enough, and the points of all their views fit into memory
 MIN_FITTED = 20
 MIN_GROUPS = 5
 
@@ -21,7 +21,7 @@ MIN_GROUPS = 5
 def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:
     """The data that a run was trained on, and the held-out photos that weights are fitted on: all, or MAX_FITTED.
 
-    recipe: the run's own, but for where the data and the cache lie now. Raises UserError where the data are not there,
+    recipe: the run's own, except for where the data and the cache are now. Raises UserError if the data are not there,
     not the same, or too few are held out.
     """
     options, own = recipe.run, run.recipe().run
@@ -37,7 +37,7 @@ def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:
 def held_out_by_all(runs: Sequence[tuple[Run, Recipe]]) -> tuple[list[Pack], list[np.ndarray], np.ndarray]:
     """Each run's pack, the rows in it of the photos that all runs held out, in one order, and these photos' groups.
 
-    Raises UserError where there are too few, or the runs have other points on them.
+    Raises UserError if there are too few, or the runs have other points on them.
     """
     if not set.intersection(*(set(run.held_out_names()) for run, _ in runs)):
         raise UserError("the runs held out no photo in common")
@@ -57,7 +57,7 @@ def held_out_by_all(runs: Sequence[tuple[Run, Recipe]]) -> tuple[list[Pack], lis
 
 
 def _enough(data, samples):
-    """The samples, or MAX_FITTED of them. Raises UserError where they are too few, or of too few groups, to fit on."""
+    """The samples, or MAX_FITTED of them. Raises UserError if they are too few, or of too few groups, to fit on."""
     num_groups = len(np.unique(data.groups[samples]))
     if len(samples) < MIN_FITTED or num_groups < MIN_GROUPS:
         raise UserError(

@@ -1,14 +1,14 @@
-"""Where to look: one network finds the points, roughly, and another is shown the square about them.
+"""Where to look: one network finds the points roughly, and another sees the square around them.
 
-A photo that is looked at so is seen larger in an image of the same size, and the points lie much the same in all.
+What a photo shows is then larger in an image of the same size, and the points lie in much the same place in all images.
 
-The first network looks again itself where what it has found is far larger, smaller or farther aside than in most of its
-training photos, with that brought to their place and size: it is found step by step.
+The first network itself looks again if what it has found is much larger, smaller or farther aside than in most of its
+training photos, this time with that moved to the usual place and size: it is found step by step.
 
-Then each photo is looked at once more, with what was found a little aside. A network that sees something finds it in
-the same place again; what it says of a photo in which it sees nothing moves with the window. Such a photo, of a small
-face at the edge of a wide one for instance, is searched: enlarged parts of it are looked at, and what is found in one
-of them is taken if further looks agree on it.
+Then each photo is looked at once more, with what was found moved a little aside. A network that sees something finds it
+in the same place again; if it sees nothing, what it finds moves with the window. Such a photo, for instance of a small
+face at the edge of a wide photo, is searched: enlarged parts of it are looked at, and what is found in one of them is
+taken if further looks agree on it.
 """
 
 import math
@@ -38,7 +38,7 @@ from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import Run, find_run
 from pipeline.runtime import Runtime
 
-VERSION = "2"  # of how boxes are found, and of the numbers below: boxes that are kept are of one version
+VERSION = "2"  # of how boxes are found, and of the numbers below: cached boxes belong to one version
 BATCH = 128  # photos
 LOOKS = 3  # of the locator, at photos where the first has found something unusual
 USUAL_SCALE = 1.25  # times the typical spread, or its inverse, up to which what was found has the usual size
@@ -48,9 +48,9 @@ AS_USUAL = (0.0, 0.0, 1.0)
 ASIDE = ((-0.4, 0.0, 1.2), (0.4, 0.0, 1.2), (0.0, -0.4, 0.85), (0.0, 0.4, 0.85))
 NOT_SEEN = 0.3  # distance of two looks' points, as a multiple of their spread, above which the first saw nothing
 AGREED = 0.15  # the same distance, up to which looks agree on what a search has found
-ELSEWHERE = 1 / 3  # intersection over union with the square of before, below which that does not show what was found
+ELSEWHERE = 1 / 3  # intersection over union with the earlier square, below which that does not show what was found
 PARTS = 3  # in a row, of the square of a photo that is searched, each of half its side
-SEARCHED = 0.05  # of a contest's photos at most: a locator that sees less has not learned enough to find anything
+SEARCHED = 0.05  # of a contest's photos at most: a locator that misses more has not learned enough to find anything
 AT_ONCE = 16  # photos that are searched
 MOST_LOOKS = 1 + LOOKS + SEARCHED * PARTS**2 * (LOOKS + len(ASIDE))  # at a photo of a contest, on average
 LARGEST = 4.0  # times by which a look enlarges or reduces a photo at most, before what was found is shown aside
@@ -60,9 +60,9 @@ WITHIN = 0.1  # of a photo's width and height, by which a box reaches into it at
 
 @dataclass(frozen=True)
 class Locator:
-    """A run that finds where to look. recipe: its own, but for where the data and the cache lie now. spread: typical of
-    the shapes that it was trained on, in pixels of its images; 0 where it is not known, as of runs of earlier versions,
-    which look once."""
+    """A run that finds where to look. recipe: its own, except for where the data and the cache are now. spread: typical
+    of the shapes that it was trained on, in pixels of its images; 0 if unknown, as for runs of earlier versions, which
+    look once."""
 
     run: Run
     recipe: Recipe
@@ -86,7 +86,7 @@ class Locator:
         return self._table(self.runtime.ranks.in_turn(lambda: load_test_data(self.recipe, num_points)[1]))
 
     def squares(self, photos: dict[str, np.ndarray]) -> dict[str, Box]:
-        """What is to be shown of each of these photos."""
+        """What to show of each of these photos."""
         options = self.recipe.photos
         roi = RegionOfInterest.of(shares_of(options.roi), options.size)
         found = self._boxes(Squares.of(photos, roi, options.resize), share=1)
@@ -99,7 +99,7 @@ class Locator:
         return replace(boxes, key=digest(boxes_table(boxes).encode())[:16])
 
     def _boxes(self, pack: Pack | Squares, *, share: float, description: str | None = None) -> np.ndarray:
-        """(N, 4) the boxes of the photos of a pack, of which at most a share is searched. To be called by all ranks."""
+        """(N, 4) boxes of the photos of a pack, at most a share of which is searched. To be called by all ranks."""
         everything = np.arange(len(pack.names))
         found = self._by_ranks(
             lambda own: self._find(pack, own), everything, unit=BATCH, width=5, description=description
@@ -125,7 +125,7 @@ class Locator:
         width: int,
         description: str | None,
     ) -> np.ndarray:
-        """(N, width) what `find` gives for samples, `unit` of them at once, of which each rank has its part."""
+        """(N, width) what `find` gives for samples, `unit` of them at once; each rank does its part."""
         part = self.runtime.ranks.part(len(samples), unit=unit)
         own = samples[part]
         found = np.empty((len(own), width))
@@ -137,7 +137,7 @@ class Locator:
         return self.runtime.ranks.arrays_of_all(found, part, len(samples))
 
     def _find(self, pack, samples):
-        """(N, 5) boxes, and how far from each other two looks find the points, which is 0 where there is one."""
+        """(N, 5) boxes, and how far apart two looks find the points, which is 0 if there is only one look."""
         (points,) = self._look(pack, samples, [FixedView.identity()])
         distances = np.zeros(len(samples))
         if self.spread:
@@ -148,9 +148,9 @@ class Locator:
         return np.concatenate((boxes_about(points, photo_sizes(pack, samples)), distances[:, None]), axis=1)
 
     def _search(self, pack, samples, known):
-        """The (N, 4) known boxes of photos, or in their place those of what is found elsewhere if looks agree on it.
+        """The (N, 4) known boxes of photos, or instead those of what is found elsewhere if looks agree on it.
 
-        A known box that shows much the same stays: of two faces side by side, looks agree on either.
+        A known box that shows much the same stays: with two faces side by side, looks agree on either.
         """
         boxes, least = known.copy(), np.full(len(samples), AGREED)
         sizes = photo_sizes(pack, samples)
@@ -163,13 +163,13 @@ class Locator:
         return boxes
 
     def _look_again(self, pack, samples, points):
-        """(N, K, 2) points as they are found step by step, each time about those of before."""
+        """(N, K, 2) points as they are found step by step, each look centred on the points before."""
         for _ in range(LOOKS - 1):
             (points,) = self._look(pack, samples, [self._about(transform_points(pack.photo_to_image[samples], points))])
         return points
 
     def _distances(self, pack, samples, points, looks):
-        """(N,) how far from (N, K, 2) points those lie that looks find which show them aside: the farthest of them."""
+        """(N,) how far (N, K, 2) points lie from those found in looks that show them aside: the largest distance."""
         seen = transform_points(pack.photo_to_image[samples], points)
         found = self._look(pack, samples, [self._about(seen, aside) for aside in looks])
         return np.max([relative_distance(points, again) for again in found], axis=0)
@@ -180,8 +180,8 @@ class Locator:
         return np.concatenate([block.points for block in found], axis=1)
 
     def _is_unusual(self, points: np.ndarray) -> np.ndarray:
-        """(N,) whether (N, K, 2) points of the images are not where and not as large as is usual. Of the others another
-        look would show the same; where there are two faces it might go over to the wrong one."""
+        """(N,) whether (N, K, 2) points of the images are not where, or not as large as, is usual. For the others,
+        another look would show the same; with two faces it might move to the wrong one."""
         spreads = np.maximum(spread(points), 1e-6)
         shifts = np.linalg.norm(points.mean(axis=1) - self._usual_middle(), axis=1)
         return (np.abs(np.log(spreads / self.spread)) > np.log(USUAL_SCALE)) | (shifts > USUAL_SHIFT * spreads)
@@ -190,8 +190,8 @@ class Locator:
         return self.network.mean_shape.mean(dim=0).cpu().numpy()
 
     def _about(self, points: np.ndarray, aside: tuple[float, float, float] = AS_USUAL) -> "EachPlaced":
-        """The view in which (N, K, 2) points of the images lie in the middle of the mean shape and have the typical
-        spread, or so far aside of it, in typical spreads, and so many times larger."""
+        """The view in which (N, K, 2) points of the images lie in the middle of the mean shape with the typical spread,
+        or this far aside of it, in typical spreads, and this many times larger."""
         size, (right, down, larger) = self.recipe.photos.size, aside
         scales = larger * np.clip(self.spread / np.maximum(spread(points), 1e-6), 1 / LARGEST, LARGEST)
         middles = points.mean(axis=1).clip(-size, 2 * size)
@@ -213,7 +213,7 @@ class EachPlaced:
 
 
 def boxes_about(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(N, 4) left, top, right and bottom of a square about (N, K, 2) points, widened until it reaches into a photo of
+    """(N, 4) left, top, right and bottom of squares around (N, K, 2) points, widened until they reach into photos of
     (N, 2) width and height."""
     middle, half = points.mean(axis=1), REACH * spread(points)[:, None]
     low, high = np.minimum(middle - half, (1 - WITHIN) * sizes), np.maximum(middle + half, WITHIN * sizes)
@@ -222,21 +222,21 @@ def boxes_about(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def relative_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N,) the root mean square distance of (N, K, 2) points from others, as a multiple of the geometric mean of their
-    spreads; infinite where either has none."""
+    spreads; infinite if either has none."""
     spreads = np.sqrt(spread(points) * spread(others))
     distances = np.sqrt(((points - others) ** 2).sum(axis=2).mean(axis=1))
     return np.divide(distances, spreads, out=np.full(len(points), np.inf), where=spreads > 0)
 
 
 def to_be_searched(distances: np.ndarray, *, most: int) -> np.ndarray:
-    """The photos in which the locator has seen nothing, at most so many: those whose looks differ most."""
+    """The photos in which the locator has seen nothing, at most `most` of them: those whose looks differ most."""
     unseen = np.flatnonzero(distances > NOT_SEEN)
     return np.sort(unseen[np.argsort(-distances[unseen], kind="stable")[:most]])
 
 
 def parts_of_square(roi: RegionOfInterest) -> list[np.ndarray]:
     """(3, 3) matrices from the image of a ROI to images of parts of the square that it was cut from, which overlap by
-    half. They are up to twice as large as in the image, as they are where the ROI is the whole square."""
+    half. They enlarge the image up to twice, which they do if the ROI is the whole square."""
     side, first = roi.square / 2, -0.5 - np.array((roi.left, roi.top))  # first: the square's corner, in the image
     steps = np.linspace(0, side, PARTS)
     corners = [first + (right, down) for down in steps for right in steps]
@@ -245,7 +245,7 @@ def parts_of_square(roi: RegionOfInterest) -> list[np.ndarray]:
 
 
 def shown_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) intersection over union of the squares that are shown about (N, 4) boxes and about others."""
+    """(N,) intersection over union of the squares that are shown around (N, 4) boxes and around others."""
     a, b = (np.array([square_around(tuple(box), MARGIN) for box in each.tolist()]) for each in (boxes, others))
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     both = sides.clip(min=0).prod(axis=1)
@@ -253,7 +253,7 @@ def shown_overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def photo_sizes(pack: Pack | Squares, samples: np.ndarray) -> np.ndarray:
-    """(N, 2) width and height of the photos, to a pixel or two, which lie in the middle of their squares."""
+    """(N, 2) width and height of the photos, to a pixel or two; photos lie in the middle of their squares."""
     matrices = pack.photo_to_image[samples]
     scales = np.stack((matrices[:, 0, 0], matrices[:, 1, 1]), axis=1)
     starts = matrices[:, :2, 2] + 0.5 - scales / 2 + (pack.roi.left, pack.roi.top)
@@ -261,14 +261,14 @@ def photo_sizes(pack: Pack | Squares, samples: np.ndarray) -> np.ndarray:
 
 
 def run_of_locator(folder: Path) -> Run:
-    """The run that --locator names. Raises UserError where the folder is none."""
+    """The run that --locator names. Raises UserError if the folder is not one."""
     return find_run(folder, folder)
 
 
 def load_locator(run: Run, where: RunOptions, runtime: Runtime) -> Locator:
-    """The run as a locator of photos that lie where `where` says.
+    """The run as a locator for photos that lie where `where` says.
 
-    Raises UserError for one that needs boxes itself, or that finds a single point, about which there is no box.
+    Raises UserError for one that needs boxes itself, or that finds a single point, which has no box around it.
     """
     recipe = run.recipe()
     if recipe.photos.boxes or recipe.photos.locates:
@@ -282,8 +282,8 @@ def load_locator(run: Run, where: RunOptions, runtime: Runtime) -> Locator:
 
 
 def located(recipe: Recipe, runtime: Runtime) -> tuple[PhotoOptions, str]:
-    """The recipe's photos with the boxes that its locator finds, and the fingerprint of the whole photos, which it was
-    trained on if it is that of its data. Without a locator they are as they were. To be called by all ranks."""
+    """The recipe's photos with the boxes that its locator finds, and the fingerprint of the whole photos: if its data
+    have the same, it was trained on them. Without a locator, the photos as they were. To be called by all ranks."""
     photos = recipe.photos
     if not photos.locator or photos.boxes:
         return photos, ""

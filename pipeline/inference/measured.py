@@ -1,5 +1,5 @@
-"""What a run's best weights find of the photos that it held out: all that a report needs of photos and network, kept in
-the run's folder, so that the report can be made again, and runs be compared, from files alone.
+"""What a run's best weights find in the photos that it held out: all that a report needs of photos and network, kept in
+the run's folder, so that the report can be made again, and runs compared, from files alone.
 
 held_out.npz    arrays of the fields of `Measured`
 """
@@ -35,11 +35,11 @@ KINDS = {"names": "U", "kinds": "U", "counts": "i", "groups": "i", "tiles": "u"}
 class Measured:
     """N photos, K points, M photos that are shown, of S pixels.
 
-    scores: mse, low, high and nme. names, sums and counts: of each photo the sum of its squared errors and how many
+    scores: mse, low, high and nme. names, sums and counts: for each photo the sum of its squared errors and how many
     coordinates are known; groups: what belongs together. point_errors: (K,) RMS, in pixels of the photos. mean_shape:
     (K, 2). shown: (M,) rows of the photos. kinds: (M,) why each is shown. tiles: (M, S, S, 3). predicted, truth:
-    (M, K, 2) in pixels of the tiles. doubts: (N,) RMS distance of a photo's points to those of its mirror image, as a
-    share of the image's side; of length 0 where there is no mirroring.
+    (M, K, 2) in pixels of the tiles. doubts: (N,) RMS distance of a photo's points from those of its mirror image, as a
+    share of the image's side; of length 0 without mirroring.
     """
 
     scores: np.ndarray
@@ -63,7 +63,7 @@ class Measured:
 
 
 def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch_size: int = 128) -> Measured:
-    """Predicts the held-out photos, as they are and mirrored, by a network in eval mode."""
+    """Predicts the held-out photos, as they are and mirrored, with a network in eval mode."""
     samples, pack = data.validation, data.pack
     if len(samples) > MAX_MEASURED:
         samples = np.sort(np.random.default_rng(0).choice(samples, MAX_MEASURED, replace=False))
@@ -116,7 +116,7 @@ def _predict(network, data, samples, runtime, batch_size):
 
 
 def choose(errors: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the photos that are shown, and why: the worst, those in the middle, and the most doubtful."""
+    """Rows of the photos to show, and why: the worst, those in the middle, and the most doubtful."""
     order = np.argsort(-errors, kind="stable")
     start = max(0, (len(order) - MEDIAN) // 2)
     chosen = {"worst": order[:WORST], "median": order[start : start + MEDIAN]}
@@ -131,7 +131,7 @@ def save_measured(folder: Path, measured: Measured):
 
 
 def load_measured(folder: Path) -> Measured | None:
-    """What was measured of a run, None where nothing was. Raises UserError where the file is damaged."""
+    """What was measured of a run, None if nothing was. Raises UserError if the file is damaged."""
     path = folder / NAME
     if not path.exists():
         return None

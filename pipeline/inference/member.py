@@ -1,4 +1,4 @@
-"""A run that is ready to predict: its network, its views and their weights, fitted on what the run held out."""
+"""A run that is ready to predict: its network, its views and their weights, fitted on the photos that it held out."""
 
 import hashlib
 import time
@@ -43,10 +43,10 @@ BY_HAND = "weights by hand"
 
 @dataclass(frozen=True)
 class Member:
-    """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says how the weights were had.
+    """A run's network in eval mode with its views and weights, (V,) or (V, K); `kind` says where the weights come from.
 
-    not_fitted: why no weights could be fitted; empty where they were, or were not to be. expected: the score on photos
-    that neither network nor weights have seen, where weights were fitted. locator: what finds where to look, where the
+    not_fitted: why no weights could be fitted; empty if they were, or were not meant to be. expected: the score on
+    photos that neither network nor weights have seen, if weights were fitted. locator: what finds where to look, if the
     run has one.
     """
 
@@ -84,10 +84,10 @@ class Member:
         description: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(N, L, 2) float32 merged points in pixels of the photos, and (N, L) float32 variances of their coordinates
-        over the views, with those that the network tells.
+        over the views, including those that the network itself predicts.
 
-        asked: (N, L) indices of the points that are wanted of each photo, in that order; without it all. No more than
-        these is held.
+        asked: (N, L) indices of the points that are wanted of each photo, in that order; by default all. Only these are
+        held in memory.
         """
         num_points = len(self.network.mean_shape) if asked is None else asked.shape[1]
         points = np.empty((len(samples), num_points, 2), np.float32)
@@ -117,8 +117,8 @@ class Member:
         batch_size: int,
         description: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `predict`, each rank a part of the photos; to be called by all. They are whole batches, so that no bit
-        depends on how many ranks there are."""
+        """As `predict`, each rank for a part of the photos; to be called by all. Parts are whole batches, so that no
+        bit depends on how many ranks there are."""
         ranks = self.runtime.ranks
         part = ranks.part(len(samples), unit=batch_size)
         own = None if asked is None else asked[part]
@@ -127,9 +127,9 @@ class Member:
 
 
 def load_member(run: Run, options: PredictOptions, device: torch.device) -> Member:
-    """A run with the views of its recipe, or of a file, and the weights that these have by hand, else equal ones.
+    """A run with the views of its recipe, or of a file, and their weights: those given by hand, or else equal ones.
 
-    The contest lies where the options say, or else where the run was trained on it.
+    The contest is where the options say, or else where the run was trained on it.
     """
     own = run.recipe()
     where = replace(
@@ -178,8 +178,8 @@ def _load_predictor(run, recipe, options, device, digest) -> Predictor:
 def weigh_views(member: Member, weights: str, *, batch_size: int) -> Member:
     """The member with its own weights: "equal" (or by hand), "fit", or "auto".
 
-    "auto" takes the run's fitted weights; where there are none of these views and this checkpoint, it fits them, and
-    where there is nothing to fit them on it takes equal ones and keeps the reason.
+    "auto" takes the run's fitted weights; if there are none for these views and this checkpoint, it fits them, and if
+    there is nothing to fit them on, it takes equal ones and keeps the reason.
     """
     if weights == "equal" or (weights == "auto" and member.kind == BY_HAND):
         return member
@@ -207,19 +207,19 @@ def _with_weights(member: Member, fitted: FittedWeights) -> Member:
 
 @dataclass(frozen=True)
 class SavedViews(SavedWeights):
-    """What is read of a run's views.json."""
+    """What is read from a run's views.json."""
 
     checkpoint: str
     views: list[Any]
 
 
 def _of(member):
-    """What the weights of its views are weights of."""
+    """What the weights of a member's views belong to."""
     return {"checkpoint": member.digest, "views": [view.plain for view in member.views]}
 
 
 def _saved(member):
-    """The weights that were saved with its run, if they are of these views and this checkpoint."""
+    """The weights that were saved with a member's run, if they are of these views and this checkpoint."""
     return load_weights(
         member.run.views,
         SavedViews,
@@ -230,7 +230,7 @@ def _saved(member):
 
 
 def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_size: int) -> FittedWeights:
-    """Weights fitted on the held-out `samples`; they are saved, and what they bring is printed."""
+    """Weights fitted on the held-out `samples`; they are saved, and what they gain is printed."""
     parts, told = _find(member, data, samples, batch_size=batch_size)
     fitted, scores = fit_and_judge(
         parts,
@@ -247,7 +247,7 @@ def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_si
 
 
 def _find(member, data, samples, *, batch_size):
-    """What each view finds of the photos at `samples`, and the (V, N, K) variances that the network tells; each rank
+    """What each view finds in the photos at `samples`, and the (V, N, K) variances that the network predicts; each rank
     looks at a part of them."""
     ranks = member.runtime.ranks
     part = ranks.part(len(samples), unit=batch_size)
@@ -297,7 +297,7 @@ def print_not_fitted(members: list[Member]):
 
 
 def by_reason(members: list[Member], reasons: list[str]) -> list[str]:
-    """Each reason once; with the runs that it holds for, where it does not for all."""
+    """Each reason once, with the runs that it holds for if it does not hold for all."""
     lines = []
     for reason in dict.fromkeys(filter(None, reasons)):
         whose = [member.run.folder.name for member, own in zip(members, reasons, strict=True) if own == reason]

@@ -11,8 +11,8 @@ from scipy.optimize import nnls
 def merge(points: np.ndarray, weights: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """(B, K, 2) weighted mean of (V, B, K, 2) points.
 
-    weights: (V,), (V, K) or (V, B, K), at least 0; only their proportions matter. counts: (V, B, K) bool, where a
-    view says anything; a point of which none does is merged as if all did. Equal predictions are returned to the bit.
+    weights: (V,), (V, K) or (V, B, K), at least 0; only their proportions matter. counts: (V, B, K) bool, where a view
+    predicts a point; a point that no view predicts is merged as if all did. Equal predictions are returned to the bit.
     """
     shares = _shares(points, weights, counts)
     return points[0] + (shares[..., None] * (points - points[0])).sum(axis=0)
@@ -37,7 +37,7 @@ def total_variance(
 def error_covariance(errors: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """(K, V, V) second moments of (V, B, K, 2) errors over photos and axes; missing points (NaN) are left out.
 
-    Where a view says nothing of a point it takes the mean error of those that do, as a merge would.
+    If a view says nothing about a point, it takes the mean error of those that do, as a merge would.
     """
     errors = np.asarray(errors, np.float64)
     if counts is not None:
@@ -48,7 +48,7 @@ def error_covariance(errors: np.ndarray, counts: np.ndarray | None = None) -> np
 
 
 def convex_weights(covariance: np.ndarray, *, shrink: float = 0.0) -> np.ndarray:
-    """(..., V) weights >= 0 of sum 1 with the least w' C w for (..., V, V) covariances.
+    """(..., V) weights >= 0 with sum 1 and the least w' C w for (..., V, V) covariances.
 
     shrink: from 0 to 1, how far the covariance is moved towards one under which equal weights are best.
     """
@@ -66,8 +66,8 @@ def convex_weights(covariance: np.ndarray, *, shrink: float = 0.0) -> np.ndarray
 
 
 def _without_negatives(covariance):
-    """(M, V) weights of many (M, V, V) covariances at once, those that come out negative left out until none does; and
-    whether that was right, (M,): no weight that is 0 would lessen the error by growing (Kuhn and Tucker's condition).
+    """(M, V) weights for many (M, V, V) covariances at once, leaving out negative ones until there are none; and (M,)
+    whether that was right: no weight that is 0 would lower the error by growing (Kuhn and Tucker's condition).
     """
     size = covariance.shape[-1]
     kept = np.ones(covariance.shape[:-1], bool)

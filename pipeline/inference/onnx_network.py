@@ -1,7 +1,7 @@
-"""A network as ONNX Runtime computes it on the CPU, for `predict.py --backend onnx`; and the export to ONNX, which
+"""A network run by ONNX Runtime on the CPU, for `predict.py --backend onnx`; and the export to ONNX, which
 `tools.export` shares.
 
-The exported network lies in the cache under a key of the checkpoint. It computes in float32 with as many threads as
+The exported network is kept in the cache under a key of the checkpoint. It computes in float32 with as many threads as
 torch has.
 """
 
@@ -41,7 +41,7 @@ class Predictor(Protocol):
 
 
 class OnnxNetwork:
-    """Predicts what the network does of which `content` is the ONNX file."""
+    """Predicts what the network does whose ONNX file is `content`."""
 
     training = False
 
@@ -55,9 +55,9 @@ class OnnxNetwork:
 
 
 class _Outputs(torch.nn.Module):
-    """What a network says as a tuple of tensors, which is what ONNX knows: its points, and their scale if it has one.
+    """A network's output as a tuple of tensors, which ONNX supports: its points, and their scale if it has one.
 
-    A head's distributions are left out, since they are for training alone.
+    A head's distributions are left out, since they are for training only.
     """
 
     def __init__(self, network: LandmarkNet):
@@ -70,16 +70,16 @@ class _Outputs(torch.nn.Module):
 
 
 def check_installed():
-    """Raises UserError, with what to install, where a package is missing that exporting or computing needs."""
+    """Raises UserError, with what to install, if a package is missing that exporting or computing needs."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise UserError(f"--backend onnx needs {', '.join(missing)}: {INSTALL}; or leave out --backend")
 
 
 def through_onnx(network: LandmarkNet, *, size: int, cache: Path, key: tuple[str, ...]) -> OnnxNetwork:
-    """The network as ONNX Runtime computes it, exported where the cache does not have it yet.
+    """The network as ONNX Runtime computes it, exported if the cache does not have it yet.
 
-    key: what tells the network from others. Raises UserError where torch cannot export it, or what ONNX Runtime
-    computes is not what torch does.
+    key: what tells the network from others. Raises UserError if torch cannot export it, or if ONNX Runtime does not
+    compute what torch does.
     """
     path = cache / f"onnx-{key_of(torch.__version__, str(size), *key)}.sealed"
     content = kept_bytes(path, lambda: _exported(network, size))
@@ -112,7 +112,7 @@ def _has_scale(network, images):
 
 
 def export_onnx(module: torch.nn.Module, example: torch.Tensor, path: Path, *, has_scale: bool = False):
-    """Writes an ONNX file of a module that gives points, and their scale if it has one, of any number of images."""
+    """Writes an ONNX file of a module that gives points, and their scale if it has one, for any number of images."""
     torch.onnx.export(
         module,
         (example,),
@@ -139,7 +139,7 @@ def open_session(file: Path | bytes) -> Any:
 def worst_difference(found: Points, network: Points, photos: torch.Tensor) -> float:
     """The largest difference from the network's own points, in pixels of the image, for batches of several sizes.
 
-    It is infinite where the points are of another number or no numbers.
+    It is infinite if the number of points differs, or they are not numbers.
     """
     worst = 0.0
     for count in {*BATCHES[:2], len(photos)}:

@@ -27,7 +27,7 @@ NUM_SAID = 5  # photos
 
 @dataclass(frozen=True)
 class Shown:
-    """A photo, or what is in a box of it. name: of its row of points. file: of the photo."""
+    """A photo, or what is in a box on it. name: of its row of points. file: of the photo."""
 
     name: str
     file: str
@@ -36,10 +36,10 @@ class Shown:
 
 
 def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int, boxes: Boxes | None = None):
-    """Writes a picture of each photo and `points.csv` into the folder `out`. What is broken, or no
-    file, is named and left out. With boxes each box has a row, and a photo without any is left out.
+    """Writes a picture of each photo and `points.csv` into the folder `out`. What is broken, or not a file, is named
+    and left out. With boxes, each box has a row, and a photo without any is left out.
 
-    Raises UserError where there is no photo that can be read.
+    Raises UserError if no photo can be read.
     """
     paths = sorted(p for p in path.iterdir() if p.suffix.lower() in KINDS) if path.is_dir() else [path]
     if not paths:
@@ -98,7 +98,7 @@ def _parts(name, photo, boxes):
 
 
 def _predict(ensemble, shown):
-    """(N, K, 2) points of what is shown, and a line for each of which some touch the edge of what the network sees."""
+    """(N, K, 2) points of what is shown, and a line for each that has points at the edge of what the network sees."""
     packs = []
     photos = {one.name: one.photo for one in shown}
     given = {one.name: one.box for one in shown if one.box}

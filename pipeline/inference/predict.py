@@ -24,11 +24,11 @@ from pipeline.runtime import Runtime
 
 
 class Found(NamedTuple):
-    """What V views find of a block of samples, which is a slice of them.
+    """What V views find in a block of samples, which is a slice of them.
 
     points: (V, B, K, 2) float64 in pixels of the photos. counts: (V, B, K) bool, False for a point that the view has
-    cropped out, of which it can say nothing. variances: (V, B, K) of each coordinate, in squared pixels of the photos,
-    as the network tells them by the scale that it has learned; 0 where it has learned none.
+    cropped out, and so says nothing about. variances: (V, B, K) of each coordinate, in squared pixels of the photos, by
+    the scale that the network has learned; 0 if it has learned none.
     """
 
     block: slice
@@ -51,7 +51,7 @@ def predict_points(
 ) -> np.ndarray:
     """(N, K, 2) float32 points of the photos at `samples`, as they are, in pixels of the photos.
 
-    The network is in eval mode. image_size: of the images that it is shown, where it is not the ROI's.
+    The network is in eval mode. image_size: of the images that it is shown, if not the ROI's.
     """
     points = np.empty((len(samples), len(network.mean_shape), 2), np.float32)
     for found in predict_views(
@@ -84,13 +84,13 @@ def predict_views(
     image_size: int | None = None,
     description: str | None = None,
 ) -> Iterator[Found]:
-    """For each block of `samples`: what each view finds. The next warp is done while the network computes. With a
+    """What each view finds, for each block of `samples`. The next warp is done while the network computes. With a
     `description` the progress is shown.
 
     source: of the photos' squares; by default they are read from the pack.
 
-    All predictions of a network come from here. Raises UserError, naming the photo, for one that is not a number:
-    further on it would look like a point whose truth is missing.
+    All predictions of a network come from here. Raises UserError, naming the photo, for one that is not a number: later
+    it would look like a point whose truth is missing.
     """
     assert not network.training
     at_once = batch_size
@@ -127,8 +127,8 @@ def predict_views(
 
 
 def _in_parts(network: Predictor, images: torch.Tensor, at_once: int, runtime: Runtime) -> tuple[Prediction, int]:
-    """What the network says of images, of which it is shown so many at once, and half as many each time that memory
-    runs out; and how many it was shown in the end."""
+    """What the network predicts for images, of which it is shown this many at once, and half as many each time memory
+    runs out; and how many it was shown at once in the end."""
     while True:
         try:
             with runtime.autocast():
@@ -149,9 +149,9 @@ def _bring_back(
     view: Transform, said: Prediction, photo_to_image: np.ndarray, flip_indices: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(B, K, 2) points of the view's images as points of the photos, whether the view has not cropped them out, and
-    the variances that the network tells of them.
+    the variances that the network predicts for them.
 
-    A point outside the ROI has been cropped by all views alike, and counts in each.
+    A point outside the ROI is cropped by all views alike, and counts in each.
     """
     home = view.placement.inverse().move(said.points.cpu().numpy(), flip_indices)
     whole = Transform.identity(len(home), view.source)
@@ -160,7 +160,7 @@ def _bring_back(
 
 
 def _variances(view, said, photo_to_image, flip_indices):
-    """(B, K) of a coordinate, in squared pixels of the photos. A perspective counts by its scale in the middle."""
+    """(B, K) of a coordinate, in squared pixels of the photo. A perspective counts by its scale in the middle."""
     if said.log_scale is None:
         return np.zeros(said.points.shape[:2])
     scales = said.log_scale.double().exp().cpu().numpy()

@@ -1,8 +1,8 @@
-"""What a submission was made of, written beside it, so that another one does not take its place unnoticed, and what it
-is worth: here, and on the leaderboard. All records together are a ledger: `python -m tools.ledger`.
+"""What a submission was made of, written beside it, so that another one does not replace it unnoticed, and what it is
+worth: here, and on the leaderboard. All records together are a ledger: `python -m tools.ledger`.
 
 submission.csv
-submission.csv.json     runs, checkpoints, views, weights, decimals …, and of NOTES
+submission.csv.json     runs, checkpoints, views, weights, decimals …, and NOTES
 """
 
 import json
@@ -16,12 +16,12 @@ import numpy as np
 
 from pipeline.files import check_regular, digest, write_text
 
-NOTES = ("expected", "content", "leaderboard")  # of the table, not what it was made of
+NOTES = ("expected", "content", "leaderboard")  # about the table, not what it was made of
 SUFFIX = ".csv.json"
 
 
 def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
-    """Moves a table that was made of something else than `record` out of the way, and gives its new path.
+    """Moves a table that was made of something other than `record` out of the way, and returns its new path.
 
     A table that was made of the same is left, to be replaced.
     """
@@ -38,7 +38,7 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
 def write_record(path: Path, record: dict[str, Any], *, expected: dict[str, Any] | None):
     """Notes what the table at `path` was made of, and what is expected of it.
 
-    What the leaderboard said of it stays noted, as long as it is the same table to the byte.
+    The leaderboard's score stays noted, as long as it is the same table to the byte.
     """
     notes: dict[str, Any] = {"expected": expected, "content": digest(path.read_bytes())}
     earlier = read_record(path) or {}
@@ -50,7 +50,7 @@ def write_record(path: Path, record: dict[str, Any], *, expected: dict[str, Any]
 def expected_of_mean(
     expected: Sequence[Mapping[str, Any] | None], weights: Sequence[float], *, of: str
 ) -> dict[str, Any] | None:
-    """What is expected of a weighted mean of tables, as far as it is known of each; None where of one it is not.
+    """What is expected of a weighted mean of tables, from what is known about each; None if one is not known.
 
     It is the mean of what is expected of them, with the mean of their intervals, which is an upper bound: a square is
     convex, so that no mean errs more than its parts do on average (Jensen). of: in words, what it is of.
@@ -65,7 +65,7 @@ def expected_of_mean(
 
 
 def note_leaderboard(path: Path, score: float):
-    """Notes what the leaderboard said of the table at `path`."""
+    """Notes the leaderboard's score of the table at `path`."""
     record = (read_record(path) or {}) | {"content": digest(path.read_bytes()), "leaderboard": score}
     write_text(record_path(path), json.dumps(record, indent=1))
 
@@ -75,7 +75,7 @@ def record_path(path: Path) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The record, None where there is none that can be read: then the table is taken to be another."""
+    """The record, None if there is none that can be read: then the table is taken to be another."""
     try:
         check_regular(record_path(path))
         record = json.loads(record_path(path).read_bytes())

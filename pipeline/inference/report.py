@@ -1,8 +1,8 @@
-"""The report of a run: `report.html`, one file that needs no other, made of what lies in the run's folder alone.
+"""The report of a run: `report.html`, one self-contained file, made from what lies in the run's folder alone.
 
     summary  curves  points and regions  photos' errors  galleries  views and runs  uncertainty  recipe  environment
 
-What is not there, such as weights of views before `predict.py` has fitted them, is left out of it.
+What is not there, such as weights of views before `predict.py` has fitted them, is left out.
 """
 
 import base64
@@ -31,7 +31,7 @@ from pipeline.runs import AboutData, Run, folder_of
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 JPEG_QUALITY = 82
-MANY = 200  # points, of which lines from truth to prediction would hide the photo
+MANY = 200  # points, from which on lines from truth to prediction would hide the photo
 SHOWN_OF_CONSOLE = (
     "time ",
     "speed ",
@@ -47,8 +47,8 @@ SHOWN_OF_CONSOLE = (
 
 
 def write_report(run: Run) -> Path:
-    """Writes report.html into the run's folder. Raises UserError where files of the run are damaged."""
-    from jinja2 import Environment, StrictUndefined  # it takes a while to import
+    """Writes report.html into the run's folder. Raises UserError if files of the run are damaged."""
+    from jinja2 import Environment, StrictUndefined  # slow to import
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content_of(run))
@@ -116,7 +116,7 @@ def summary(recipe: dict, rows: list[dict[str, float]], about: AboutData, measur
 
 
 def read_metrics(run: Run) -> list[dict[str, float]]:
-    """The table of epochs, as numbers; what is none is left out."""
+    """The table of epochs, as numbers; cells that are not numbers are left out."""
     if not run.metrics.exists():
         return []
     rows = []
@@ -130,21 +130,21 @@ def read_metrics(run: Run) -> list[dict[str, float]]:
 
 
 def speed(rows: list[dict[str, float]]) -> str:
-    """Photos a second in the median epoch."""
+    """Photos per second in the median epoch."""
     rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
     return f"{np.median(rates):.0f}" if rates else ""
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Of a file of fitted weights: the scores of parts and merges, equivariance and the calibration's table."""
+    """From a file of fitted weights: the scores of parts and merges, equivariance and the calibration's table."""
     fields = unsealed(path, dict[str, Any]) if path.exists() else {}
     table = fields.get("calibration", {}).get("table", [])
     return {"scores": fields.get("scores", []), "equivariance": fields.get("equivariance", []), "table": table}
 
 
 def scores_of_runs(run: Run) -> list[dict[str, Any]]:
-    """What each run brought to the newest ensemble that this one is part of, and what they merge to; its files that are
-    damaged are left out, since they are no files of this run."""
+    """What each run brought to the newest ensemble that this one is part of, and what they merge to; damaged files of
+    ensembles are left out, since they are not files of this run."""
     home = folder_of(run)
     paths = [home / "ensemble.json", *home.parent.glob("ensemble_*/ensemble.json")]
     for path in sorted(filter(Path.is_file, paths), key=lambda path: path.stat().st_mtime, reverse=True):
@@ -156,13 +156,13 @@ def scores_of_runs(run: Run) -> list[dict[str, Any]]:
 
 
 def _is_of(path, run):
-    """Whether a path was that of the run, which may have been moved since: folds of other runs are called alike."""
+    """Whether a path was that of the run, which may have been moved since: folds of other runs have the same names."""
     home = folder_of(run)
     return path.name == run.folder.name and (home == run.folder or path.parent.name == home.name)
 
 
 def galleries(measured: Measured) -> list[dict[str, Any]]:
-    """Photos with the paths of their points, by why they are shown."""
+    """Photos with the paths of their points, by the reason why they are shown."""
     kinds = dict.fromkeys(measured.kinds.tolist())
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for number, row in enumerate(measured.shown.tolist()):
@@ -196,7 +196,7 @@ def jpeg(tile: np.ndarray) -> str:
 
 
 def submissions(run: Run) -> list[dict[str, Any]]:
-    """The submissions that lie in the run's folder, with what was expected and said of them."""
+    """The submissions in the run's folder, with the score that was expected of them and the leaderboard's."""
     found = []
     for path in sorted(folder_of(run).glob("*.csv")):
         record = read_record(path)
@@ -207,7 +207,7 @@ def submissions(run: Run) -> list[dict[str, Any]]:
 
 
 def console_lines(run: Run) -> list[str]:
-    """What the console said last of the data, the time and the memory."""
+    """What the console last said about the data, the time and the memory."""
     path = run.folder / "console.txt"
     if not path.exists():
         return []

@@ -83,7 +83,7 @@ def distribution(errors: np.ndarray) -> str:
 
 
 def parts(rows: list[dict[str, Any]], *, prefix: str) -> str:
-    """What each part, a view or a run, and each merge scores, with its interval."""
+    """The score of each part, a view or a run, and of each merge, with its interval."""
     figure = new_figure(7, 0.8 + 0.28 * len(rows))
     axes = figure.subplots()
     for row, place in zip(rows, range(len(rows), 0, -1), strict=True):
@@ -101,7 +101,7 @@ def _says(row):
 
 
 def calibration(rows: list[dict[str, float]]) -> str:
-    """Expected against found error, a dot a fifth of the points."""
+    """Expected against found error, a dot for each fifth of the points."""
     figure = new_figure(4, 3.4)
     axes = figure.subplots()
     expected, found = ([row[name] for row in rows] for name in ("expected", "found"))

@@ -19,8 +19,8 @@ class Region:
 
 
 def regions_of_run(run: Run, mean_shape: np.ndarray) -> Regions:
-    """The regions that a run has told the errors of, or, of a run of an earlier version, those that are found in its
-    (K, 2) mean shape. Raises UserError where its regions.json was changed to something else."""
+    """The regions whose errors a run has reported, or, for a run of an earlier version, those that are found in its
+    (K, 2) mean shape. Raises UserError if its regions.json was changed to something else."""
     if run.regions.exists():
         return read_regions(run.regions, len(mean_shape), flag="")
     return find_regions(mean_shape)
@@ -32,7 +32,7 @@ def with_errors(regions: Regions, mean_shape: np.ndarray, errors: np.ndarray) ->
 
 
 def _middle(points):
-    """That of the points which is nearest to their mean, which of a curved region, such as a jaw, lies beside it."""
+    """The point that is nearest to their mean; the mean itself may lie beside a curved region, such as a jaw."""
     x, y = points[((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     return float(x), float(y)
 

@@ -21,9 +21,9 @@ from pipeline.metrics import check_finite
 
 
 def write_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
-    """Writes (N, L, 2) points in pixels of the photos, rounded to so many `decimals`.
+    """Writes (N, L, 2) points in pixels of the photos, rounded to `decimals`.
 
-    Raises UserError, and leaves what was there as it was, where one of them is not a number.
+    Raises UserError, and leaves what was there as it was, if one of them is not a number.
     """
     columns = [f"Point_M{index}_{axis}" for index in range(points.shape[1]) for axis in "XY"]
     with replacing(path) as file:
@@ -38,8 +38,8 @@ def write_submission(path: Path, names: list[str], points: np.ndarray, *, decima
 def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray, *, calibrated: bool):
     """Writes (N, L) deviations, in pixels of the photos, with the rows and columns of the submission.
 
-    The header says what they are: Point_M0_SD, standard deviations of the error, or where they are not calibrated
-    Point_M0_SPREAD, those of views and runs about their mean, which say nothing of the error that all of them share.
+    The header says what they are: Point_M0_SD, standard deviations of the error, or if they are not calibrated
+    Point_M0_SPREAD, those of views and runs around their mean, which say nothing about the error that all share.
     """
     table = pd.DataFrame(deviations, index=pd.Index(names, name="file_name"))
     table.columns = [f"Point_M{index}_{'SD' if calibrated else 'SPREAD'}" for index in range(deviations.shape[1])]
@@ -50,7 +50,7 @@ def write_uncertainty(path: Path, names: list[str], deviations: np.ndarray, *, c
 def read_submission(path: Path, *, gaps: bool = False) -> tuple[list[str], np.ndarray]:
     """The names and the (N, L, 2) points of a submission, or of labels with `gaps`: NaN where a cell is empty or "nan".
 
-    Raises UserError where the file is none.
+    Raises UserError if the file is not a submission.
     """
     blocks_of_names, points = zip(*_read_in_blocks(path, gaps=gaps), strict=True)
     names = list(chain.from_iterable(blocks_of_names))
@@ -61,9 +61,9 @@ def read_submission(path: Path, *, gaps: bool = False) -> tuple[list[str], np.nd
 
 
 def _read_in_blocks(path, *, gaps=False):
-    """The names and the points of so many rows at a time.
+    """The names and the points of a block of rows at a time.
 
-    Cells are counted row by row, since a row that was cut would else have points that are missing.
+    Cells are counted row by row, since a row that was cut would otherwise have missing points.
     """
     try:
         check_regular(path)
@@ -105,7 +105,7 @@ def _parse_row(path, number, row, columns, *, gaps):
 def read_in_order(path: Path, names: list[str], num_points: int, *, of: Path) -> np.ndarray:
     """The (N, L, 2) points of a submission in the order of `names`, which are those of the submission `of`.
 
-    Raises UserError where the two are not of the same photos and number of points.
+    Raises UserError if the two are not of the same photos and number of points.
     """
     found_names, points = read_submission(path)
     if sorted(found_names) != sorted(names) or points.shape[1] != num_points:
@@ -118,7 +118,7 @@ def read_in_order(path: Path, names: list[str], num_points: int, *, of: Path) ->
 
 
 def verify_submission(path: Path, names: list[str], points: np.ndarray, *, decimals: int):
-    """Reads the file back: the names of `test_points.csv` in their order, and the predicted points to rounding."""
+    """Reads the file back and checks the names of `test_points.csv` in order, and the predicted points to rounding."""
     done = 0
     for found_names, found in _read_in_blocks(path):
         rows = slice(done, done + len(found))

@@ -1,5 +1,5 @@
-"""Figures as SVG that lies within a page: its letters take the page's font and colour, and what is pointed at says its
-value. They are drawn without pyplot, which keeps a state and may look for a screen."""
+"""Figures as SVG within a page: their text takes the page's font and colour, and pointing at a dot shows its value.
+They are drawn without pyplot, which keeps state and may look for a screen."""
 
 import io
 import re
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 INK = "#123456"  # stands for the page's own colour
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#999999", "#f0e442")  # Okabe and Ito's
-SEPARATOR = "\u2063"  # which no text here has, and XML may hold
+SEPARATOR = "\u2063"  # which no text here has, and XML allows
 SVG = "http://www.w3.org/2000/svg"
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches."""
-    from matplotlib.figure import Figure  # it takes long to import
+    """An empty figure of this size in inches."""
+    from matplotlib.figure import Figure  # slow to import
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def prepare(axes: "Axes", *, x: str = "", y: str = "", logarithmic: bool = False):
-    """Labels, a grid, and with `logarithmic` values on a logarithmic axis with plain numbers."""
+    """Labels, a grid, and with `logarithmic` a logarithmic axis with plain numbers."""
     if logarithmic:
         from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -46,7 +46,7 @@ def prepare(axes: "Axes", *, x: str = "", y: str = "", logarithmic: bool = False
 
 
 def draw_line(axes: "Axes", x: Sequence[float], y: Sequence[float], says: Sequence[str], *, label: str, colour: str):
-    """A line with a dot at each place, which `says` its text."""
+    """A line with a dot at each place; `says` has their texts."""
     axes.plot(x, y, color=colour, linewidth=1.5, label=label)
     axes.scatter(x, y, s=14, color=colour, gid=hint(says))
 
@@ -56,12 +56,12 @@ def draw_legend(axes: "Axes"):
 
 
 def hint(says: Iterable[str]) -> str:
-    """A name for a set of dots, by which `as_svg` finds them: their texts are in it."""
+    """A name for a set of dots that contains their texts, and by which `as_svg` finds them."""
     return "hint " + SEPARATOR.join(says)
 
 
 def as_svg(figure: "Figure", *, title: str, prefix: str) -> str:
-    """The figure as the text of an <svg>, with a title that is read aloud. prefix: of the names in it, since a page has
+    """The figure as the text of an <svg>, with a title for screen readers. prefix: of the names in it, since a page has
     several figures.
     """
     import matplotlib

@@ -1,6 +1,6 @@
 """The views of a prediction: fixed-parameter replays of augmenters, the same for every photo.
 
-As plain data, a list of views, each a list of augmenters such as a recipe's, with constants for ranges; [] is the photo
+As plain data, a list of views, each a list of augmenters as in a recipe, with constants for ranges; [] is the photo
 as it is. A view may be {"augment": [...], "weight": 2} to be weighted by hand.
 """
 
@@ -16,7 +16,7 @@ from augment.augmenters import is_number
 from pipeline.errors import UserError
 from pipeline.files import check_regular
 
-NUM_DRAWS = 64  # of a view that is random, all the same by chance: never
+NUM_DRAWS = 64  # of a random view: they are never all the same by chance
 
 
 class View(Protocol):
@@ -57,10 +57,10 @@ class FixedView:
 
 
 def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> list[FixedView]:
-    """Views from plain data, in an order of their own, so that the order they are given in changes nothing.
+    """Views from plain data, in a fixed order, so that the order in which they are given changes nothing.
 
-    Mirrored views are left out where there are no flip indices. Raises UserError, naming `source` and the
-    view, for one that is no list of augmenters, is random, changes the size or cannot be brought home.
+    Mirrored views are left out if there are no flip indices. Raises UserError, naming `source` and the view, for one
+    that is no list of augmenters, is random, changes the size or cannot be brought home.
     """
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{source}: found {entries!r}, allowed is a list of views, each a list of augmenters")
@@ -72,13 +72,13 @@ def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> lis
 
 
 def read_views(path: Path) -> Any:
-    """Plain data of views from a JSON file. Raises UserError where it cannot be read."""
+    """Plain data of views from a JSON file. Raises UserError if it cannot be read."""
     try:
         check_regular(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--views {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # the latter for brackets in brackets without end
+    except (ValueError, RecursionError) as error:  # the latter for endlessly nested brackets
         raise UserError(f"--views {path} is not JSON: {error}") from error
 
 

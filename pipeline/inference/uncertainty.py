@@ -1,8 +1,8 @@
 """How far a prediction may be off: from the spread of views and runs, and the scale that a network has learned,
 calibrated on held-out photos.
 
-The model is a normal error with variance floor + factor * spread^2 for each coordinate; both numbers are those of the
-greatest likelihood on photos whose truth is known.
+The model is a normal error with variance floor + factor * spread^2 for each coordinate; both numbers maximise the
+likelihood on photos whose truth is known.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MAX_FITTED = 200_000  # coordinates: enough for two numbers
 class Calibration:
     """floor, in squared pixels of the photo, and factor. table: how well it holds, on photos it was not fitted on.
 
-    A row of the table is a fifth of the points, by what is expected: expected and found root mean square error, and
+    A row of the table is a fifth of the points, by expected error: expected and found root mean square error, and
     the shares of coordinates within one and within two standard deviations (68 % and 95 % of a normal error).
     """
 
@@ -38,14 +38,14 @@ def calibrate(errors: np.ndarray, spreads: np.ndarray, groups: np.ndarray) -> Ca
     expected = np.sqrt(floor + factor * spreads**2)
     for half in (0, 1):
         known = order % 2 != half
-        if np.isfinite(errors[known]).any():  # what is judged is expected by the other half, where that says anything
+        if np.isfinite(errors[known]).any():  # each half is judged by a fit to the other, if that has any truth
             of_half = _fit(errors[known], spreads[known])
             expected[~known] = np.sqrt(of_half[0] + of_half[1] * spreads[~known] ** 2)
     return Calibration(floor, factor, _table(errors, expected))
 
 
 def mean_calibration(calibrations: list[Calibration | None]) -> Calibration | None:
-    """The mean of the runs' own, for runs that held out no photo in common, such as folds; None where one has none."""
+    """The mean of the runs' own, for runs that held out no photo in common, such as folds; None if one has none."""
     known = [calibration for calibration in calibrations if calibration]
     if len(known) < len(calibrations):
         return None
@@ -59,11 +59,11 @@ def mean_calibration(calibrations: list[Calibration | None]) -> Calibration | No
 
 
 def calibration_of_merge(runs: Calibration, within: float, between: float) -> Calibration:
-    """The calibration of what runs merge to, from theirs: they held out no photo in common to see it on.
+    """The calibration of what runs merge to, from theirs: they held out no photo in common to measure it on.
 
-    within: mean variance over the views of a run. between: mean variance of the runs about their merge. The error of a
-    mean of runs is the mean of their errors less their variance (Krogh and Vedelsby, 1995); both numbers are scaled so
-    that this is what is expected on the whole, while the points among which runs differ stay the doubtful ones.
+    within: mean variance over the views of a run. between: mean variance of the runs around their merge. The error of a
+    mean of runs is the mean of their errors minus their variance (Krogh and Vedelsby, 1995); both numbers are scaled so
+    that this is what is expected overall, while the points on which runs differ stay the doubtful ones.
     """
     single = runs.floor + runs.factor * within
     scale = max(single - between, 0.1 * single) / (single + runs.factor * between)
@@ -71,7 +71,7 @@ def calibration_of_merge(runs: Calibration, within: float, between: float) -> Ca
 
 
 def print_calibration(calibration: Calibration):
-    """How well deviations tell errors: a table of held-out points, a fifth a row, the surest first."""
+    """Prints how well deviations predict errors: a table of held-out points, a fifth per row, the surest first."""
     if calibration.table:
         print("\npixels: expected  found   within one (68 %)   within two (95 %)")
         for row in calibration.table:

@@ -1,9 +1,9 @@
-"""Weights of a prediction's parts, fitted on held-out photos, and judged on others than they were fitted on.
+"""Weights of a prediction's parts, fitted on held-out photos, and judged on other photos than they were fitted on.
 
-A part is a view, or a run. Everything is decided from the covariances of the parts' errors, which are summed once
-for each of a few parts of the photos: a fit leaves one of them out and is judged by it. Shapes: V parts that are
-merged, N photos, K points, F folds. `sums` (2, F, K, V, V) are of errors that are limited, which weights are fitted
-to, and of errors as they are, which must not grow.
+A part is a view, or a run. Everything is decided from the covariances of the parts' errors, which are summed once for
+each of a few folds of the photos: a fit leaves one of them out and is judged by it. Shapes: V parts that are merged,
+N photos, K points, F folds. `sums` (2, F, K, V, V) are of errors that are limited, which weights are fitted to, and of
+errors as they are, which must not grow.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from pipeline.data.split import split_into_folds
 from pipeline.inference.merge import convex_weights, error_covariance, merge
 
 NUM_FOLDS = 5
-MIN_GAIN = 1e-3  # of the error; a view that brings less does not pay for its time
+MIN_GAIN = 1e-3  # of the error; a view that brings less is not worth its time
 SHRINK = 0.1  # of the views' common weights
-INFLUENCE = 0.95  # quantile of the photos' errors; a photo with a larger one counts as one with this
+INFLUENCE = 0.95  # quantile of the photos' errors; larger errors count as this one
 POINT_SHRINKS = (0.9, 0.7, 0.4, 0.15)  # of each point's covariance towards the points' common one
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit found. weights: (V,) or (V, K), 0 for what was pruned. kind: how they were had.
+    """What a fit found. weights: (V,) or (V, K), 0 for what was pruned. kind: where they come from.
 
-    judged: for each kind of weights, the (N, K, 2) errors that it makes on photos that it was not fitted on.
+    out_of_fold: for each kind of weights, the (N, K, 2) errors that it makes on photos that it was not fitted on.
     """
 
     weights: np.ndarray
@@ -37,9 +37,9 @@ class Fit:
 def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, prune: bool) -> Fit:
     """Fits weights to (V, N, K, 2) errors of held-out photos; `groups` (N,) are kept on one side of each fold.
 
-    counts: (V, N, K) bool, where a part says anything. prune: leave out parts that do not pay for their time.
+    counts: (V, N, K) bool, where a part predicts a point. prune: leave out parts that are not worth their time.
 
-    A few photos where all parts fail have most of the squared error and nothing to teach, so that no photo counts more
+    A few photos on which all parts fail make up most of the squared error and teach nothing, so no photo counts more
     than most do; the errors that are reported are not limited.
     """
     assert (np.isfinite(errors) | np.isnan(errors).all(axis=0)).all(), "only the truth may be missing, for all parts"
@@ -63,7 +63,7 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
 
 
 def _limits(errors, counts):
-    """(N,) factors that bring a photo's errors down to what is usual."""
+    """(N,) factors that bring a photo's errors down to the usual size."""
     squares = np.where(counts[..., None] & np.isfinite(errors), errors, 0) ** 2
     known = np.maximum((counts & np.isfinite(errors).all(axis=-1)).sum(axis=(0, 2)), 1)
     sizes = np.sqrt(squares.sum(axis=(0, 2, 3)) / known)
@@ -77,14 +77,14 @@ def _equal(covariance, kept):
 
 
 def _common(covariance, kept):
-    """One weight a part."""
+    """One weight per part."""
     weights = np.zeros(covariance.shape[-1])
     weights[kept] = convex_weights(_part(covariance, kept).sum(axis=0), shrink=SHRINK)
     return weights
 
 
 def _each_point(covariance, kept, *, shrink):
-    """One weight a part and point; a point's covariance is moved towards the common one, at its own size."""
+    """One weight per part and point; a point's covariance is moved towards the common one, at its own size."""
     inner = _part(covariance, kept)
     size = np.trace(inner, axis1=1, axis2=2)[:, None, None]
     common = inner.sum(axis=0) / max(size.sum(), 1e-12)
@@ -95,7 +95,7 @@ def _each_point(covariance, kept, *, shrink):
 
 
 Kind = Callable[[np.ndarray, np.ndarray], np.ndarray]
-KINDS: dict[str, Kind] = {  # from the simplest on
+KINDS: dict[str, Kind] = {  # simplest first
     "equal weights": _equal,
     "a weight a part": _common,
     **{
@@ -109,9 +109,9 @@ Choice = Callable[[np.ndarray], tuple[str, np.ndarray]]
 
 
 def _choose(sums, *, prune):
-    """The weights that pay, of the parts that are worth their time, where that surely costs less than MIN_GAIN against
-    equal weights of all: each step may look sure and the whole be wrong, so the whole is judged, on folds that had no
-    part in it.
+    """The weights that pay, of the parts that are worth their time, if that surely costs less than MIN_GAIN against
+    equal weights of all: each step may look sure and the whole still be wrong, so the whole is judged, on folds that
+    had no part in it.
     """
     equal = partial(_of_all_parts, kind="equal weights")
     choices: list[Choice] = [_pruned_choice, _choice] if prune else [_choice]
@@ -130,12 +130,12 @@ def _of_all_parts(sums, *, kind):
 
 
 def _choice(sums):
-    """The weights of all parts that surely do better than simpler ones."""
+    """The weights of all parts, of the kind that surely does better than simpler ones."""
     return _of_all_parts(sums, kind=_best_kind(sums))
 
 
 def _pruned_choice(sums):
-    """These, of the parts that are worth their time."""
+    """The same, for the parts that are worth their time."""
     kind, num_parts = _best_kind(sums), sums.shape[-1]
     kept = _pruned(sums, KINDS[kind])
     said = f"{kind}, {len(kept)} of {num_parts}" if len(kept) < num_parts else kind
@@ -166,7 +166,7 @@ def _pruned(sums, kind: Kind):
 
 
 def _sure_gain(errors, other):
-    """By what share (2, F) errors surely fall to others: that of the limited ones less its standard error over the
+    """By what share (2, F) errors surely fall to others: that of the limited ones minus its standard error over the
     folds, or that of the errors as they are, whichever is less.
     """
     limited, as_they_are = errors - other

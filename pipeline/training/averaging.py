@@ -1,4 +1,4 @@
-"""The average of the weights: what is validated and kept. A moving one (EMA), or that of a schedule-free optimiser."""
+"""The average of the weights, which is validated and kept: a moving one (EMA), or that of a schedule-free optimiser."""
 
 import copy
 
@@ -41,8 +41,8 @@ class WeightAverage:
 
 
 class ScheduleFreeAverage(WeightAverage):
-    """The weights that a schedule-free optimiser has found, x, while the network has those that gradients are taken at,
-    y = (1 - beta1) z + beta1 x. Statistics of norms, which were measured at y, are averaged as by an EMA.
+    """The weights x that a schedule-free optimiser has found, while the network has those at which gradients are taken,
+    y = (1 - beta1) z + beta1 x. Statistics of norms, which are measured at y, are averaged as by an EMA.
 
     Source: A. Defazio et al., "The Road Less Scheduled", NeurIPS 2024.
     """
@@ -58,7 +58,7 @@ class ScheduleFreeAverage(WeightAverage):
         super().update()
         for group in self.optimiser.param_groups:
             for parameter in group["params"]:
-                if parameter in self._own:  # others are of the loss
+                if parameter in self._own:  # the others belong to the loss
                     self._own[parameter].copy_(parameter)
                     if "z" in self.optimiser.state[parameter]:
                         z, beta1 = self.optimiser.state[parameter]["z"], group["betas"][0]

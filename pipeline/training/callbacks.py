@@ -1,5 +1,5 @@
 """What happens after an epoch and between steps, in this order: the best weights, a record of the steps, the table,
-callbacks of the user's own, the checkpoint, TensorBoard, lines on the console, pictures, and the progress bar.
+the user's own callbacks, the checkpoint, TensorBoard, lines on the console, pictures, and the progress bar.
 """
 
 import math
@@ -13,12 +13,12 @@ from pipeline.training.tensorboard import TensorBoard
 from pipeline.training.trainer import Callback, EpochResult, StepResult, Trainer
 from pipeline.training.user_callbacks import make_callbacks
 
-NUM_TIMED = 20  # steps, before it is said how long the training takes
+NUM_TIMED = 20  # steps, before the time of the training is estimated
 
 
 def default_callbacks(run: Run, own: Sequence[type[Callback]] = ()) -> list[Callback]:
-    """Those of every training, and those of the user's `own` classes. The checkpoint holds what those before it have
-    done."""
+    """The callbacks of every training, and those of the user's `own` classes. The checkpoint holds what the callbacks
+    before it have done."""
     record, board = StepRecord(), TensorBoard(run)
     before: list[Callback] = [BestWeights(run), BestEpochs(run), record, MetricsTable(run)]
     pictures = [WorstPhotos(run, board), Curves(run, board, record)]
@@ -27,7 +27,7 @@ def default_callbacks(run: Run, own: Sequence[type[Callback]] = ()) -> list[Call
 
 
 class BestWeights(Callback):
-    """Keeps the averaged weights of the epoch with the lowest validation MSE, of those that saw the largest images."""
+    """Keeps the averaged weights of the epoch with the lowest validation MSE, among those with the largest images."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -43,10 +43,10 @@ class BestWeights(Callback):
 
 
 class BestEpochs(Callback):
-    """Keeps the averaged weights of the few best epochs of those that saw the largest images, for tools.average.
+    """Keeps the averaged weights of the few best epochs, among those with the largest images, for tools.average.
 
-    Which these are follows from the table of epochs alone, so that an epoch that is trained once more after a kill
-    leaves the same files.
+    Which these are follows from the table of epochs alone, so that an epoch that is trained again after a kill leaves
+    the same files.
     """
 
     def __init__(self, run: Run):
@@ -79,7 +79,7 @@ class MetricsTable(Callback):
 
 
 class Checkpoint(Callback):
-    """Saves all that a resumed run needs: after each epoch, every so many minutes, and when a signal stops it."""
+    """Saves all that a resumed run needs: after each epoch, every so many minutes, and when a signal stops the run."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -104,7 +104,7 @@ class Checkpoint(Callback):
 
 
 class EpochLine(Callback):
-    """Prints a line an epoch."""
+    """Prints a line per epoch."""
 
     def begin(self, trainer: Trainer):
         titles = (
@@ -121,7 +121,7 @@ class EpochLine(Callback):
 
 
 class TimeEstimate(Callback):
-    """Says once in a sitting how long the training takes, when some steps have been timed. The first ones, in which
+    """Prints once per sitting how long the training takes, after some steps have been timed. The first ones, in which
     algorithms are chosen and caches filled, are not."""
 
     def begin(self, trainer: Trainer):
@@ -148,7 +148,7 @@ class TimeEstimate(Callback):
 
 
 def time_line(trainer: Trainer, *, per_step: float) -> str:
-    """What follows from the minutes that a step takes."""
+    """The line about the training that follows from the minutes per step."""
     options, step = trainer.recipe.optimiser, trainer.state.step
     epoch = per_step * trainer.steps_per_epoch
     if options.minutes:
@@ -162,7 +162,7 @@ def time_line(trainer: Trainer, *, per_step: float) -> str:
 
 
 class Bar(Callback):
-    """The progress bar, or a line a minute where there is no terminal."""
+    """The progress bar, or a line a minute if there is no terminal."""
 
     def begin(self, trainer: Trainer):
         self._bar = training_progress()

@@ -45,13 +45,13 @@ class Criterion:
     """The mean loss of the photos of a step that count.
 
     Its state: the recent losses that a batch is ranked against, the running mean of each photo's losses, and for
-    residual log-likelihood estimation a flow, whose weights the optimiser moves.
+    residual log-likelihood estimation a flow, whose weights the optimiser trains.
 
-    size: of the images in whose pixels points are. typical_scale: pixels of a photo per pixel of its image, of the
-    data set's typical photo. mean_shape: (K, 2), whose neighbours are the ends of edges. batch_size: of a step.
-    num_photos: of the pack. sample_weights: (N,) factors of the losses of the photos of the pack, with a mean of 1
-    over those that are trained on, so that the mean over a batch need not be divided by anything else: divided by
-    the weights of a batch it would depend on who else is in it. Photos are ranked without them.
+    size: of the images in whose pixels points are given. typical_scale: pixels of a photo per pixel of its image, for
+    the data set's typical photo. mean_shape: (K, 2), whose neighbours are the ends of edges. batch_size: of a step.
+    num_photos: of the pack. sample_weights: (N,) factors for the losses of the photos of the pack, with a mean of 1
+    over the training photos, so that the mean over a batch need not be divided by anything else: divided by the
+    weights of its batch, a loss would depend on the other photos in it. Photos are ranked without them.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Criterion:
         self.edges = torch.from_numpy(nearest_neighbours(mean_shape)).to(device) if options.edge_weight else None
 
     def __call__(self, predicted: Prediction, batch: Batch, key: Key, *, epoch: float) -> torch.Tensor:
-        """() the loss of what was predicted of all photos of a step.
+        """() the loss of the predictions for all photos of a step.
 
         key: (seed, epoch, samples), for the random control. epoch: how many are done, with the share of this one.
         """
@@ -98,8 +98,8 @@ class Criterion:
         return photo_weights(batch.scale, unit=self.options.loss_unit, typical_scale=self.typical_scale, power=power)
 
     def select(self, losses: torch.Tensor, key: Key, *, epoch: float) -> torch.Tensor:
-        """(B,) bool: the photos that count. Once a step, with the losses and the key of all its photos, whichever rank
-        or micro-batch they are in."""
+        """(B,) bool: the photos that count. Called once per step, with the losses and the key of all its photos, in
+        whichever rank or micro-batch they are."""
         options, samples = self.options, on_device(key.samples, losses.device)
         self.recent_losses = slide(self.recent_losses, losses)
         self.running_losses = remember(self.running_losses, samples, losses)
@@ -115,11 +115,11 @@ class Criterion:
         return as_many_at_random(chosen, on_device(key.child(RANDOM_TRIM).uniform(1)[:, 0], losses.device))
 
     def trims(self, epoch: float) -> bool:
-        """Whether some photos may be left out, when so many epochs are done."""
+        """Whether some photos may be left out after this many epochs."""
         return self.options.trims and epoch >= self.options.trim_from
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the optimiser moves beside the network."""
+        """What the optimiser trains besides the network."""
         return list(self.flow.parameters()) if self.flow else []
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Criterion:
         return state | ({"flow": self.flow.state_dict()} if self.flow else {})
 
     def load_state_dict(self, state: dict[str, Any]):
-        """Takes the state. Raises one of checkpoint.DAMAGE where it is of another criterion."""
+        """Loads the state. Raises one of checkpoint.DAMAGE if it is that of another criterion."""
         check_tensor(state["recent_losses"], self.recent_losses, "recent_losses", gaps=True)
         self.recent_losses = state["recent_losses"].to(self.device)
         if "running_losses" in state:  # earlier versions had none

@@ -1,4 +1,4 @@
-"""Early stopping: when the validation has not become better for so long that it is not waited for any more."""
+"""Early stopping: ends the training when the validation has not improved for long enough."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from typing import Any
 def out_of_patience(history: list[dict[str, Any]], *, patience: int | None, size: int) -> bool:
     """Whether the last `patience` epochs have brought no better validation MSE than those before.
 
-    history: a row an epoch. It lies in the checkpoint, so that a resumed run ends where one that was not stopped does.
+    history: a row per epoch. It is in the checkpoint, so that a resumed run ends where an uninterrupted one does.
     Only epochs with images of `size` pixels count: while images grow, the epochs that matter are still to come.
     """
     errors = [row["validation_mse"] for row in history if row.get("image_size", size) == size]

@@ -1,4 +1,4 @@
-"""What a training will need, said before it starts, and what it has needed, said after it."""
+"""What a training will need, printed before it starts, and what it has needed, printed after it."""
 
 import copy
 import math
@@ -17,14 +17,14 @@ from pipeline.progress import format_seconds
 from pipeline.runtime import Runtime
 from pipeline.training.trainer import Trainer
 
-COPIES = 5  # of the weights while they are trained: they, their gradients, AdamW's two moments, and the average
+COPIES = 5  # of the weights during training: the weights, their gradients, AdamW's two moments, and the average
 SAVED_COPIES = 5  # on the disk: best.pt has one, last.pt all but the gradients
 
 
 @dataclass(frozen=True)
 class Cost:
-    """num_parameters: of the network. flops: operations of the prediction of one photo, two for a multiplication that
-    is added. Bytes that a step keeps: fixed, beside the weights, and for each photo of a batch."""
+    """num_parameters: of the network. flops: operations of the prediction of one photo, counting a multiply-add as two.
+    Bytes that a step keeps: fixed, beside the weights, and for each photo of a batch."""
 
     num_parameters: int
     flops: int
@@ -32,17 +32,17 @@ class Cost:
     per_photo: int
 
     def step_bytes(self, batch_size: int) -> int:
-        """What a step keeps until its gradient is computed; what layers need in passing is not in it."""
+        """What a step keeps until its gradient is computed, without what layers need only in passing."""
         return COPIES * 4 * self.num_parameters + self.fixed + batch_size * self.per_photo
 
     def checkpoint_bytes(self, *, keep_best: int) -> int:
-        """What best.pt, last.pt and the weights of so many best epochs take on the disk."""
+        """The disk space of best.pt, last.pt and the weights of this many best epochs."""
         return (SAVED_COPIES + keep_best) * 4 * self.num_parameters
 
 
 def network_cost(network: LandmarkNet, *, size: int, runtime: Runtime) -> Cost:
-    """What images of `size` pixels cost, measured on two of them. The network is left as it is, and so is the state of
-    the random numbers."""
+    """The cost of images of `size` pixels, measured on two of them. The network and the state of the random numbers are
+    left as they are."""
     probe = copy.deepcopy(network).eval().requires_grad_(True)
     with FlopCounterMode(display=False) as counter:
         one = _saved_bytes(probe, 1, size, runtime)
@@ -52,7 +52,7 @@ def network_cost(network: LandmarkNet, *, size: int, runtime: Runtime) -> Cost:
 
 
 def _saved_bytes(network, batch_size, size, runtime):
-    """Bytes that are kept for the gradient, beside the weights."""
+    """Bytes that are kept for the gradient, besides the weights."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
     saved: dict[int, int] = {}
 
@@ -70,7 +70,7 @@ def _saved_bytes(network, batch_size, size, runtime):
 
 
 def print_estimate(trainer: Trainer):
-    """What the training will need. How long it takes is said once some steps have been timed."""
+    """Prints what the training will need. How long it takes is printed once some steps have been timed."""
     recipe, pack, runtime = trainer.recipe, trainer.data.pack, trainer.runtime
     cost = network_cost(trainer.average.network, size=recipe.photos.size, runtime=runtime)
     options = recipe.optimiser
@@ -86,7 +86,7 @@ def print_estimate(trainer: Trainer):
 
 
 def print_account(trainer: Trainer, folder: Path):
-    """What this sitting has needed: time, photos, memory; and the disk that the run takes."""
+    """Prints what this sitting has needed: time, photos, memory; and the disk space of the run."""
     seconds, runtime = trainer.phases.seconds, trainer.runtime
     if not (trained := seconds.get("training")):
         return
@@ -103,7 +103,7 @@ def print_account(trainer: Trainer, folder: Path):
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had, mapped files included."""
+    """The peak memory of this process, mapped files included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

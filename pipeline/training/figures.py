@@ -1,5 +1,5 @@
-"""Figures of a training, as (H, W, 3) uint8 RGB pictures. They are drawn without pyplot, which keeps a state and may
-look for a screen."""
+"""Figures of a training, as (H, W, 3) uint8 RGB pictures. They are drawn without pyplot, which keeps state and may look
+for a screen."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ LABEL: dict[str, Any] = {"fontsize": 8, "bbox": {"boxstyle": "round,pad=0.2", "f
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, of so many inches, for the canvas that only computes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # it takes long to import
+    """An empty figure of this size in inches, for the canvas that only computes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -34,7 +34,7 @@ def picture_of(figure: "Figure") -> np.ndarray:
 
 
 def draw_curves(steps: np.ndarray, history: list[dict[str, Any]], *, title: str) -> np.ndarray:
-    """The loss and the rate of (N, 4) steps, as `StepRecord` has them, and the errors of a history's epochs."""
+    """The loss and the rate of (N, 4) steps, as in `StepRecord`, and the errors of a history's epochs."""
     figure = new_figure(9, 9)
     figure.suptitle(title, fontsize=10)
     of_loss, of_error, of_rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.5))
@@ -58,7 +58,7 @@ def draw_curves(steps: np.ndarray, history: list[dict[str, Any]], *, title: str)
 
 
 def _scale_by_losses(axes: "Axes", label: str, losses: np.ndarray):
-    """A logarithmic axis, or a linear one where any loss is not above 0, as those of likelihoods may be."""
+    """A logarithmic axis, or a linear one if any loss is not above 0, as those of likelihoods may be."""
     if not (losses <= 0).any():
         _logarithmic(axes, label)
         return
@@ -94,10 +94,10 @@ def draw_loss_over_rate(steps: np.ndarray) -> np.ndarray:
 def draw_point_errors(
     mean_shape: np.ndarray, errors: np.ndarray, *, title: str, regions: Mapping[str, np.ndarray] | None = None
 ) -> np.ndarray:
-    """A dot for each of the (K, 2) points of the mean shape, coloured by its (K,) error in pixels of the photo, and the
-    root mean squared error of each region, beside it.
+    """A dot for each of the (K, 2) points of the mean shape, coloured by its (K,) error in pixels of the photo, and
+    beside it the root mean squared error of each region.
 
-    The few largest errors share the last colour, so that the others can be told apart; points whose error is not known
+    The few largest errors share the last colour, so that the others can be told apart; points whose error is unknown
     are circles.
     """
     figure = new_figure(7, 7)

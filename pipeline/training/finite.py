@@ -1,7 +1,7 @@
-"""Steps of the optimiser that are left out where a loss or a gradient is not finite, before the weights have moved.
+"""Leaves out steps of the optimiser whose loss or gradient is not finite, before the weights have moved.
 
-Nothing here waits for a GPU, as long as the optimiser is one of torch's fused ones. The host learns of it when it reads
-what the steps measured.
+Nothing here waits for a GPU, as long as the optimiser is one of torch's fused ones. The host learns of such a step when
+it reads what the steps measured.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from torch import nn
 
 
 def mark_not_finite(parameters: Iterable[nn.Parameter], measured: torch.Tensor):
-    """Puts a NaN into the gradient where what was measured is not finite, and else leaves it as it is: the loss of a
-    photo may not be finite while the gradient is, as when the photo is trimmed."""
+    """Puts a NaN into the gradient if what was measured is not finite, and otherwise leaves it as it is: the loss of a
+    photo may not be finite while the gradient is, for instance if the photo is trimmed."""
     gradient = next(parameter.grad for parameter in parameters if parameter.grad is not None)
     gradient.mul_(torch.where(measured.isfinite().all(), 1.0, torch.nan))
 
@@ -21,7 +21,7 @@ def step_if_finite(optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScale
     """One step of the optimiser, unless the norm of the gradient is not finite: then weights and moments stay as they
     are. In fp16 the scaler does the same.
 
-    A fused optimiser decides it on the device, by the attributes that a GradScaler sets. For others the host looks,
+    A fused optimiser decides this on the device, by the attributes that a GradScaler sets. For others the host checks,
     which makes it wait for a GPU.
     """
     if scaler.is_enabled():

@@ -1,7 +1,7 @@
 """A small normalising flow of the plane: the shape of the errors that residual log-likelihood estimation learns.
 
 Sources: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017; Li et al., "Human Pose
-Regression with Residual Log-likelihood Estimation", ICCV 2021, whose sizes these are.
+Regression with Residual Log-likelihood Estimation", ICCV 2021, from which the sizes are.
 """
 
 import math
@@ -24,7 +24,7 @@ class Flow(nn.Module):
     def log_prob(self, points: torch.Tensor) -> torch.Tensor:
         """(...) logarithm of the density at (..., 2) points.
 
-        Each layer moves one coordinate by what the other one says; the next layer exchanges the two.
+        Each layer moves one coordinate by what the other one says; the next layer swaps the two.
         """
         first, second = points[..., :1], points[..., 1:]
         log_volume = torch.zeros_like(first)

@@ -28,9 +28,9 @@ SAMPLE_WEIGHTS = "sample_weights.csv"
 
 
 def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
-    """A folder for `count` folds, with the photos that each holds out.
+    """Makes a folder for `count` folds, with the photos that each holds out.
 
-    Raises UserError where there are too few groups.
+    Raises UserError if there are too few groups.
     """
     fold_of = split_into_folds(data.groups, count)
     if fold_of.max() + 1 < count:
@@ -51,7 +51,7 @@ def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
 
 
 def with_kept_weights(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with the weights of photos that lie in the folder of the folds, where there are some."""
+    """The recipe with the photos' weights that lie in the folder of the folds, if it has any."""
     kept = folder / SAMPLE_WEIGHTS
     if not recipe.photos.sample_weights:
         return recipe
@@ -59,7 +59,7 @@ def with_kept_weights(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def fold_recipe(recipe: Recipe, folder: Path, fold: int) -> Recipe:
-    """The recipe of one fold: all the same but for what is held out."""
+    """The recipe of one fold, which differs from the others in what is held out."""
     name = f"{recipe.run.name}-fold-{fold}"
     split = folder / f"fold-{fold}.txt"
     recipe = with_kept_weights(recipe, folder)
@@ -67,15 +67,15 @@ def fold_recipe(recipe: Recipe, folder: Path, fold: int) -> Recipe:
 
 
 def save_held_out(run: Run, points: np.ndarray):
-    """Keeps (N, K, 2) points of the photos that a fold held out, in pixels of the photos."""
+    """Saves (N, K, 2) points of the photos that a fold held out, in pixels of the photos."""
     with replacing(run.held_out_points) as file:
         np.save(file, points.astype(np.float32))
 
 
 def print_folds(folder: Path, parts: list[tuple[np.ndarray, PhotoErrors]]):
-    """A table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv.
+    """Prints a table of what each fold scored on what it held out, and all of them on all photos; also as held_out.csv.
 
-    parts: of each fold the groups of the photos that it held out, and its errors.
+    parts: for each fold, the groups of the photos that it held out, and its errors.
     """
     groups, errors = zip(*parts, strict=True)
     rows = [_row(f"fold {fold}", *part) for fold, part in enumerate(parts)]

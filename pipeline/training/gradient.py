@@ -1,12 +1,12 @@
 """The gradient of a batch, at once or accumulated from parts of it to save memory.
 
 Parts sum to the whole: the photos that count, and the number that the sum is divided by, are those of the whole batch,
-so that a shorter last part has no more weight than its photos. Normalisation layers that are trained see a part alone.
+so that a shorter last part has no more weight than its photos. Normalisation layers that are trained see one part only.
 
-So it is with the ranks, of which each computes a part of the batch and then has the gradient of all of it. torch's
+The same holds for ranks, each of which computes a part of the batch and then has the gradient of all of it. torch's
 DistributedDataParallel would average where this has to sum, wants every weight to have a gradient, and follows one
 forward pass of the network, while a loss may have weights of its own and a trimmed one passes twice. So the gradients
-are added up after the backward pass, not during it.
+are summed after the backward pass, not during it.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from pipeline.training.trimming import mean_of_selected
 
 
 class Gradient:
-    """Adds the gradient of a batch to that of the parameters, computed in so many parts on each rank."""
+    """Adds the gradient of a batch to that of the parameters, computed in this many parts on each rank."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Gradient:
 
     def add(self, mixed: Mixed, key: Key, *, epoch: float, scaler: torch.amp.GradScaler) -> torch.Tensor:
         """(1 + B,) the loss, and the squared error of each photo. mixed: this rank's photos of the batch. key: of the
-        whole batch. epoch: how many are done. With several ranks no parameter has a gradient before."""
+        whole batch. epoch: how many are done. With several ranks, no parameter may have a gradient before."""
         num_parts = min(self.num_parts, len(key.samples) // self.runtime.ranks.count)
         if num_parts > 1:  # the same on all ranks, which wait for each other in norms of all photos
             micro = [(mixed.part(rows), rows) for rows in parts(len(mixed.batch.samples), num_parts)]
@@ -75,14 +75,14 @@ class Gradient:
 
     def _select(self, own, key, epoch):
         """(B,) bool: which of this rank's photos count, by its losses and those of the other ranks, and () how many of
-        all."""
+        all photos count."""
         ranks, count = self.runtime.ranks, len(key.samples)
         rows = ranks.part(count)
         kept = self.criterion.select(ranks.rows_of_all(own, rows, count), key, epoch=epoch)
         return kept[rows], kept.sum()
 
     def _of_all(self, measured, count):
-        """What all ranks have measured; their gradients are added up too, and their statistics of norms averaged."""
+        """What all ranks have measured; also sums their gradients and averages their statistics of norms."""
         ranks = self.runtime.ranks
         if ranks.count == 1:
             return measured
@@ -111,7 +111,7 @@ class Gradient:
 
 @contextmanager
 def _undone(network: LandmarkNet) -> Iterator[None]:
-    """What passes through the network leaves neither statistics of norms nor random numbers changed."""
+    """What passes through the network inside changes neither statistics of norms nor random numbers."""
     kept = [buffer.clone() for buffer in network.buffers()]
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

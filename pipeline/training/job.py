@@ -1,8 +1,8 @@
-"""What a job of torchrun trains, so that processes that it starts anew go on with it: torchrun gives them the command
-that they were given at first, which would begin another run.
+"""What a job of torchrun trains, so that processes that it restarts go on with it: torchrun gives them the original
+command, which would begin another run.
 
-A file in the folder of runs holds the folder that the job has begun, until all of it is trained. Its name is that of
-the job and of all that it was told, so that another command never goes on with it.
+A file in the folder of runs holds the folder that the job has begun, until all of it is trained. Its name is made of
+the job and of all its options, so that another command never goes on with it.
 """
 
 import json
@@ -18,8 +18,8 @@ from pipeline.recipe import flatten
 
 @dataclass(frozen=True)
 class Job:
-    """path: of the file; None outside a job of torchrun, or where the command names what it goes on with. is_main:
-    whether this process writes it."""
+    """path: of the file; None outside a job of torchrun, or if the command names what it goes on with. is_main: whether
+    this process writes it."""
 
     path: Path | None
     is_main: bool = True
@@ -53,7 +53,7 @@ NO_JOB = Job(None)
 
 
 def taken_up(command: Command, job: Job) -> Command:
-    """The command; where torchrun has started it anew, that which resumes what it has begun."""
+    """The command; if torchrun has restarted it, the one that resumes what it has begun."""
     begun = current_ranks().text_of_main(lambda: str(job.begun() or ""))
     if not begun:
         return command

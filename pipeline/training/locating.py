@@ -1,5 +1,5 @@
 """The training of a locator, which comes before that of the run that looks where it says: a run like any other, in the
-folder `locator` of that run's."""
+folder `locator` of that run's folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def check_located(recipe: Recipe):
 def locator_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe of the locator of a run in `folder`: the same network, for its share of the training, on smaller
     images of the region of interest, at more scales than the run's; no photo is left out for its loss. Heads whose
-    weights are of one size keep theirs, since the run starts from them.
+    weights fit one image size keep that size, since the run starts from them.
     """
     photos, optimiser = recipe.photos, recipe.optimiser
     size = min(photos.size, max(SMALLEST, photos.size // 2 // MULTIPLE * MULTIPLE))
@@ -55,12 +55,12 @@ def locator_recipe(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def after_locating(recipe: Recipe) -> Recipe:
-    """The recipe with what its locator leaves of the training."""
+    """The recipe with the part of the training that its locator leaves."""
     return replace(recipe, optimiser=_for_share(recipe.optimiser, 1 - recipe.photos.locate))
 
 
 def shown_whole(recipe: Recipe) -> Recipe:
-    """The recipe of a network that is shown whole photos, whatever another would find in them."""
+    """The recipe of a network that sees whole photos, whatever another would find in them."""
     return replace(recipe, photos=replace(recipe.photos, locate=0.0, locator=None))
 
 

@@ -1,4 +1,4 @@
-"""The loss of each photo of a batch, from what the network says and where its points are.
+"""The loss of each photo of a batch, from what the network predicts and where the photo's points are.
 
 Every loss is finite, with finite gradients, for finite predictions up to 1e15 pixels, and least at the truth. Missing
 points neither count nor learn. Adaptive Wing is not among them: it depends on the true value of a heatmap's pixel, and
@@ -23,20 +23,20 @@ WING_WIDTH, WING_EPSILON = 10.0, 2.0  # pixels of the image, as published
 SOFT_WING_START, SOFT_WING_WIDTH, SOFT_WING_EPSILON = 2.0, 20.0, 0.5  # likewise
 SMALLEST_SHAPE = 1 / 16  # of the image's side: a single point has no size, and would outweigh all other photos
 LOG_SCALES = math.log(0.01), math.log(1e4)  # of learned scales, in pixels of the image
-FARTHEST = 1e3  # learned scales: where a flow's density is still asked for
+FARTHEST = 1e3  # learned scales: up to which a flow's density is evaluated
 LEAST_DIVERGENCE = 1e-6  # below it focal exponents under 1 have slopes without bound
 NUM_NEIGHBOURS = 4
 
-UNIT_POWERS = {"smooth_l1": 1, "l1": 1, "wing": 1, "soft_wing": 1, "mse": 2}  # of pixels, in a loss; of others 0
+UNIT_POWERS = {"smooth_l1": 1, "l1": 1, "wing": 1, "soft_wing": 1, "mse": 2}  # of pixels in a loss; 0 for the others
 
 
 def sample_losses(
     predicted: Prediction, batch: Batch, options: LossOptions, *, size: int, flow: Flow | None = None
 ) -> torch.Tensor:
-    """(B,) the loss of each photo, averaged over its points that are there, in pixels of the image or without a unit.
+    """(B,) the loss of each photo, averaged over its known points, in pixels of the image or without a unit.
 
-    Points outside the frame, which can only be guessed, count `outside_weight` as much as those inside. size: of the
-    images in whose pixels points are, which those that are shown may be smaller than. flow: of "rle".
+    Points outside the frame, which can only be guessed, count `outside_weight` times as much as those inside. size: of
+    the images in whose pixels points are given; the images shown may be smaller. flow: for "rle".
     """
     there = ~batch.points.isnan()
     points = predicted.points.float()
@@ -115,12 +115,12 @@ def gaussian_nll(points: torch.Tensor, target: torch.Tensor, log_scale: torch.Te
 
 
 def laplace_nll(points: torch.Tensor, target: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of an error with Laplace's density, of the learned mean absolute error."""
+    """Negative log-likelihood of an error with a Laplace density, of the learned mean absolute error."""
     return -torch.distributions.Laplace(points, log_scale.exp(), validate_args=False).log_prob(target)
 
 
 def residual_nll(points: torch.Tensor, target: torch.Tensor, log_scale: torch.Tensor, flow: Flow) -> torch.Tensor:
-    """(B, K, 1) negative log-likelihood of a point, per coordinate: that of Laplace, plus that of a flow of errors in
+    """(B, K, 1) negative log-likelihood of a point, per coordinate: the Laplace one, plus that of a flow of errors in
     units of their scale, which learns how errors are really distributed.
 
     Source: Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021.
@@ -133,9 +133,9 @@ def residual_nll(points: torch.Tensor, target: torch.Tensor, log_scale: torch.Te
 def divergences(distributions: Distributions, target: torch.Tensor, *, sigma: float, focal: float) -> torch.Tensor:
     """(B, K, 2) Kullback-Leibler divergences from Gaussians around the true coordinates, for each coordinate.
 
-    A point beyond the outermost bin counts as one that lies there. Source: Li et al., "SimCC", ECCV 2022. The factor is
-    that of the focal loss (Lin et al., ICCV 2017) for a truth with the probability exp(-divergence): it is the same
-    where the truth is a single bin, and leaves the minimum where it is.
+    A point beyond the outermost bin counts as if it lay there. Source: Li et al., "SimCC", ECCV 2022. The factor is
+    that of the focal loss (Lin et al., ICCV 2017) for a truth with the probability exp(-divergence): the two are the
+    same if the truth is a single bin, and the minimum stays where it is.
     """
     x_logits, y_logits, x_bins, y_bins = distributions
     pairs = ((x_logits, x_bins, target[..., 0]), (y_logits, y_bins, target[..., 1]))
@@ -151,7 +151,7 @@ def _divergence(logits, bins, truth, sigma):
 
 
 def nearest_neighbours(shape: np.ndarray) -> np.ndarray:
-    """(E, 2) pairs of points of a (K, 2) shape of which one is among the other's nearest neighbours."""
+    """(E, 2) pairs of points of a (K, 2) shape, one of which is among the other's nearest neighbours."""
     num_neighbours = min(NUM_NEIGHBOURS, len(shape) - 1)
     found = cKDTree(shape).query(shape, k=num_neighbours + 1)[1].reshape(len(shape), -1)
     pairs = np.stack((np.repeat(np.arange(len(shape)), found.shape[1]), found.ravel()), axis=1)
@@ -159,9 +159,9 @@ def nearest_neighbours(shape: np.ndarray) -> np.ndarray:
 
 
 def edge_losses(points: torch.Tensor, batch: Batch, edges: torch.Tensor, *, outside_weight: float) -> torch.Tensor:
-    """(B,) mean absolute error of the lengths of (E, 2) edges both of whose ends are there, in pixels of the image.
+    """(B,) mean absolute error of the lengths of (E, 2) edges with both ends known, in pixels of the image.
 
-    An edge counts as that of its ends which counts less.
+    An edge counts as much as the end that counts less.
     """
     there = (~batch.points.isnan()).all(2)
     points = points.float()
@@ -177,16 +177,16 @@ def _lengths(points, edges):
 
 
 def squared_errors(predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """(B,) mean squared error of each photo over its coordinates that are there, in squared pixels of the photo."""
+    """(B,) mean squared error of each photo over its known coordinates, in squared pixels of the photo."""
     there = ~batch.points.isnan()
     squares = torch.where(there, predicted - batch.points, 0).square().sum((1, 2))
     return squares / there.sum((1, 2)).clamp(min=1) * batch.scale.square()
 
 
 def photo_weights(scale: torch.Tensor, *, unit: str, typical_scale: float, power: int = 1) -> torch.Tensor:
-    """(B,) factors that bring losses from pixels of the image to the unit of the loss.
+    """(B,) factors that convert losses from pixels of the image to the unit of the loss.
 
     unit: "image", where all are 1; or "photo", for pixels of the photos in units of the data set's typical photo.
-    power: of pixels in the loss, such as 2 of squares; 0 where it has no unit.
+    power: of pixels in the loss, such as 2 for squares; 0 if it has no unit.
     """
     return (scale / typical_scale) ** power if unit == "photo" else torch.ones_like(scale)

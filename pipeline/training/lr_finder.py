@@ -1,6 +1,6 @@
-"""A learning rate to begin with: `python hack_train.py --find-lr …`.
+"""Proposes a learning rate to begin with: `python hack_train.py --find-lr …`.
 
-The rate rises exponentially, a step at each rate, from where nothing moves to where the loss diverges. Source: Smith,
+The rate rises exponentially, one step at each rate, from where nothing moves to where the loss diverges. Source: Smith,
 "Cyclical Learning Rates for Training Neural Networks", WACV 2017.
 """
 
@@ -28,13 +28,13 @@ LOWEST, HIGHEST = 1e-6, 10.0
 SMOOTHING = 0.9  # of the loss: it lags by about ten steps
 DIVERGED = 3.0  # times the lowest smoothed loss, above it
 WIDTH = 0.28  # powers of ten, the deviation of the Gaussian that takes the noise of single batches out of the curve
-FIRST_STEPS = 10  # whose smoothed losses are of too few to be judged
-LEAST_FALL = 0.02  # of the loss at the start: a smaller one is noise
+FIRST_STEPS = 10  # whose smoothed losses average too few to be judged
+LEAST_FALL = 0.02  # of the loss at the start: a smaller fall is noise
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """rates, losses: (N,) of each step, the losses smoothed. diverged: whether it was stopped for that."""
+    """rates, losses: (N,) of each step, the losses smoothed. diverged: whether the sweep was stopped for that."""
 
     rates: np.ndarray
     losses: np.ndarray
@@ -51,8 +51,7 @@ class Proposal:
 
 
 def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]) -> Path:
-    """Sweeps the rate, and leaves what came of it in a folder, which it returns: a picture, and the same for
-    TensorBoard."""
+    """Sweeps the rate, and writes the result into a folder, which it returns: as a picture, and for TensorBoard."""
     print(f"sweep        {NUM_STEPS} steps, from a learning rate of {LOWEST:g} to {HIGHEST:g}", flush=True)
     swept = sweep(trainer, chain)
     folder = Path(trainer.runtime.ranks.text_of_main(lambda: str(make_folder())))
@@ -94,8 +93,8 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
 
 
 def _measure_one_loss(trainer):
-    """Has all steps show images of the first size, and leave out what the first one does, since another loss is no
-    answer to another rate."""
+    """Makes all steps show images of the first size, and leave out what the first one does, since a different loss says
+    nothing about a different rate."""
     photos, options = trainer.recipe.photos, trainer.criterion.options
     if photos.progressive:
         first = photos.progressive[0][1]
@@ -131,7 +130,7 @@ def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
 
 
 def propose(swept: Sweep) -> Proposal:
-    """A rate to train with. Raises UserError where the loss fell at no rate, or there are too few steps to tell."""
+    """A rate to train with. Raises UserError if the loss fell at no rate, or there are too few steps to tell."""
     rates, losses = curve(swept)
     lowest = int(losses.argmin()) if len(losses) > 1 else 0
     if lowest == 0 or losses[0] - losses[lowest] < LEAST_FALL * abs(losses[0]):
@@ -145,8 +144,8 @@ def propose(swept: Sweep) -> Proposal:
 
 
 def curve(swept: Sweep) -> tuple[np.ndarray, np.ndarray]:
-    """Rates, and what the loss is there without the noise of single batches, the steepest step of which would be a
-    matter of chance: among small batches it lies anywhere.
+    """Rates, and the loss there without the noise of single batches, which would leave the steepest step to chance:
+    among small batches it lies anywhere.
     """
     rates, losses = swept.rates[FIRST_STEPS:], swept.losses[FIRST_STEPS:]
     if len(rates) < 2:
@@ -180,7 +179,7 @@ def write_sweep(folder: Path, swept: Sweep, proposal: Proposal | None):
 
 def draw(swept: Sweep, proposal: Proposal | None):
     """The smoothed loss over the rate, as a figure of matplotlib."""
-    from matplotlib.figure import Figure  # it takes long to import, and looks for fonts at its first time
+    from matplotlib.figure import Figure  # slow to import, and looks for fonts the first time
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

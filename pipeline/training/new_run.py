@@ -28,7 +28,7 @@ def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Pat
     try:
         _write_what_is_known(run, recipe, data, floor)
     except BaseException:
-        if not run.locator.is_made or recipe.photos.locate == 0:  # else it can be resumed behind its locator
+        if not run.locator.is_made or recipe.photos.locate == 0:  # otherwise it can be resumed after its locator
             shutil.rmtree(run.folder, ignore_errors=True)
         raise
     return run
@@ -64,7 +64,7 @@ def _write_what_is_known(run, recipe, data, floor):
 
 
 def _copy_locator(locator, own):
-    """What the run needs of its locator to predict, unless that was trained in the run's own folder."""
+    """Copies what the run needs of its locator to predict, unless that was trained in the run's own folder."""
     if own.folder.exists() and locator.folder.samefile(own.folder):
         return
     own.folder.mkdir(exist_ok=True)  # of a stage that was stopped before its first checkpoint
@@ -85,9 +85,9 @@ def new_folder(recipe: Recipe) -> Path:
 
 
 def folder_name(recipe: Recipe, now: str) -> str:
-    """`<time>_<name>_<model>_<size>px`, of letters, digits, dots, dashes and underscores alone.
+    """`<time>_<name>_<model>_<size>px`, of letters, digits, dots, dashes and underscores only.
 
-    That much stays true whatever a resumed run changes; all in which a recipe is no default stands in changes.yaml.
+    That much stays true whatever a resumed run changes; changes.yaml has all that differs from the recipe's defaults.
     """
     parts = (now, recipe.run.name, recipe.network.model, f"{recipe.photos.size}px")
     return "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.")[:MAX_NAME].strip("-.") or "run" for part in parts)

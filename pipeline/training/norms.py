@@ -1,8 +1,8 @@
-"""Batch normalisation where several ranks train one network.
+"""Batch normalisation when several ranks train one network.
 
-On GPUs torch's SyncBatchNorm normalises by the photos of all ranks, so that ranks together are one. On CPUs torch has
-none: there each rank normalises by its own photos, as micro-batches that are accumulated do. The running statistics,
-with which the network predicts, are the mean of those of all ranks, so that all have the same network after each step.
+On GPUs torch's SyncBatchNorm normalises by the photos of all ranks, so that ranks together act as one. On CPUs torch
+has none: there each rank normalises by its own photos, as accumulated micro-batches do. The running statistics, with
+which the network predicts, are the mean of those of all ranks, so that all have the same network after each step.
 """
 
 import torch
@@ -20,7 +20,7 @@ def build_norms(network: LandmarkNet, runtime: Runtime, *, synchronised: bool) -
 
 
 def describe_norms(network: nn.Module, runtime: Runtime) -> str:
-    """What they see, in a few words; empty where there are none that see more than a photo, or one rank sees all."""
+    """Which photos they see, in a few words; empty if no norm sees more than one photo, or one rank sees all."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if runtime.ranks.count == 1 or not norms:
         return ""

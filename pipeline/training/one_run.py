@@ -43,7 +43,7 @@ from pipeline.training.trainer import Trainer
 from pipeline.training.user_callbacks import load_callbacks
 
 NOT_LEARNED = 0.7  # of the mean shape's error
-SHIFTED = 0.25  # pixels of the image, from which on it is said that labels lie aside
+SHIFTED = 0.25  # pixels of the image, from which on labels are said to lie to one side
 
 
 def train_run(
@@ -55,8 +55,8 @@ def train_run(
     part_of: Path | None = None,
     job: Job = NO_JOB,
 ) -> Path:
-    """Trains one run, in a new folder unless one is given, or resumes an earlier one. Returns its folder. Of several
-    ranks the main one writes what is written. part_of: the folder that is to be resumed, where it is not the run's."""
+    """Trains one run, in a new folder unless one is given, or resumes an earlier one. Returns its folder. With several
+    ranks, only the main one writes. part_of: the folder to resume, if it is not the run's."""
     own_callbacks = load_callbacks(recipe.running.callbacks)
     own_folder = folder
     if trains_locator(recipe, earlier):
@@ -137,15 +137,15 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
 
 
 def network_to_start(recipe: Recipe, earlier: Run | None) -> NetworkOptions:
-    """The network's options, with the start that it is to have: the weights of the locator that was trained for it, if
-    there is one, which has begun to learn the same points."""
+    """The network's options, with the weights that it is to start from: those of the locator that was trained for it,
+    if there is one, which has begun to learn the same points."""
     if not recipe.photos.locate or recipe.network.init:
         return recipe.network
     return replace(recipe.network, init=earlier.locator.folder if earlier else recipe.photos.locator)
 
 
 def check_run_folder(recipe: Recipe, earlier: Run | None):
-    """Raises UserError where the results could not be written, or an earlier run is not that of the recipe."""
+    """Raises UserError if the results could not be written, or an earlier run is not that of the recipe."""
     if earlier:
         check_usable(earlier.folder)
         earlier.check_recipe(recipe)
@@ -154,13 +154,13 @@ def check_run_folder(recipe: Recipe, earlier: Run | None):
 
 
 def trains_locator(recipe: Recipe, earlier: Run | None) -> bool:
-    """Whether a network that finds where to look has to be trained first, or to its end."""
+    """Whether a network that finds where to look has to be trained first, or trained to its end."""
     return bool(recipe.photos.locate and not recipe.photos.locator and not (earlier and earlier.is_made))
 
 
 def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, part_of: Path | None, job: Job) -> Path:
-    """Trains, or resumes, the locator of a run that is not made yet. Returns the run's folder, a new one unless one is
-    given, and then removed where the locator is refused."""
+    """Trains, or resumes, the locator of a run that is not made yet. Returns the run's folder: the one that is given,
+    or a new one, which is removed if the locator is refused."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     if not folder:
         find_contest(recipe.run.data)
@@ -188,7 +188,7 @@ def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, part
 def made_by_main(make: Callable[[], Path]) -> Run:
     """The run in the folder that the main rank makes, for all ranks.
 
-    Raises UserError where another machine does not see it.
+    Raises UserError if another machine does not see it.
     """
     folder = Path(current_ranks().text_of_main(lambda: str(make().absolute())))
     if not folder.is_dir():
@@ -213,22 +213,22 @@ def take_up(trainer: Trainer, run: Run):
 
 
 def in_session(recipe: Recipe, *, minutes: float) -> Recipe:
-    """The recipe of a session in which so many minutes are left. A later one, which resumes the run, plans its own if
-    it is told to, and else trains what is left of these minutes."""
+    """The recipe of a session with this many minutes left. A later one, which resumes the run, plans its own time if it
+    is told to, and otherwise trains what is left of these minutes."""
     running, optimiser = recipe.running, recipe.optimiser
     whole = minutes / (1 - recipe.photos.locate)
     return replace(recipe, running=replace(running, session_minutes=None), optimiser=replace(optimiser, minutes=whole))
 
 
 def what_fits(recipe: Recipe) -> str:
-    """What to try where the memory does not suffice."""
+    """What to try if there is not enough memory."""
     options = recipe.optimiser
     smaller = smaller_batch(options.batch_size, otherwise=f"a --size below {recipe.photos.size}")
     return f"start anew with {smaller}, with --accumulate {2 * options.accumulate}, or with another --model or --size"
 
 
 def report(run: Run, trainer: Trainer):
-    """Writes the run's report, for which its best weights predict once more what was held out."""
+    """Writes the run's report, for which its best weights predict the held-out photos once more."""
     runtime = trainer.runtime
     network = load_run_network(run, "best").to(runtime.device)
     save_measured(run.folder, measure(network, trainer.data, runtime))
@@ -236,7 +236,7 @@ def report(run: Run, trainer: Trainer):
 
 
 def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, trainer: Trainer, resume: str):
-    """What is trained on what, where it goes, and how to resume it."""
+    """Prints what is trained on what, where it goes, and how to resume it."""
     runtime = trainer.runtime
     runtime.print(f"data         {find_contest(recipe.run.data)}")
     runtime.print(
@@ -261,7 +261,7 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
 
 
 def print_result(run: Run, trainer: Trainer, *, floor: Scores):
-    """The best epoch, and where everything lies."""
+    """Prints the best epoch, and where everything lies."""
     state, runtime = trainer.state, trainer.runtime
     if not (state.step and state.history):
         runtime.print("\nno step fits into the time that is left; raise --minutes")

@@ -16,7 +16,7 @@ from pipeline.recipe import OptimiserOptions
 from pipeline.training.optimisers import DecoupledSGD, Lion, Muon
 
 ENOUGH_STAGES = 4
-WHOLE_BACKBONE = 0.8  # of its weights: a child that has more is no stage, but holds the stages
+WHOLE_BACKBONE = 0.8  # of its weights: a child that has more is not a stage but holds the stages
 
 Groups = list[dict[str, Any]]
 
@@ -25,7 +25,7 @@ def build_optimiser(
     network: LandmarkNet, options: OptimiserOptions, others: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
     """The optimiser of the recipe for a network and for `others`, such as the weights of a loss, which move at the full
-    rate and do not decay. Matrices and filters of the network decay, biases and norms do not."""
+    rate and do not decay. Matrices and filters of the network decay; biases and norms do not."""
     groups = parameter_groups(network, options, others)
     optimiser = OPTIMISERS[options.optimiser](groups, options)
     set_rate(optimiser, options.learning_rate)
@@ -65,7 +65,7 @@ def _schedule_free(groups: Groups, options: OptimiserOptions) -> torch.optim.Opt
     """Source: A. Defazio et al., "The Road Less Scheduled", NeurIPS 2024. Its warm-up is that of the schedule."""
     optimiser = schedulefree.AdamWScheduleFree(groups, lr=options.learning_rate, betas=_betas(options))
     for group in optimiser.param_groups:
-        group["lr_max"] = 0.0  # it is -1 there, which means the same and would need an exception in a checkpoint
+        group["lr_max"] = 0.0  # the library has -1, which means the same but would need an exception in a checkpoint
     optimiser.train()
     return optimiser
 
@@ -88,7 +88,7 @@ def _or(value, default):
 
 
 def state_like(optimiser: torch.optim.Optimizer, group: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
-    """What the optimiser keeps of a parameter once it has moved it: tensors of these names, types and shapes."""
+    """What the optimiser keeps for a parameter once it has moved it: tensors of these names, types and shapes."""
     if isinstance(optimiser, Lion):
         return {"momentum": parameter}
     if isinstance(optimiser, Muon) and group["hidden"]:
@@ -102,7 +102,7 @@ def state_like(optimiser: torch.optim.Optimizer, group: dict[str, Any], paramete
 
 
 def begins_empty(optimiser: torch.optim.Optimizer) -> bool:
-    """Whether the optimiser has a state of a parameter before it has moved it: one that holds nothing."""
+    """Whether the optimiser has an empty state for a parameter before it has moved it."""
     return isinstance(optimiser, schedulefree.AdamWScheduleFree)
 
 
@@ -114,7 +114,7 @@ def group_numbers(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float):
-    """Sets the rate of the schedule, of which each group has its part."""
+    """Sets the rate of the schedule; each group has its part of it."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["factor"]
 
@@ -126,8 +126,8 @@ def rate_of(optimiser: torch.optim.Optimizer) -> float:
 
 
 def parameter_groups(network: LandmarkNet, options: OptimiserOptions, others: Iterable[nn.Parameter] = ()) -> Groups:
-    """The parameters by what is different for them: the decay, the factor of the rate, and with Muon whether they are
-    hidden. Those that decay come first."""
+    """The parameters, grouped by what differs for them: the decay, the factor of the rate, and with Muon whether they
+    are hidden. Those that decay come first."""
     factors = stage_factors(network, options.layer_decay)
     hidden = hidden_matrices(network) if options.optimiser == "muon" else set()
     beside = options.adamw_factor if options.optimiser == "muon" else 1.0
@@ -150,9 +150,9 @@ def parameter_groups(network: LandmarkNet, options: OptimiserOptions, others: It
 
 
 def hidden_matrices(network: LandmarkNet) -> set[nn.Parameter]:
-    """Weights of the backbone that are one matrix, but those of the first layer and of the head.
+    """Weights of the backbone that are one matrix, except those of the first layer and of the head.
 
-    Filters in groups are several matrices, in a depthwise convolution of one column each: they are not among them.
+    Grouped filters are several matrices, in a depthwise convolution of one column each: they are not included.
     """
     head = set(network.head.parameters())
     layers = [
@@ -165,7 +165,7 @@ def hidden_matrices(network: LandmarkNet) -> set[nn.Parameter]:
 
 
 def stage_factors(network: LandmarkNet, decay: float) -> dict[nn.Parameter, float]:
-    """The factor of the rate for each parameter of the backbone; what is not in it, such as the head, has 1.
+    """The factor of the rate for each parameter of the backbone; everything else, such as the head, has 1.
 
     Source: J. Howard and S. Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
     """
@@ -178,9 +178,9 @@ def stage_factors(network: LandmarkNet, decay: float) -> dict[nn.Parameter, floa
 def backbone_stages(network: LandmarkNet) -> list[list[nn.Parameter]]:
     """The parameters of the backbone by stages, from the image to the head, which is left out.
 
-    Stages are the children of the backbone. Where they are few, or one of them holds nearly all weights, as `features`
-    and `encoder` do in torchvision, the largest gives place to its own children. Norms that stand alone belong to the
-    layer before them. What a module that is opened holds itself (a class token, a position embedding) moves with the
+    Stages are the children of the backbone. If they are few, or one of them holds nearly all weights, as `features` and
+    `encoder` do in torchvision, the largest is replaced by its own children. Norms that stand alone belong to the layer
+    before them. What a module opened in this way holds itself (a class token, a position embedding) moves with the
     first stage.
     """
     head = set(network.head.parameters())
@@ -218,7 +218,7 @@ def _children(module):
 
 
 def freeze_backbone(network: LandmarkNet, *, frozen: bool):
-    """Whether only the head learns; a frozen backbone keeps the statistics of its norms too, the head does not."""
+    """Sets whether only the head learns; a frozen backbone keeps the statistics of its norms too, the head does not."""
     network.train()
     if frozen:
         network.backbone.eval()

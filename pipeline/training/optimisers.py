@@ -1,4 +1,4 @@
-"""Optimisers that torch has not, or not in the form that is needed here: Muon for filters, SGD with the decay of
+"""Optimisers that torch does not have, or not in the form that is needed here: Muon for filters, SGD with the decay of
 AdamW, and Lion."""
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ class Muon(torch.optim.AdamW):
 
     The update of a hidden parameter is its momentum, brought to the nearest semi-orthogonal matrix. The filters of a
     convolution, (out, in, height, width), are one matrix (out, in * height * width). Updates are as long as AdamW's, so
-    that both take one rate and one decay.
+    that both use one rate and one decay.
 
     Sources: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024, and his airbench for
     filters; J. Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, for the length.
     """
 
     def __init__(self, params: ParamsT, *, lr: float, momentum: float, beta2: float):
-        # Not fused: fused steps leave out those with gradients that are not finite by themselves, and the hidden
-        # parameters would be moved all the same.
+        # Not fused: a fused step itself leaves out gradients that are not finite, and the hidden parameters would be
+        # moved all the same.
         super().__init__(params, lr=lr, betas=(0.9, beta2))
         for group in self.param_groups:
             group["momentum"] = momentum
@@ -63,10 +63,10 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
-    """The semi-orthogonal matrix that is nearest to a (rows, columns) matrix, roughly: its singular values, but those
+    """Roughly the semi-orthogonal matrix that is nearest to a (rows, columns) matrix: its singular values, except those
     near 0, become numbers between 0.7 and 1.2.
 
-    Five steps of Newton and Schulz's iteration, with Jordan's coefficients.
+    Five steps of the Newton-Schulz iteration, with Jordan's coefficients.
     """
     a, b, c = QUINTIC
     wide = matrix.T if len(matrix) > matrix.shape[1] else matrix
@@ -80,7 +80,7 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
 
 class DecoupledSGD(torch.optim.SGD):
     """SGD whose weights decay by the rate times the weight decay, as those of the other optimisers do. torch adds the
-    decay to the gradient, behind its clipping, so that momentum makes ten times as much of it.
+    decay to the gradient, after clipping, so that momentum makes it ten times as large.
 
     Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019 (SGDW).
     """

@@ -35,7 +35,7 @@ class Measured(NamedTuple):
 
 
 class PendingSteps:
-    """The steps that were done since the host has read. names: (N,) of the photos, for errors."""
+    """The steps that were done since the host last read. names: (N,) of the photos, for errors."""
 
     def __init__(self, names: Sequence[str] | np.ndarray):
         self.names = names
@@ -52,14 +52,14 @@ class PendingSteps:
         self._steps.append((samples, torch.cat((measured, norm[None], torch.full_like(norm[None], rate)))))
 
     def last_loss(self) -> float:
-        """That of the last step, for which the host waits."""
+        """The loss of the last step, for which the host waits."""
         return self._steps[-1][1][0].item()
 
     def read(self, first: int, *, overflows: bool) -> list[Measured]:
-        """What each has measured, of which the first has the number `first`.
+        """What each step has measured; the first has the number `first`.
 
-        overflows: whether gradients may, as in fp16, where such a step is one of many. Raises UserError, with the
-        photos' names, for a step that is not finite. The weights have not moved by it.
+        overflows: whether gradients may overflow, as in fp16, where that is one step among many. Raises UserError, with
+        the photos' names, for a step that is not finite. The weights have not been moved by it.
         """
         found = []
         for step, (samples, values) in enumerate(self._steps, start=first):
@@ -81,7 +81,7 @@ class PendingSteps:
         return [(torch.from_numpy(samples), measured.cpu()) for samples, measured in self._steps]
 
     def load(self, state: list[Any]):
-        """Takes what `state` gave. Raises one of checkpoint.DAMAGE for what is none."""
+        """Loads what `state` gave. Raises one of checkpoint.DAMAGE for anything else."""
         self.clear()
         for samples, measured in state:
             if len(measured) == 1 + len(samples):  # earlier versions kept neither the gradient's norm nor the rate

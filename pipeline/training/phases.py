@@ -25,7 +25,7 @@ class Phases:
             self.seconds[phase] += self._clock() - begun
 
     def waited_for(self, phase: str, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, of which the time that each keeps one waiting is counted, and not that of its use."""
+        """The items; the time that one waits for each is counted, and not that of its use."""
         coming = iter(items)
         while True:
             with self.spent_on(phase):

@@ -16,20 +16,20 @@ from pipeline.training.trainer import Callback, EpochResult, StepResult, Trainer
 
 NUM_WORST = 8
 NUM_TIMES = 20  # how often in a training the worst photos are drawn
-MAX_RECORDED = 2000  # steps, of which the curves are drawn
+MAX_RECORDED = 2000  # steps that the curves are drawn from
 LITTLE = 0.01  # share of an epoch's time that its curves may take
 SWEPT = 10.0  # the highest rate over the lowest, from which on the loss over the rate tells something
 
 
 def is_due(trainer: Trainer) -> bool:
-    """Whether another twentieth of the training is done than after the epoch before, or all of it."""
+    """Whether another twentieth of the training, or all of it, has been done since the epoch before."""
     done = [trainer.progress_at(step=row["step"], minutes=row["minutes"]) for row in trainer.state.history[-2:]]
     return trainer.is_done or len(done) == 1 or int(done[0] * NUM_TIMES) < int(done[1] * NUM_TIMES)
 
 
 class WorstPhotos(Callback):
-    """Draws the photos that are predicted worst, some twenty times in a training: validation photos, and of the others
-    those that were worst when they were last trained on."""
+    """Draws the photos that are predicted worst, some twenty times in a training: validation photos, and training
+    photos that were worst when they were last trained on."""
 
     def __init__(self, run: Run, board: TensorBoard):
         self.run, self.board = run, board
@@ -88,7 +88,8 @@ class StepRecord(Callback):
         return {"stride": self.stride, "rows": torch.from_numpy(self.table)}
 
     def load_state_dict(self, state: dict[str, Any]):
-        """Takes what an earlier version did not keep as nothing. Raises one of checkpoint.DAMAGE for what is none."""
+        """Loads the state; what an earlier version did not keep is empty. Raises one of checkpoint.DAMAGE for anything
+        else."""
         if not state:
             return
         check_type(state["rows"], torch.Tensor, "the record of steps")
@@ -100,8 +101,8 @@ class StepRecord(Callback):
 
 
 class Curves(Callback):
-    """Draws the curves of the loss, the errors and the rate: after each epoch where that takes little of its time, else
-    as often as the worst photos."""
+    """Draws the curves of the loss, the errors and the rate: after each epoch if that takes little of its time, and
+    otherwise as often as the worst photos."""
 
     def __init__(self, run: Run, board: TensorBoard, record: StepRecord):
         self.run, self.board, self.record = run, board, record

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate. Each answers before a step, after a step and after an epoch, and has a state.
+"""Schedules of the learning rate. Each acts before a step, after a step and after an epoch, and has a state.
 
 `progress` is the share of the training that is done, by steps or by the clock.
 """
@@ -18,8 +18,8 @@ COUNTED = {
     "num_bad_epochs": 0,
     "cooldown_counter": 0,
     "last_epoch": 0,
-}  # by a plateau; all but its best is of the recipe
-PROGRESS = 1e-4  # of the size of the best value: what it falls by less counts for nothing
+}  # of a plateau's state; the rest, but for its best, comes from the recipe
+PROGRESS = 1e-4  # of the size of the best value: a smaller fall counts for nothing
 RISING = ("one_cycle", "triangular")  # which begin with a rise, and so need no warm-up
 RISE = 0.3  # of one cycle
 START_OF_CYCLE = 25  # the highest rate over the one it starts from
@@ -61,8 +61,8 @@ def check_schedule(options: OptimiserOptions):
 
 
 def scheduled_rate(progress: float, options: OptimiserOptions) -> float:
-    """The rate at a share of the training, of a schedule that is a curve: from 0 to the highest rate over the warm-up,
-    then along the curve. One cycle and triangular ones have a rise of their own."""
+    """The rate at a share of the training, for a schedule that is a curve: from 0 to the highest rate over the warm-up,
+    then along the curve. One-cycle and triangular schedules have a rise of their own."""
     warmup = 0.0 if options.schedule in RISING else options.warmup
     if progress < warmup:
         return warmup_rate(progress, highest=options.learning_rate, warmup=warmup)
@@ -118,11 +118,11 @@ def _along_cosine(first, last, done, length):
 
 
 def _in_cycle(share, cycles):
-    """The share of its cycle that is done; at the end the last one is, and none is started."""
+    """The share of its cycle that is done; at the end the last one is complete, and none is started."""
     return share * cycles - min(math.floor(share * cycles), cycles - 1)
 
 
-# The rate after what is done of the time behind the warm-up, of which there is `length`, in the same unit.
+# The rate when this much of the time after the warm-up is done, out of `length`, in the same unit.
 CURVES: dict[str, Callable[[float, float, OptimiserOptions], float]] = {
     "cosine": _cosine,
     "cosine_restarts": _cosine_restarts,

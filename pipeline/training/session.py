@@ -34,8 +34,7 @@ from pipeline.training.stages import begun_run, check_recipes, folder_of_stages,
 
 
 def train_command(command: Command, console: Console) -> Path:
-    """Trains what the command asks for, and returns the folder that it lies in. Raises UserError, early, for what
-    cannot be trained."""
+    """Trains what the command asks for, and returns its folder. Raises UserError, early, for what cannot be trained."""
     job = Job.of(command)
     command = taken_up(command, job)
     options = command.recipe.run
@@ -62,7 +61,7 @@ def train_command(command: Command, console: Console) -> Path:
 
 
 def find_learning_rate(recipe: Recipe) -> Path:
-    """Proposes a rate for what the recipe would train, on whole photos where a locator would have to be trained first.
+    """Proposes a rate for what the recipe would train, on whole photos if a locator would have to be trained first.
     Returns the folder of the sweep."""
     recipe = replace(recipe, photos=replace(recipe.photos, locate=0.0))
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
@@ -74,7 +73,7 @@ def find_learning_rate(recipe: Recipe) -> Path:
 def train_folds(
     recipe: Recipe, console: Console, count: int | None, earlier: Path | None, *, job: Job = NO_JOB
 ) -> Path:
-    """Trains each fold in turn, or resumes them, and keeps what each predicts of what it held out. Returns the folder
+    """Trains each fold in turn, or resumes them, and keeps what each predicts for what it held out. Returns the folder
     of all of them."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     begun = fold_runs(earlier)[0] if earlier else None
@@ -117,7 +116,7 @@ def train_folds(
 
 
 def pack_of_fold(run: Run, recipe: Recipe, ranks: Ranks) -> Pack:
-    """The photos as a fold is shown them, which looks where its own locator says."""
+    """The photos as a fold sees them, which looks where its own locator says."""
     shown = replace(recipe, photos=run.photo_options())
     return ranks.in_turn(lambda: open_train_photos(shown))
 

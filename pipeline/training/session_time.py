@@ -1,8 +1,8 @@
 """`--session-minutes`: how long a training may take, so that the submission is written before the session ends.
 
-Hosted sessions end after so many hours, and what is not written by then is lost. They begin with packing and end with
-a prediction, neither of which `--minutes` counts: that one is the length of the training alone, on which schedules,
-recipes and comparisons rely.
+Hosted sessions end after a certain number of hours, and what is not written by then is lost. They begin with packing
+and end with a prediction, neither of which `--minutes` counts: it is the length of the training alone, on which
+schedules, recipes and comparisons rely.
 """
 
 import math
@@ -21,13 +21,13 @@ from pipeline.training.trainer import Trainer
 
 STARTING = 45.0  # seconds that predict.py is given to start, to draw and to write
 PACKING = 500.0  # photos a second, at the least
-MARGIN = 1.25  # of the time that the prediction should take by the speed that was measured
+MARGIN = 1.25  # of the time that the prediction should take at the speed that was measured
 NUM_MEASURED = 256  # photos
 
 
 @dataclass(frozen=True)
 class SessionTime:
-    """Seconds. gone: since the command was started. prediction: kept for the last validation and predict.py."""
+    """Seconds. gone: since the command was started. prediction: set aside for the last validation and predict.py."""
 
     session: float
     gone: float
@@ -39,10 +39,10 @@ class SessionTime:
 
 
 def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | None = None) -> float:
-    """The minutes of the whole training, of all its sittings, with which this session ends in time; says how they come.
+    """The minutes of the whole training, of all its sittings, with which this session ends in time; prints their parts.
 
-    locator: the run that finds where to look. gone: seconds since the command was started, where it is not this process
-    that tells. Raises UserError where nothing is left to train.
+    locator: the run that finds where to look. gone: seconds since the command was started, by default since the start
+    of this process. Raises UserError if nothing is left to train.
     """
     recipe = trainer.recipe
     assert recipe.running.session_minutes
@@ -70,8 +70,8 @@ def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | 
 
 
 def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int, locator: Run | None = None) -> float:
-    """What the last validation and the report take, and predict.py after them: it shows its views to the photos of the
-    test, and to some of those that were held out, by which it weighs the views. Where a part of each photo is shown, it
+    """The time of the last validation, of the report, and of predict.py after them: it predicts its views of the test
+    photos, and of some of the held-out photos, by which it weighs the views. If only a part of each photo is shown, it
     packs those of the test first, after a locator, if there is one, has seen them.
     """
     data = trainer.data
@@ -87,7 +87,7 @@ def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int, locato
 
 
 def measured_speed(trainer: Trainer) -> float:
-    """Images a second that the network predicts, of validation photos and at their final size."""
+    """Images per second that the network predicts, for validation photos at their final size."""
     samples = trainer.data.validation[:NUM_MEASURED]
     size = trainer.recipe.photos.size
     trainer.predict(samples[:2], image_size=size)  # the first call chooses algorithms

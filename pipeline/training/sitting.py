@@ -15,7 +15,7 @@ class Sitting:
         self.begin_epoch()
 
     def begin_epoch(self):
-        """From now on the speed is that of another epoch."""
+        """From now on the speed is that of a new epoch."""
         self._epoch_begun = self._state.minutes, self._state.seen
 
     @property
@@ -25,7 +25,7 @@ class Sitting:
 
     @property
     def num_seen(self) -> int:
-        """Photos that were trained on in this sitting, each as often as it was."""
+        """Photos trained on in this sitting, each counted as often as it was."""
         return self._state.seen - self._seen_before
 
     @property

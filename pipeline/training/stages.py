@@ -39,8 +39,8 @@ def check_recipes(recipe: Recipe):
 
 @contextmanager
 def folder_of_stages(recipe: Recipe, earlier: Path | None, ranks: Ranks) -> Iterator[Path]:
-    """The folder of the stages, a new one unless they are resumed. A new one is removed again where the first stage
-    was refused before there was anything to resume.
+    """The folder of the stages, a new one unless they are resumed. A new one is removed again if the first stage was
+    refused before there was anything to resume.
     """
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_stages"))
     folder = Path(ranks.text_of_main(lambda: str(earlier or new_folder(named))))
@@ -58,14 +58,14 @@ def folder_of_stages(recipe: Recipe, earlier: Path | None, ranks: Ranks) -> Iter
 
 
 def begun_run(folder: Path, number: int) -> Run | None:
-    """The run of a stage, where it has a checkpoint; without one it begins anew."""
+    """The run of a stage, if it has a checkpoint; without one it begins anew."""
     run = Run(stage_folder(folder, number))
     return run if run.last.exists() else None
 
 
 def recipe_of_stage(recipe: Recipe, folder: Path, number: int) -> Recipe:
     """The recipe of the run of a stage. It has the split, the region of interest and the flip indices of the run
-    before, and starts from its weights. A run that was begun keeps its recipe, but for what may change on resume.
+    before, and starts from its weights. A run that was begun keeps its recipe, except for what may change on resume.
     """
     if run := begun_run(folder, number):
         own = flatten(read_recipe(run.folder / "recipe.yaml"))

@@ -1,4 +1,4 @@
-"""How far a training has come, and whether what a checkpoint holds is that of a training like this one."""
+"""How far a training has come, and whether a checkpoint is that of a training like this one."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -27,7 +27,7 @@ class TrainerState:
 
 
 def read_state(found: dict[str, Any]) -> TrainerState:
-    """Raises one of DAMAGE for what is none."""
+    """The state that was found. Raises one of DAMAGE for anything else."""
     state = TrainerState(**found)
     check_keys(found, {field.name for field in fields(TrainerState)}, "its progress")
     numbers_like(found, {"epoch": 0, "batch": 0, "step": 0, "minutes": 0.0, "seen": 0, "best_mse": math.inf})
@@ -41,9 +41,9 @@ def read_state(found: dict[str, Any]) -> TrainerState:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
-    """Takes the state and the rates of an optimiser of the same kind and parameters, of which any have moved so far.
+    """Loads the state and the rates of an optimiser of the same kind and parameters, any of which have moved so far.
 
-    Raises one of DAMAGE where it is of any other.
+    Raises one of DAMAGE if it is of any other.
     """
     groups = optimiser.state_dict()["param_groups"]
     if [group["params"] for group in found["param_groups"]] != [group["params"] for group in groups]:
@@ -68,8 +68,8 @@ def load_optimiser(optimiser: torch.optim.Optimizer, found: dict[str, Any]):
 
 
 def numbers_like(found: dict[str, Any], like: dict[str, Any], *, lowest: float = 0) -> dict[str, Any]:
-    """Those that `like` has. Raises one of DAMAGE unless each is a number of at least `lowest`, whole where that of
-    `like` is, and infinite only where that is.
+    """The numbers that `like` has. Raises one of DAMAGE unless each is a number of at least `lowest`, whole if that of
+    `like` is, and infinite only if that is.
     """
     for name, own in like.items():
         number = found[name]

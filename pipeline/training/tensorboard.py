@@ -1,6 +1,6 @@
 """TensorBoard's events.
 
-Everything is logged at the number of steps that were done. Metrics of train and validation have one tag and two
+Everything is logged at the number of steps done. Metrics of train and validation have one tag and two
 writers, in `events/train` and `events/validation`, so that TensorBoard draws both in one chart.
 """
 
@@ -21,8 +21,8 @@ class TensorBoard(Callback):
     """Writes the events of a run. On resume, events after the last step that was flushed are those of a sitting that
     was cut off.
 
-    TensorBoard writes in threads. What the system refuses them is raised here, as OSError, when the next event is
-    added, so that the threads themselves say nothing of it.
+    TensorBoard writes in threads. If the system refuses a write, that is raised here, as OSError, when the next event
+    is added, so that the threads themselves print nothing about it.
     """
 
     def __init__(self, run: Run):
@@ -30,12 +30,12 @@ class TensorBoard(Callback):
         self.splits: dict[str, SummaryWriter] = {}
 
     def add_picture(self, tag: str, picture: np.ndarray, step: int, *, split: str | None = None):
-        """Shows a (H, W, 3) uint8 picture, among those of a split where one is named."""
+        """Shows a (H, W, 3) uint8 picture, under a split if one is named."""
         (self.splits[split] if split else self._steps).add_image(tag, picture, step, dataformats="HWC")
 
     def begin(self, trainer: Trainer):
         self._excepthook, threading.excepthook = threading.excepthook, self._say_in_thread
-        # TensorBoard forgets what lies at the step `purge_step` or later.
+        # TensorBoard drops events at the step `purge_step` or later.
         try:
             self._steps, *splits = (
                 SummaryWriter(str(folder), purge_step=trainer.num_flushed + 1)
@@ -68,7 +68,7 @@ class TensorBoard(Callback):
         self._share_of_waiting(trainer)  # the next one begins after validation
 
     def _share_of_waiting(self, trainer):
-        """The share of the time since it was asked last in which no batch was ready."""
+        """The share of the time since the last call in which no batch was ready."""
         seconds, minutes = self._timed_from
         self._timed_from = trainer.phases.seconds["waiting for photos"], trainer.sitting.minutes
         return (self._timed_from[0] - seconds) / max(60 * (self._timed_from[1] - minutes), 1e-9)

@@ -49,7 +49,7 @@ MAX_TRAIN_SAMPLE = 400
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What came of an epoch: its row of the table, the scores of both splits, and (N, K, 2) points of the validation
+    """The result of an epoch: its row of the table, the scores of both splits, and (N, K, 2) points of the validation
     photos, in pixels of the photos."""
 
     row: dict[str, Any]
@@ -59,20 +59,20 @@ class EpochResult:
 
 
 class Callback:
-    """What happens beside the steps. Callbacks are called in the order in which they are given; what `state_dict` has
-    lies in the checkpoint, so that a resumed run ends as one that was not stopped."""
+    """What happens besides the steps. Callbacks are called in the order in which they are given; what `state_dict`
+    returns is saved in the checkpoint, so that a resumed run ends as an uninterrupted one does."""
 
     def begin(self, trainer: "Trainer"):
         """Before the first step of a sitting."""
 
     def after_step(self, trainer: "Trainer"):
-        """After each step; a look at what the device has measured would wait for it here."""
+        """After each step; reading what the device has measured would wait for it here."""
 
     def after_flush(self, trainer: "Trainer", measured: list[StepResult]):
         """When the host has read what the steps since the last time measured."""
 
     def after_epoch(self, trainer: "Trainer", result: EpochResult):
-        """When an epoch is validated."""
+        """After an epoch is validated."""
 
     def on_stop(self, trainer: "Trainer"):
         """When a signal ends the training; it can be resumed from what is saved here."""
@@ -145,7 +145,7 @@ class Trainer:
     def train(self, chain: Chain):
         """Trains to the end, from wherever it is: epochs of steps, each followed by validation and the callbacks.
 
-        SIGTERM or Ctrl-C ends the step; when the callbacks have saved all that was trained, Stopped is raised.
+        SIGTERM or Ctrl-C ends the step; once the callbacks have saved all that was trained, Stopped is raised.
         """
         self.sitting = Sitting(self.state)
         self._begin_together()
@@ -157,11 +157,11 @@ class Trainer:
                 while not self.is_done:
                     with self.phases.spent_on("training"):
                         self.train_epoch(chain)
-                    if self.state.batch or not self.state.history:  # else its time was up before its first step
+                    if self.state.batch or not self.state.history:  # otherwise time was up before its first step
                         self.finish_epoch()
 
     def train_epoch(self, chain: Chain):
-        """The rest of the epoch that it is in, or less when its time is up."""
+        """Trains the rest of the current epoch, or less if its time is up."""
         state = self.state
         freeze_backbone(self.network, frozen=state.epoch < self.recipe.network.freeze_epochs)
         self.clock()
@@ -181,7 +181,7 @@ class Trainer:
         self.flush()
 
     def batches(self, chain: Chain, count: int) -> Iterator[Batch]:
-        """This rank's part of the next so many steps."""
+        """This rank's part of the next `count` steps."""
         for steps in self.order.following(self.state.step, count):
             yield from training_batches(
                 self.data.pack,
@@ -216,7 +216,7 @@ class Trainer:
         state.seen += len(samples)
 
     def _mixed(self, batch):
-        """The samples of the step that the batch is of, or a part of, with the photos of this rank, mixed."""
+        """The samples of the step that the batch, or a part of it, belongs to, with this rank's photos, mixed."""
         alpha = self.recipe.optimiser.mixup
         mixed = mix(batch, self._key(batch.samples), alpha=alpha)
         if self.runtime.ranks.count == 1:
@@ -244,7 +244,7 @@ class Trainer:
         return self.pending.read(self.num_flushed + 1, overflows=self.scaler.is_enabled())
 
     def finish_epoch(self):
-        """Validates, and lets the schedule and the callbacks know what came of it."""
+        """Validates, and tells the schedule and the callbacks the result."""
         state, speed = self.state, self.sitting.photos_per_second
         try:
             at_once = self.stop.at_once() if self.runtime.ranks.count == 1 else nullcontext()
@@ -264,7 +264,7 @@ class Trainer:
 
     def _validated(self, speed):
         """The scores of the validation photos and of a sample of the training photos, both predicted by the averaged
-        network, from photos as they are. A prediction that is not a number is an error with the photo's name."""
+        network, from photos as they are. A prediction that is not a number raises an error with the photo's name."""
         data, sample, state = self.data, self.train_sample, self.state
         size = self.shown_size  # time goes on, and with it what the next steps are shown
         points = self.validate()
@@ -286,13 +286,13 @@ class Trainer:
         return EpochResult(row, train, validation, points)
 
     def validate(self) -> np.ndarray:
-        """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos; to be called by
-        all ranks, of which each predicts a part of them."""
+        """(N, K, 2) points of the validation photos, by the averaged network, in pixels of the photos. All ranks must
+        call this; each predicts a part of the photos."""
         return self._predict_together(self.data.validation, "validation", image_size=self.shown_size)
 
     def _predict_together(self, samples, description, *, image_size):
-        """What `predict` finds, and each rank of a part of the photos. Raises Stopped on all when one is told to stop,
-        who does not finish its part."""
+        """What `predict` gives, with each rank predicting a part of the photos. Raises Stopped on all ranks if one is
+        told to stop and does not finish its part."""
         ranks = self.runtime.ranks
         if ranks.count == 1:
             return self.predict(samples, description, image_size=image_size)
@@ -305,14 +305,14 @@ class Trainer:
         return ranks.arrays_of_all(points, part, len(samples))
 
     def _score(self, points, samples):
-        """The scores of (N, K, 2) points of the photos at `samples`; on all ranks those that the main one finds."""
+        """The scores of (N, K, 2) points of the photos at `samples`; the main rank computes them for all."""
         pack, ranks, none = self.data.pack, self.runtime.ranks, [float("nan")] * 4
         if ranks.is_main:
             scores = score(points, pack.values[samples], self.data.groups[samples], pack.names[samples])
         return Scores(*ranks.of_main(*(astuple(scores) if ranks.is_main else none)))
 
     def _region_errors(self, points):
-        """The errors of regions in (N, K, 2) points of the validation photos, as the main rank finds them."""
+        """The errors of regions in (N, K, 2) points of the validation photos, computed by the main rank."""
         data = self.data
 
         def find():
@@ -325,7 +325,7 @@ class Trainer:
     ) -> np.ndarray:
         """(N, K, 2) points of the photos at `samples`, by the averaged network, in pixels of the photos.
 
-        image_size: of the images that it is shown, where it is not that of the last step.
+        image_size: of the images that it is shown, if not that of the last step.
         """
         return predict_points(
             self.average.network,
@@ -366,7 +366,7 @@ class Trainer:
         return step / max(1, round(options.epochs * self.steps_per_epoch))
 
     def image_size(self, step: int, ahead: int = 0) -> int:
-        """The side of the images of a step, or of one that comes later: of those that are trained on, and validated."""
+        """The side of the images, in training and validation, of a step or of one that comes `ahead` steps later."""
         progress, end = self.progress_at(step=step + ahead, minutes=self.state.minutes), 0.0
         for share, size in self.recipe.photos.progressive:
             end += share
@@ -389,8 +389,8 @@ class Trainer:
         return rate_of(self.optimiser)
 
     def clock(self) -> float:
-        """Minutes of the training over all sittings, which are kept in its state. All ranks go by the clock of the main
-        one, and learn here of a signal that has come to any of them."""
+        """Minutes of the training over all sittings, which are kept in its state. All ranks follow the clock of the
+        main one, and learn here of a signal that has come to any of them."""
         ranks, now = self.runtime.ranks, self.sitting.minutes
         self.state.minutes, number = ranks.most(now if ranks.is_main else 0.0, self.stop.number or 0)
         if number and not self.stop:
@@ -399,8 +399,8 @@ class Trainer:
 
     def _begin_together(self):
         """Raises UserError unless all ranks train the same on the same photos. They begin with the weights of the main
-        one, since processors differ in how they draw them. Their random numbers differ, so that no two drop out the
-        same; those of the main one lie in the checkpoint."""
+        one, since processors differ in how they draw them. Their random numbers differ, so that no two have the same
+        dropout; those of the main one are saved in the checkpoint."""
         ranks, seed = self.runtime.ranks, self.recipe.run.seed
         if ranks.text_of_main(lambda: self.identity) != self.identity:
             raise UserError(
@@ -433,14 +433,14 @@ class Trainer:
         }
 
     def load(self, path: Path):
-        """Resumes from a checkpoint. Raises UserError, naming it, where it is of no training like this one."""
+        """Resumes from a checkpoint. Raises UserError, naming it, if it is not of a training like this one."""
         with fitting(path):
             self.load_state_dict(load_checkpoint(path))
 
     def load_state_dict(self, state: dict[str, Any]):
-        """Takes up what `state_dict` gave, of this version or of an earlier one; settings stay as the recipe says.
+        """Loads what `state_dict` gave, in this version or an earlier one; settings stay as the recipe says.
 
-        Raises one of checkpoint.DAMAGE, half changed, where it is of another training or of none.
+        Raises one of checkpoint.DAMAGE, half changed, if it is of another training or of none.
         """
         check_type(state, dict, "it")
         if state.get("of", self.identity) != self.identity:  # earlier versions did not say
@@ -452,7 +452,7 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"] if "schedule" in state else state["plateau"])
         if "criterion" in state:
             self.criterion.load_state_dict(state["criterion"])
-        if self.scaler.is_enabled() and state["scaler"]:  # it is empty where the run was not in fp16 before
+        if self.scaler.is_enabled() and state["scaler"]:  # it is empty if the run was not in fp16 before
             self.scaler.load_state_dict(numbers_like(state["scaler"], self.scaler.state_dict()))
         self.state = read_state(state["progress"])
         kept = state.get("callbacks", {})
@@ -474,7 +474,7 @@ class Trainer:
 
 
 def plain_state(callback: Callback) -> dict[str, Any]:
-    """What a callback keeps. Raises UserError where no checkpoint could give it back."""
+    """What a callback keeps. Raises UserError if no checkpoint could give it back."""
     state = callback.state_dict()
     check_plain(state, f"--callbacks: the state_dict of {type(callback).__name__}")
     return state
@@ -482,6 +482,6 @@ def plain_state(callback: Callback) -> dict[str, Any]:
 
 def sample_like_validation(data: TrainingData) -> np.ndarray:
     """Training photos to measure as the validation photos are: as many, but no more than 400. They are the same in all
-    stages of a training, whose seeds differ, so that the curve goes on."""
+    stages of a training, whose seeds differ, so that the curve continues."""
     count = min(len(data.train), len(data.validation), MAX_TRAIN_SAMPLE)
     return np.sort(np.random.default_rng(0).choice(data.train, count, replace=False))

@@ -1,4 +1,4 @@
-"""Callbacks of a user's own, which a recipe names by file and class. See docs/callbacks.md."""
+"""The user's own callbacks, which a recipe names by file and class. See docs/callbacks.md."""
 
 import importlib.util
 import inspect
@@ -14,8 +14,8 @@ from pipeline.training.trainer import Callback
 def load_callbacks(named: Sequence[str]) -> list[type[Callback]]:
     """The classes that `FILE.py:CLASS` names. Their files are executed.
 
-    Raises UserError for what is no such name, cannot be imported, or is no Callback, and for two of one name, since
-    what they keep lies in the checkpoint by it.
+    Raises UserError for what is no such name, cannot be imported, or is no Callback, and for two of one name, under
+    which their state is saved in the checkpoint.
     """
     classes = [_load(name) for name in named]
     for place, found in enumerate(classes):
@@ -55,7 +55,7 @@ def _module(name, path):
 def make_callbacks(classes: Sequence[type[Callback]], run: Run, taken: Sequence[Callback]) -> list[Callback]:
     """One callback of each class, made as `CLASS(run)`. taken: the callbacks that are there already.
 
-    Raises UserError where a class has the name of one of these, or does not take the run.
+    Raises UserError if a class has the name of one of these, or does not accept the run.
     """
     for found in classes:
         if found.__name__ in {type(callback).__name__ for callback in taken}:

@@ -119,8 +119,9 @@ class PhotoOptions:
     """Show the network the square around a box in each photo of train, with a margin: a table of file_name, left, top,
     right and bottom. Test photos then need boxes of their own: predict.py --boxes."""
     locate: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
-    """Spend this share of the training on a locator: the same network on smaller images, which finds where to look.
-    The run starts from its weights and sees the square around the points that it finds in each photo."""
+    """Spend this share of the training on a locator: the same network, on smaller images if its head allows it, which
+    finds where to look. The run starts from its weights and sees the square around the points that it finds in each
+    photo."""
     locator: Annotated[Path | None, arg(metavar="RUN")] = None
     """Look where this earlier run finds the points, instead of training a locator."""
     pack: Literal["auto", "raw", "jpeg"] = "auto"

@@ -3,11 +3,12 @@
     landmarks.torchscript.pt    torch.jit.load(…)                  all take (B, 3, size, size) uint8 RGB images and
     landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
     landmarks.onnx              any ONNX runtime
-    landmarks.json              {"resize", "square", "left", "top", "size", "points", "box_margin"}: an image is the ROI
-                                of `size` pixels from (left, top) of a photo that `fit_photo` has fitted into `square`
-                                pixels; if box_margin is not null, of the square around a box with that margin on each
-                                side, as a share of its longer side. If a run has a locator, its folder locator is a
-                                run to export too, whose points say where the boxes are
+    landmarks.json              {"resize", "square", "left", "top", "size", "points", "box_margin", "middle", "spread"}:
+                                an image is the ROI of `size` pixels from (left, top) of a photo that `fit_photo` has
+                                fitted into `square` pixels; if box_margin is not null, of the square around a box with
+                                that margin on each side, as a share of its longer side. If a run has a locator, its
+                                folder locator is a run to export too, whose points say where the boxes are; middle and
+                                spread are where and how large it expects the points to be
 
 Each file is read back, compared with the network on photos that the run held out, or on images of noise if these are
 not there, and timed. The run alone is enough. A file that does not agree is not kept.

@@ -59,7 +59,7 @@ class About(BaseModel):
 class Pack:
     """An open pack. Its large arrays are memory-mapped: they read no more than what is asked of them.
 
-    squares: (N, S, S, 3) uint8 fitted photos. fits: (N, 3, 3), pixel of the photo -> pixel of its `roi`.
+    squares: (N, S, S, 3) uint8 fitted photos. photo_to_image: (N, 3, 3), pixel of the photo -> pixel of its `roi`.
     """
 
     folder: Path

@@ -140,6 +140,6 @@ def shift_between(train: np.ndarray, test: np.ndarray, groups: np.ndarray) -> Sh
 
 
 def _standard_error(side):
-    """Of an area under the curve if nothing can be told, from the ranks' variance."""
+    """Standard error of the area under the curve if the two sides do not differ, from the variance of ranks."""
     ones, zeros = side.sum(), (side == 0).sum()
     return float(np.sqrt((ones + zeros + 1) / (12 * ones * zeros)))

@@ -1,4 +1,5 @@
-"""The formats by name. Another one is a file here, its line in this table, and its file in the tests."""
+"""The formats by name. A new one needs a file here, a line in this table, its name among the choices of
+tools/convert.py, and a file in the tests."""
 
 from tools.formats import coco, cvat, deeplabcut, kaggle_faces, label_studio, pts, tables, wflw
 from tools.formats.instance import Format

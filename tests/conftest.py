@@ -23,7 +23,6 @@ settings.register_profile("project", deadline=None, max_examples=40, derandomize
 settings.load_profile("project")
 
 
-TESTS = Path(__file__).parent
 SLOW_TO_MAKE = {"contest", "tiny_contest", "faces68"}  # fixtures; what needs one of them mostly trains on it
 
 
@@ -34,7 +33,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if not SLOW_TO_MAKE.isdisjoint(item.fixturenames):
             item.add_marker("slow")
-    items.sort(key=lambda item: item.path.parent != TESTS)  # whole programs first: the longest must not run last, alone
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

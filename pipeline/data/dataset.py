@@ -35,7 +35,7 @@ from pipeline.metrics import PhotoErrors, Scores, errors_of_photos, mean_shape, 
 from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
-FOUND = 1  # the version of what is found in shapes; with another one it is found anew
+FOUND = 2  # the version of what is found in shapes; with another one it is found anew
 NUM_SHAPES = 5000  # at most, from which components are found
 SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radians
 
@@ -48,7 +48,8 @@ class TrainingData:
     flip_indices: (K,) partners of the points, or None without mirroring; `symmetry` says how that came.
     mean_shape: (K, 2) of the training photos, in pixels of the ROI. ROI: which part of the square
     that is. weights: (N,) how much each photo counts in training, or None if all count alike; those with 0 are not
-    in `train`. boxes: what to show of each photo, if not all.
+    in `train`. boxes: what to show of each photo, if not all. num_empty: photos that would be trained on, but have no
+    known point.
     """
 
     pack: Pack
@@ -63,6 +64,7 @@ class TrainingData:
     roi: Shares
     weights: np.ndarray | None = None
     boxes: Boxes | None = None
+    num_empty: int = 0
 
     @property
     def num_points(self) -> int:
@@ -93,6 +95,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
             f"{table}: {len(shape.unknown)} points are missing in every photo that is trained on, "
             f"number {shape.unknown[0]} for one; remove their columns"
         )
+    train = np.delete(train, shape.empty)
     if options.flip_indices in ("auto", "none"):
         partners, symmetry = shape.partners, shape.symmetry
     else:
@@ -111,6 +114,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         roi=roi,
         weights=weights,
         boxes=boxes,
+        num_empty=len(shape.empty),
     )
 
 
@@ -223,7 +227,8 @@ def _open(recipe, path, read_table, faults, roi, *, limit=None, boxes=None):
 
 
 def mean_shape_score(data: TrainingData) -> Scores:
-    """The mean shape's score on the validation photos: the floor, from a network that does not look."""
+    """The mean shape's score on the validation photos: the floor, from a network that does not look. Raises UserError
+    if none of their points is known."""
     pack, samples = data.pack, data.validation
 
     def find():
@@ -231,7 +236,13 @@ def mean_shape_score(data: TrainingData) -> Scores:
         for block in blocks(len(samples)):
             points = to_photo_coordinates(pack.photo_to_image[samples[block]], data.mean_shape)
             found.append(errors_of_photos(points, pack.values[samples[block]]))
-        return scores_of(PhotoErrors.together(found), data.groups[samples])
+        errors = PhotoErrors.together(found)
+        if not errors.counts.any():
+            raise UserError(
+                f"none of the {len(samples):,} held-out photos has a known point, so nothing could be measured on "
+                "them; hold out more (--train-share), or others (--split FILE)"
+            )
+        return scores_of(errors, data.groups[samples])
 
     of = key_of(pack.fingerprint, pack.roi.matrix, samples, data.mean_shape, data.groups[samples])
     return kept(pack.folder.parent / f"floor-{of}.json", Scores, find)
@@ -286,11 +297,13 @@ def _near_duplicates(hashes, cache):
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the training points tell: points that are missing in all photos, the mean shape, in pixels of the ROI, and
-    the partners of the points, if they were wanted and found, and in a few words how.
+    """What the training points tell: points that are missing in all photos, places of photos without any known number,
+    the mean shape, in pixels of the ROI, and the partners of the points, if they were wanted and found, and in a few
+    words how.
     """
 
     unknown: list[int]
+    empty: list[int]
     mean: list[tuple[float, float]]
     partners: list[int] | None
     symmetry: str
@@ -301,14 +314,17 @@ def _shape(pack, train, flip_indices):
     wanted = flip_indices if flip_indices in ("auto", "none") else "none"
 
     def find():
-        known = np.zeros(pack.values.shape[1], bool)
+        known, empty = np.zeros(pack.values.shape[1], bool), np.zeros(len(train), bool)
         for block in blocks(len(train)):
-            known |= ~np.isnan(pack.values[train[block]]).any(axis=2).all(axis=0)
+            missing = np.isnan(pack.values[train[block]])
+            known |= ~missing.any(axis=2).all(axis=0)
+            empty[block] = missing.all(axis=(1, 2))
         if not known.all():
-            return _Shape(np.flatnonzero(~known).tolist(), [], None, "")
+            return _Shape(np.flatnonzero(~known).tolist(), [], [], None, "")
         partners, symmetry = _flip_indices(wanted, pack, train)
         mean = mean_shape(pack.photo_to_image, pack.values, train)
-        return _Shape([], mean.tolist(), None if partners is None else partners.tolist(), symmetry)
+        partners = None if partners is None else partners.tolist()
+        return _Shape([], np.flatnonzero(empty).tolist(), mean.tolist(), partners, symmetry)
 
     of = key_of(str(FOUND), pack.fingerprint, pack.roi.matrix, train, wanted)
     return kept(pack.folder.parent / f"shape-{of}.json", _Shape, find)

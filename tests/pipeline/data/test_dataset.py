@@ -11,7 +11,7 @@ import pytest
 from pipeline.command import parse_command
 from pipeline.data import dataset
 from pipeline.data.contest import Table
-from pipeline.data.dataset import leaks, load_training_data, shape_components
+from pipeline.data.dataset import leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.split import split_into_folds
 from pipeline.errors import Faults, UserError
 
@@ -74,6 +74,35 @@ def test_a_limit_takes_whole_groups_the_same_each_time_and_decodes_no_other_phot
     assert len(load(copied, "--limit-photos", "120").pack) == 120
     (broken / "train/groups.csv").unlink()
     assert load(broken, "--limit-photos", "30", "--skip-bad-photos").pack.names.tolist() != names
+
+
+def emptied(contest, folder, names):
+    """A copy of a contest in which these photos have no known point."""
+    root = shutil.copytree(contest, folder / "contest")
+    table = root / "train/landmarks.csv"
+    header, *rows = (line.split("\t") for line in table.read_text().splitlines())
+    rows = [[row[0], *[""] * (len(row) - 1)] if row[0] in names else row for row in rows]
+    table.write_text("\n".join("\t".join(row) for row in [header, *rows]) + "\n")
+    return root
+
+
+def test_photos_without_a_known_point_are_not_trained_on(contest, load, tmp_path):
+    """Their loss, which is 0, would count among those that a trimmed loss ranks, and in the mean."""
+    before = load(contest)
+    names = before.pack.names[[*before.train[1:4], before.validation[0]]].tolist()
+    data = load(emptied(contest, tmp_path, names))
+    assert data.pack.names[data.train].tolist() == np.delete(before.pack.names[before.train], [1, 2, 3]).tolist()
+    assert (data.pack.names[data.validation] == before.pack.names[before.validation]).all()
+    assert data.num_empty == 3
+    assert np.isfinite(mean_shape_score(data).mse)
+
+
+def test_held_out_photos_none_of_which_has_a_known_point_are_refused(contest, load, tmp_path):
+    before = load(contest)
+    data = load(emptied(contest, tmp_path, before.pack.names[before.validation].tolist()))
+    for _ in range(2):  # what was found is kept
+        with pytest.raises(UserError, match=f"none of the {len(data.validation)} held-out photos has a known point"):
+            mean_shape_score(data)
 
 
 def test_a_split_that_parts_photos_from_their_copies_or_groups_is_said(copied, load, tmp_path):

@@ -35,7 +35,7 @@ RANDOM_TRIM = 1_000_003  # an index in the key that no augmenter of a chain has
 
 class PhotoLosses(NamedTuple):
     """weighted: (B,) in the unit that is minimised. ranks: (B,), detached, in a unit that the photo's size does not
-    change."""
+    change, for its own points, whatever it is mixed with."""
 
     weighted: torch.Tensor
     ranks: torch.Tensor

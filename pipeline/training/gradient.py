@@ -105,7 +105,7 @@ class Gradient:
         losses = self.criterion.measure(predicted, mixed.batch)
         if mixed.other is not None:
             others = self.criterion.measure(predicted, mixed.other)
-            losses = PhotoLosses(*(mixed.blend(*pair) for pair in zip(losses, others, strict=True)))
+            losses = PhotoLosses(mixed.blend(losses.weighted, others.weighted), losses.ranks)
         return losses, squared_errors(predicted.points, mixed.batch).detach()
 
 

@@ -88,6 +88,25 @@ def test_accumulated_parts_are_one_batch(options, num_parts, mixup):
         torch.testing.assert_close(second.state_dict()[name], tensor, equal_nan=True)
 
 
+@pytest.mark.parametrize("num_parts", [1, 3])
+def test_mixed_photos_are_ranked_by_their_own_points(num_parts):
+    """However far off those of the photo are that shines through: labels that are wrong are to be found."""
+    losses = []
+    for other_points in (0.0, 1000.0):
+        network, criterion = Small().eval(), criterion_of(LossOptions())
+        gradient = Gradient(network, criterion, runtime=Runtime(torch.device("cpu"), "fp32"), num_parts=num_parts)
+        key = Key(0, 0, np.arange(BATCH))
+        mixed = mix(batch(), key, alpha=0.7)
+        mixed = replace(mixed, other=replace(mixed.other, points=mixed.other.points + other_points))
+        torch.manual_seed(0)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.01)
+        gradient.add(mixed, key, epoch=0, scaler=torch.amp.GradScaler("cpu", enabled=False))
+        losses.append((criterion.running_losses, network.layers[5].bias.grad))
+    assert torch.equal(losses[0][0], losses[1][0])
+    assert not torch.equal(losses[0][1], losses[1][1])
+
+
 @pytest.mark.parametrize("options", [LossOptions(), TRIMMED])
 def test_statistics_and_random_numbers_are_those_of_one_pass(options):
     """Though what counts is found by a pass of its own before."""

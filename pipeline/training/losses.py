@@ -115,19 +115,20 @@ def gaussian_nll(points: torch.Tensor, target: torch.Tensor, log_scale: torch.Te
 
 
 def laplace_nll(points: torch.Tensor, target: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of an error with a Laplace density, of the learned mean absolute error."""
-    return -torch.distributions.Laplace(points, log_scale.exp(), validate_args=False).log_prob(target)
+    """Negative log-likelihood of an error with a Laplace density, of the learned standard deviation."""
+    return -torch.distributions.Laplace(points, log_scale.exp() / math.sqrt(2), validate_args=False).log_prob(target)
 
 
 def residual_nll(points: torch.Tensor, target: torch.Tensor, log_scale: torch.Tensor, flow: Flow) -> torch.Tensor:
-    """(B, K, 1) negative log-likelihood of a point, per coordinate: the Laplace one, plus that of a flow of errors in
-    units of their scale, which learns how errors are really distributed.
+    """(B, K, 1) negative log-likelihood of a point, per coordinate: the Laplace one, of the learned mean absolute
+    error, plus that of a flow of errors in units of it, which learns how errors are really distributed.
 
     Source: Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021.
     """
     relative = ((target - points) / log_scale.exp()).clamp(-FARTHEST, FARTHEST)
     of_flow = log_scale - flow.log_prob(relative)[..., None] / 2
-    return laplace_nll(points, target, log_scale).mean(2, keepdim=True) + of_flow
+    laplace = laplace_nll(points, target, log_scale + math.log(2) / 2)
+    return laplace.mean(2, keepdim=True) + of_flow
 
 
 def divergences(distributions: Distributions, target: torch.Tensor, *, sigma: float, focal: float) -> torch.Tensor:

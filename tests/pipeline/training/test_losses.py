@@ -159,7 +159,7 @@ def reference(name, points, truth, log_scale, options):
         case "gaussian_nll":
             values = -norm(truth, scale).logpdf(points)
         case "laplace_nll":
-            values = -laplace(truth, scale).logpdf(points)
+            values = -laplace(truth, scale / 2**0.5).logpdf(points)  # which has the standard deviation `scale`
         case "rle":  # with an untrained flow, whose density is the normal one
             values = -laplace(truth, scale).logpdf(points) - norm(truth, scale).logpdf(points)
     return values.mean((1, 2))

@@ -158,8 +158,10 @@ def make_network(
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
-    alone = recipe.optimiser.batch_size // recipe.optimiser.accumulate <= 1 and current_ranks().count == 1
-    if alone and not options.freeze_epochs:
+    num_ranks = current_ranks().count
+    together = num_ranks > 1 and recipe.run.gpu and not options.local_norms  # norms see the photos of all ranks
+    alone = recipe.optimiser.batch_size // (num_ranks * recipe.optimiser.accumulate) <= 1
+    if alone and not together and not options.freeze_epochs:
         _check_alone(network, recipe)
     if components is not None:
         network.start_from(components)
@@ -226,7 +228,8 @@ def _check_alone(network, recipe):
     except ValueError as error:
         raise UserError(
             f"--batch-size {options.batch_size} --accumulate {options.accumulate}: a norm of {recipe.network.model} "
-            f"sees one value of a photo of {size} px alone; give a larger batch, fewer parts or larger images"
+            f"sees one value of a photo of {size} px alone; give a larger batch, fewer parts or processes, or larger "
+            "images"
         ) from error
 
 

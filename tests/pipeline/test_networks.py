@@ -13,6 +13,7 @@ from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, load_run_network, make_network, read_start
+from pipeline.ranks import Ranks
 from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
 from pipeline.runs import AboutData, Run
 
@@ -140,6 +141,16 @@ def test_a_photo_that_is_alone_where_a_norm_needs_two_is_refused():
             make_network(parse_command([*flags, *batch]).recipe, None, mean_shape=SHAPE)
     make_network(parse_command([*flags, "-b", "4", "--accumulate", "2"]).recipe, None, mean_shape=SHAPE)
     make_network(parse_command([*flags[:-1], "64", "-b", "1"]).recipe, None, mean_shape=SHAPE)
+
+
+def test_a_photo_that_is_alone_on_its_rank_is_refused_unless_norms_see_those_of_all_ranks(monkeypatch):
+    monkeypatch.setattr("pipeline.networks.current_ranks", lambda: Ranks(0, 2))
+    flags = ["--model", "mobilenet_v3_small", "--weights", "none", "--head", "linear", "--size", "32", "-b", "4"]
+    for own in (["--accumulate", "2"], ["--accumulate", "2", "--gpu", "--local-norms"]):
+        with pytest.raises(UserError, match="fewer parts or processes"):
+            make_network(parse_command([*flags, *own]).recipe, None, mean_shape=SHAPE)
+    for together in ([], ["--accumulate", "2", "--gpu"]):
+        make_network(parse_command([*flags, *together]).recipe, None, mean_shape=SHAPE)
 
 
 def test_a_size_at_which_a_backbone_of_timm_cannot_be_looked_at_is_a_line():

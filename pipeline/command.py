@@ -140,7 +140,8 @@ def _check_together(command, flags):
     several = command.folds or recipe.run.stages or (command.resume and (command.resume / "folds.json").exists())
     if recipe.running.session_minutes and several:
         raise UserError(
-            "--session-minutes is for one run; for folds or stages give --minutes, the time of each of them"
+            "--session-minutes is for one run; for folds give --minutes, the time of each of them, and for stages the "
+            "session_minutes by which each of them ends"
         )
     if set(TIMES) <= flags.keys():
         raise UserError("--minutes and --session-minutes both say when the training ends; leave out one of them")

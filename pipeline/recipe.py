@@ -84,7 +84,8 @@ class RunOptions:
     gpu: bool = False
     """Train on the GPU."""
     deterministic: bool = False
-    """Use deterministic algorithms on the GPU, which are slower, so that equal runs give equal weights there too."""
+    """Use deterministic algorithms on the GPU, which are slower, so that equal runs give equal weights there too. A
+    warning names those that have none."""
     seed: Whole = 0
     """Seed of the split, weights, photo order and augmentation; equal seeds give equal runs, on a CPU to the bit."""
     runs: Path = Path("runs")

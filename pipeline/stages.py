@@ -72,11 +72,6 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
                 f"images of {before} px; give all stages one size, and smaller images at first by progressive, or take "
                 "another head"
             )
-        if stage.running.session_minutes and number + 1 < len(stages):
-            raise UserError(
-                f"{name_of('stages')}: stage {number}: session_minutes is for the last stage, which takes what the "
-                "others leave of the session; give this one minutes or epochs"
-            )
         where = f"{name_of('stages')}: stage {number}: loss {stage.loss.loss}"
         if needs_distributions(stage.loss) and head != "simcc":
             raise UserError(f"{where} is of the head simcc, not of {head}; give the one too, or another loss")

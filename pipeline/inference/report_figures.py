@@ -24,7 +24,8 @@ def curves(rows: list[dict[str, float]]) -> str:
         (of_loss, "train_loss", "training loss", COLOURS[0]),
         (of_rate, "learning_rate", "learning rate", COLOURS[2]),
     ]
-    linear = any(row.get("train_loss", 1) <= 0 for row in rows)  # as losses of likelihoods may be
+    losses = [row["train_loss"] for row in rows if not math.isnan(row.get("train_loss", math.nan))]
+    linear = not losses or min(losses) <= 0  # as those of likelihoods may be; there is none if no step was trained
     for axes, column, label, colour in series:
         lowest = -math.inf if linear and axes is of_loss else 0
         known = [row for row in rows if row.get(column, lowest) > lowest]

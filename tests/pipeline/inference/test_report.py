@@ -1,6 +1,7 @@
 """The report says what the run's files say, needs no other file, and a browser shows it without an error."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -171,6 +172,14 @@ def test_losses_that_are_not_above_0_are_drawn_too():
     rows = [{"epoch": epoch, "train_loss": 0.5 - epoch, **errors} for epoch in range(3)]
     drawn = curves(rows)
     assert all(f"epoch {epoch}: training loss {0.5 - epoch:g}" in drawn for epoch in range(3))
+
+
+def test_a_training_without_a_step_has_curves_too():
+    """The time that is left may be too short for one."""
+    row = {"epoch": 0, "train_loss": math.nan, "learning_rate": 1e-3, "train_mse": 9.0, "validation_mse": 12.0}
+    drawn = curves([row])
+    assert "epoch 0: validation 12" in drawn
+    assert "epoch 0: training loss" not in drawn
 
 
 def test_photos_are_shown_from_the_worst_the_middle_and_the_doubtful():

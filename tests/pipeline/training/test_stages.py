@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.inference.submission import read_submission
 from pipeline.runs import Run, find_run, find_runs
 from pipeline.stages import num_finished, write_finished
-from pipeline.training import session
+from pipeline.training import one_run, session
 from pipeline.training.callbacks import WorstPhotos
 from pipeline.training.stages import recipe_of_stage
 from pipeline.training.trainer import Trainer
@@ -144,6 +144,25 @@ def test_stages_that_are_finished_are_not_trained_again(whole, contest, tmp_path
     recipe = recipe_in(contest, tmp_path, "--runs", str(folder.parent))
     with mock.patch.object(Trainer, "step", side_effect=Killed):
         train(recipe, folder)
+
+
+def test_each_stage_may_end_by_a_minute_of_the_session_and_goes_on_with_what_is_left_of_it(
+    contest, tmp_path, monkeypatch
+):
+    planned = []
+
+    def plan(trainer, **_):
+        planned.append(trainer.recipe.running.session_minutes)
+        return 1e-5 * len(planned)
+
+    monkeypatch.setattr(one_run, "plan_session", plan)
+    recipe = recipe_in(contest, tmp_path, stages=[{"session_minutes": 60}, {"session_minutes": 90}])
+    folder = train(recipe)
+    assert planned == [60, 90]
+    for number, minutes in enumerate((1e-5, 2e-5)):
+        options = Run(folder / f"stage-{number}").recipe()
+        assert (options.optimiser.minutes, options.running.session_minutes) == (minutes, None)
+    assert recipe_of_stage(recipe, folder, 1).optimiser.minutes == 2e-5
 
 
 def test_predict_takes_the_last_stage_that_is_finished_from_the_folder_and_as_the_newest(whole, tmp_path):

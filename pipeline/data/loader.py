@@ -127,14 +127,15 @@ def training_batches(
     """
     size = pack.roi.size
 
-    def make(numbered):
-        number, samples = numbered
+    def make(shown):
+        samples, image_size = shown
         view = chain.draw(Key(seed, epoch, samples), (size, size))
         view = view.unmirrored() if flip_indices is None else view
-        image_size = size_of_batch(number) if size_of_batch else None
         return make_batch(pack, source, samples, view, flip_indices, image_size=image_size)
 
-    return prefetch(make, enumerate(batches))
+    # in the thread that trains, whose clock may decide the size, so that all ranks choose the same
+    sizes = (size_of_batch(number) if size_of_batch else None for number in range(len(batches)))
+    return prefetch(make, zip(batches, sizes, strict=True))
 
 
 def show(roi: RegionOfInterest, view: Transform, image_size: int | None) -> Transform:

@@ -11,7 +11,6 @@ from pipeline.runs import Run
 from pipeline.training.pictures import Curves, StepRecord, WorstPhotos
 from pipeline.training.tensorboard import TensorBoard
 from pipeline.training.trainer import Callback, EpochResult, StepResult, Trainer
-from pipeline.training.user_callbacks import make_callbacks
 
 NUM_TIMED = 20  # steps, before the time of the training is estimated
 
@@ -23,7 +22,7 @@ def default_callbacks(run: Run, own: Sequence[type[Callback]] = ()) -> list[Call
     before: list[Callback] = [BestWeights(run), BestEpochs(run), record, MetricsTable(run)]
     pictures = [WorstPhotos(run, board), Curves(run, board, record)]
     after = [Checkpoint(run), board, EpochLine(), TimeEstimate(), *pictures, Bar()]
-    return [*before, *make_callbacks(own, run, [*before, *after]), *after]
+    return [*before, *(make(run) for make in own), *after]  # type: ignore[call-arg]
 
 
 class BestWeights(Callback):

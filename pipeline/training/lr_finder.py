@@ -74,6 +74,7 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
     losses: list[float] = []
     mean, diverged = 0.0, False
     with _left_as_it_was(trainer), progress(num_steps, "rates", unit="step") as bar:
+        trainer.begin_together()
         freeze_backbone(trainer.network, frozen=trainer.recipe.network.freeze_epochs > 0)
         trainer.schedule = Schedule()  # the rate is set here
         _measure_one_loss(trainer)

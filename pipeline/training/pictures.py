@@ -36,7 +36,7 @@ class WorstPhotos(Callback):
 
     def after_epoch(self, trainer: Trainer, result: EpochResult):
         if is_due(trainer):
-            with trainer.stop.at_once():  # all else is saved
+            with trainer.stoppable():  # all else is saved
                 self.draw(trainer, "validation", trainer.data.validation, result.points)
                 errors = trainer.sample_errors[trainer.data.train].nan_to_num(-1)
                 worst = trainer.data.train[errors.argsort(descending=True)[:NUM_WORST].numpy()]
@@ -111,7 +111,7 @@ class Curves(Callback):
     def after_epoch(self, trainer: Trainer, result: EpochResult):
         minutes = [0.0, *(row["minutes"] for row in trainer.state.history[-2:])]
         if is_due(trainer) or self._took < LITTLE * 60 * (minutes[-1] - minutes[-2]):
-            with trainer.stop.at_once():  # all else is saved
+            with trainer.stoppable():  # all else is saved
                 begun = time.perf_counter()
                 self.draw(trainer)
                 self._took = time.perf_counter() - begun

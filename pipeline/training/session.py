@@ -31,6 +31,7 @@ from pipeline.training.one_run import made_by_main, prepare, train_run, what_fit
 from pipeline.training.optim import check_optimiser
 from pipeline.training.schedules import check_schedule
 from pipeline.training.stages import begun_run, check_recipes, folder_of_stages, recipe_of_stage
+from pipeline.training.user_callbacks import load_callbacks
 
 
 def train_command(command: Command, console: Console) -> Path:
@@ -40,6 +41,7 @@ def train_command(command: Command, console: Console) -> Path:
     options = command.recipe.run
     check_optimiser(command.recipe.optimiser)
     check_schedule(command.recipe.optimiser)
+    load_callbacks(command.recipe.running.callbacks)
     if not command.resume:
         check_begun_anew(command.recipe)
     data, cache = (Path(os.path.realpath(path)) for path in (options.data, options.cache))  # a loop of links stays
@@ -48,7 +50,7 @@ def train_command(command: Command, console: Console) -> Path:
     photos = replace(photos, boxes=boxes, locator=locator)
     recipe = replace(command.recipe, run=replace(options, data=data, cache=cache), photos=photos)
     if command.find_lr:
-        folder = find_learning_rate(stage_recipe(recipe, 0) if options.stages else recipe)
+        folder = find_learning_rate(recipe)
     elif command.folds or (command.resume and fold_runs(command.resume)):
         folder = train_folds(recipe, console, command.folds, command.resume, job=job)
     elif recipe.run.stages:
@@ -61,8 +63,13 @@ def train_command(command: Command, console: Console) -> Path:
 
 
 def find_learning_rate(recipe: Recipe) -> Path:
-    """Proposes a rate for what the recipe would train, on whole photos if a locator would have to be trained first.
-    Returns the folder of the sweep."""
+    """Proposes a rate for the first stage of what the recipe would train, on whole photos if a locator would have to be
+    trained first. Returns the folder of the sweep."""
+    if recipe.run.stages:
+        print(f"sweep        for the first of {len(recipe.run.stages)} stages")
+        recipe = stage_recipe(recipe, 0)
+    if recipe.photos.locate and not recipe.photos.locator:
+        print("sweep        on whole photos from the start, since there is no locator yet")
     recipe = replace(recipe, photos=replace(recipe.photos, locate=0.0))
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
     with out_of_memory_named(what_fits(recipe)):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from pipeline.training.step_order import StepOrder
 FLUSH_EVERY = 10  # steps; between two of them the host does not wait for the device
 SMOOTHING = 0.98  # of the loss that is shown and that a plateau follows
 MAX_TRAIN_SAMPLE = 400
+LOWEST_SCALE = 1e-4  # of a loss in fp16, as in fairseq: each gradient that is not finite halves it, from 65,536 on
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Trainer:
         SIGTERM or Ctrl-C ends the step; once the callbacks have saved all that was trained, Stopped is raised.
         """
         self.sitting = Sitting(self.state)
-        self._begin_together()
+        self.begin_together()
         with ExitStack() as begun:
             for callback in self.callbacks:
                 callback.begin(self)
@@ -172,10 +173,10 @@ class Trainer:
                 break
             self.step(batch)
             self.clock()
-            if state.step % FLUSH_EVERY == 0:
-                self.flush()
             for callback in self.callbacks:
                 callback.after_step(self)
+            if state.step % FLUSH_EVERY == 0:
+                self.flush()
             if self.stop:
                 self._save_and_stop()
         self.flush()
@@ -240,15 +241,21 @@ class Trainer:
             callback.after_flush(self, measured)
 
     def _read(self) -> list[Measured]:
-        """What each pending step measured. Raises UserError for one that is not finite."""
-        return self.pending.read(self.num_flushed + 1, overflows=self.scaler.is_enabled())
+        """What each pending step measured. Raises UserError for one that is not finite, and if no gradient has been
+        finite for so long that the scaler of fp16 has given up."""
+        measured = self.pending.read(self.num_flushed + 1, overflows=self.scaler.is_enabled())
+        if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
+            raise UserError(
+                f"the gradients up to step {self.state.step} are not finite in fp16, however small the loss is scaled; "
+                "start anew with a lower --learning-rate or --precision fp32"
+            )
+        return measured
 
     def finish_epoch(self):
         """Validates, and tells the schedule and the callbacks the result."""
         state, speed = self.state, self.sitting.photos_per_second
         try:
-            at_once = self.stop.at_once() if self.runtime.ranks.count == 1 else nullcontext()
-            with at_once, self.phases.spent_on("validation"):
+            with self.stoppable(), self.phases.spent_on("validation"):
                 result = self._validated(speed)
         except Stopped:
             self._save_and_stop()
@@ -260,7 +267,13 @@ class Trainer:
         with self.phases.spent_on("saving and pictures"):
             for callback in self.callbacks:
                 callback.after_epoch(self, result)
+        self.clock()
         self.stop.refuse()
+
+    def stoppable(self) -> AbstractContextManager[None]:
+        """A context for what need not be finished: a signal raises Stopped within it, at once. Several ranks finish it,
+        since they have to stop together."""
+        return self.stop.at_once() if self.runtime.ranks.count == 1 else nullcontext()
 
     def _validated(self, speed):
         """The scores of the validation photos and of a sample of the training photos, both predicted by the averaged
@@ -397,7 +410,7 @@ class Trainer:
             self.stop.learn(int(number))
         return self.state.minutes
 
-    def _begin_together(self):
+    def begin_together(self):
         """Raises UserError unless all ranks train the same on the same photos. They begin with the weights of the main
         one, since processors differ in how they draw them. Their random numbers differ, so that no two have the same
         dropout; those of the main one are saved in the checkpoint."""

@@ -7,20 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.runs import Run
 from pipeline.training.trainer import Callback
 
 
 def load_callbacks(named: Sequence[str]) -> list[type[Callback]]:
     """The classes that `FILE.py:CLASS` names. Their files are executed.
 
-    Raises UserError for what is no such name, cannot be imported, or is no Callback, and for two of one name, under
-    which their state is saved in the checkpoint.
+    Raises UserError for what is no such name, cannot be imported, is no Callback or does not accept a run, and for one
+    that has the name of another, under which its state would be saved in the checkpoint.
     """
+    taken = {found.__name__ for found in Callback.__subclasses__() if found.__module__.startswith("pipeline.")}
     classes = [_load(name) for name in named]
     for place, found in enumerate(classes):
+        if found.__name__ in taken:
+            raise UserError(f"--callbacks: there is a {found.__name__} already; rename the class")
         if found.__name__ in {other.__name__ for other in classes[:place]}:
             raise UserError(f"--callbacks: two are called {found.__name__}; rename the class of one of them")
+        try:
+            inspect.signature(found).bind(None)
+        except TypeError as error:
+            raise UserError(
+                f"--callbacks: {found.__name__} is made with one argument, the run: def __init__(self, run)"
+            ) from error
     return classes
 
 
@@ -50,20 +58,3 @@ def _module(name, path):
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"--callbacks {name}: {path} cannot be imported: {reason}") from error
     return module
-
-
-def make_callbacks(classes: Sequence[type[Callback]], run: Run, taken: Sequence[Callback]) -> list[Callback]:
-    """One callback of each class, made as `CLASS(run)`. taken: the callbacks that are there already.
-
-    Raises UserError if a class has the name of one of these, or does not accept the run.
-    """
-    for found in classes:
-        if found.__name__ in {type(callback).__name__ for callback in taken}:
-            raise UserError(f"--callbacks: there is a {found.__name__} already; rename the class")
-        try:
-            inspect.signature(found).bind(run)
-        except TypeError as error:
-            raise UserError(
-                f"--callbacks: {found.__name__} is made with one argument, the run: def __init__(self, run)"
-            ) from error
-    return [found(run) for found in classes]  # type: ignore[call-arg]

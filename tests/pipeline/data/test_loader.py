@@ -1,5 +1,6 @@
 """Batches have their points where the images show them, wherever labels lie beside them."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from augment import Key, RegionOfInterest, parse_augmenters, transform_points
 from augment.geometry import translation
 from models import Prediction
-from pipeline.data.loader import make_batch, mirrors
+from pipeline.data.loader import make_batch, mirrors, training_batches
 from pipeline.data.mixup import mix
 from pipeline.data.source import HostSource
 from pipeline.recipe import AUGMENT, LossOptions
@@ -97,3 +98,20 @@ def test_a_chain_mirrors_where_one_of_its_augmenters_does():
     turns = [each for each in AUGMENT if "MirrorAugmenter" not in each]
     assert len(turns) == len(AUGMENT) - 1
     assert not mirrors(parse_augmenters(turns), SIDE)
+
+
+def test_sizes_of_images_are_chosen_by_the_thread_that_trains():
+    """Its clock, which all ranks follow, may go on while a batch is made; they would show one step at several sizes."""
+    pack, threads = pack_of(torch.zeros(2)), []
+    source = HostSource(pack.squares, torch.device("cpu"))
+
+    def size_of_batch(number):
+        threads.append(threading.current_thread())
+        return (16, 24, 32)[number]
+
+    order = np.arange(COUNT).reshape(4, -1)[:3]
+    batches = training_batches(
+        pack, source, list(order), parse_augmenters([]), None, seed=0, epoch=0, size_of_batch=size_of_batch
+    )
+    assert [batch.images.shape[-1] for batch in batches] == [16, 24, 32]
+    assert set(threads) == {threading.main_thread()}

@@ -452,12 +452,13 @@ def test_an_average_of_its_epochs_looks_where_the_run_does(located, tmp_path):
     assert averaged.best_mse == pytest.approx(located.best_mse, rel=1e-3)
 
 
-def test_a_rate_is_looked_for_where_a_locator_that_is_there_already_says(monkeypatch):
+def test_a_rate_is_looked_for_where_a_locator_that_is_there_already_says(monkeypatch, capsys):
     found = []
     monkeypatch.setattr(session, "prepare", lambda recipe, earlier: (found.append(recipe.photos), None))
     monkeypatch.setattr(session, "find_rate", lambda *arguments: None)
     for photos in (PhotoOptions(locator=Path("x"), locate=0.2), PhotoOptions(locate=0.2)):
         session.find_learning_rate(Recipe(photos=photos))
+        assert ("on whole photos" in capsys.readouterr().out) == (photos.locator is None)
     assert [(photos.locator, photos.locate) for photos in found] == [(Path("x"), 0), (None, 0)]
 
 

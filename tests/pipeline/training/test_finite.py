@@ -100,6 +100,15 @@ def test_a_gradient_that_is_no_number_ends_the_run_as_a_loss_does_but_for_fp16(c
     assert training.state.epoch == 1
 
 
+def test_gradients_that_are_never_finite_in_fp16_end_the_run(contest, tmp_path):
+    training = start(recipe_of(contest, tmp_path, "-e", "20"))
+    training.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    fail_from(training, 2, of_loss=False)
+    with pytest.raises(UserError, match="not finite in fp16, however small the loss is scaled"):
+        run_to_end(training)
+    assert 30 < training.state.step <= 45  # 65,536 halved so often
+
+
 def test_a_stop_before_a_bad_loss_is_read_saves_nothing(contest, tmp_path):
     """The checkpoint could not be gone on with."""
     training = start(recipe_of(contest, tmp_path, "-e", "1"))

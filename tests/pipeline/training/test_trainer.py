@@ -333,7 +333,7 @@ def test_an_epoch_without_a_step_is_recorded_only_where_there_is_no_other(
     contest, tmp_path, monkeypatch, ends_after, num_steps
 ):
     """The time runs out in the validation of the first epoch, or before its first step."""
-    minutes = property(lambda self: 61.0 if len(self._state.history) == ends_after else 0.0)
+    minutes = property(lambda self: 61.0 if len(self._state.history) >= ends_after else 0.0)
     monkeypatch.setattr(Sitting, "minutes", minutes)
     training = run_to_end(start(recipe_of(contest, tmp_path, "--minutes", "60", "--keep-best", "3")))
     assert training.state.step == num_steps
@@ -541,6 +541,28 @@ def test_tensorboard_shows_each_step_and_epoch_once_after_a_resume(contest, tmp_
             assert found == expected
             assert {image.step for image in events.Images("worst")} <= {4, 8, 12}
             assert len(events.Images("worst")) >= 2
+
+
+def test_tensorboard_shows_what_steps_measure_and_the_norms_and_the_waiting_between_them(
+    contest, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "FLUSH_EVERY", 2)
+    training = start(recipe_of(contest, tmp_path, "-e", "1", "--schedule", "one_cycle", "--clip", "0.001"))
+    recorded, record = [], Callback()
+    record.after_flush = lambda trainer, measured: recorded.extend(measured)
+    training.callbacks.append(record)
+    run_to_end(training)
+    assert len({result.rate for result in recorded}) == 4
+    assert all(result.gradient_norm > 0.001 for result in recorded)  # as it was before it was clipped
+    for tag, name in (("loss", "loss"), ("learning_rate", "rate"), ("gradient_norm", "gradient_norm")):
+        found, _ = scalars(training.run, "", f"step/{tag}")
+        assert found == [(result.step, pytest.approx(getattr(result, name))) for result in recorded]
+    norms, _ = scalars(training.run, "", "step/weight_norm")
+    weights = torch.cat([weight.detach().double().flatten() for weight in training.network.parameters()])
+    assert norms[-1] == (4, pytest.approx(weights.norm().item()))
+    waiting, _ = scalars(training.run, "", "step/waiting_for_photos")
+    assert [step for step, _ in waiting] == [2, 4]
+    assert all(0 <= share <= 1 for _, share in waiting)
 
 
 def test_validation_is_never_trimmed_and_never_augmented(contest, tmp_path):

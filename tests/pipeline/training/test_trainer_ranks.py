@@ -21,6 +21,7 @@ from pipeline.networks import make_network
 from pipeline.ranks import Ranks, current_ranks
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped
+from pipeline.training.lr_finder import sweep
 from pipeline.training.norms import build_norms, own_statistics
 from pipeline.training.trainer import Callback, Trainer
 from tests.ranks import results_of
@@ -86,9 +87,12 @@ def train_all(contest, folder, cases):
     found = {}
     for name, flags in cases.items():
         trainer = trainer_of(contest, flags, frozen=name != "norms")
-        if name == "plain" and not current_ranks().is_main:
+        if name in ("plain", "sweep") and not current_ranks().is_main:
             for parameter in trainer.network.parameters():
                 parameter.data += 1  # all begin with the weights of the main one
+        if name == "sweep":
+            found[name] = {"same": sweep(trainer, parse_augmenters([]), num_steps=12).losses.tolist()}
+            continue
         if name == "resumed":
             trainer.load(folder / "half.pt")
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))
@@ -102,7 +106,7 @@ def train_all(contest, folder, cases):
 def alone(contest, tmp_path_factory):
     """What one process makes of the cases, and its checkpoint at half the way of the first."""
     folder = tmp_path_factory.mktemp("alone")
-    return folder, train_all(contest, folder, {**CASES, "half": "-e 1 -b 16"})
+    return folder, train_all(contest, folder, {**CASES, "half": "-e 1 -b 16", "sweep": "-b 16"})
 
 
 def assert_equal(found, expected):
@@ -119,11 +123,12 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_ranks_are_one(contest, tmp_path, alone, count):
     (tmp_path / "half.pt").symlink_to(alone[0] / "half.pt")
-    cases = {**CASES, "resumed": "-e 2 -b 16", "norms": "-e 1 -b 16"}
+    cases = {**CASES, "resumed": "-e 2 -b 16", "norms": "-e 1 -b 16", "sweep": "-b 16"}
     first, *others = results_of(count, tmp_path / "ranks", train_all, contest, tmp_path, cases)
     for name in CASES:
         assert_equal(first[name], alone[1][name])
     assert_equal(first["resumed"], alone[1]["plain"])  # half of it was trained by one rank
+    assert first["sweep"]["same"] == pytest.approx(alone[1]["sweep"]["same"], rel=1e-4)
     for other in others:
         assert {name: found["same"] for name, found in other.items()} == {
             name: found["same"] for name, found in first.items()
@@ -138,12 +143,27 @@ class Save(Callback):
     def on_stop(self, trainer):
         save_checkpoint(self.path, trainer.state_dict())
 
+    def after_epoch(self, trainer, result):
+        self.on_stop(trainer)
+
+
+class Draw(Callback):
+    def after_epoch(self, trainer, result):
+        with trainer.stoppable():
+            self.draw()
+
+    def draw(self):
+        pass
+
 
 def stop_one(contest, folder, where, told):
-    """Of three ranks, the one that is `told` gets a signal in its second step, or in its second validation."""
+    """Of three ranks, the one that is `told` gets a signal in its second step, in its second prediction, or while it
+    draws and the others wait."""
     ranks = current_ranks()
-    trainer = trainer_of(contest, "-e 4", callbacks=[Save(folder / "stopped.pt")] if ranks.is_main else [])
-    method, calls = getattr(Trainer, where), []
+    own = [Save(folder / "stopped.pt"), *([Draw()] if where == "draw" else [])]
+    trainer = trainer_of(contest, "-e 4", callbacks=own if ranks.is_main else [])
+    owner, calls = (Draw if where == "draw" else Trainer), []
+    method = getattr(owner, where)
 
     def tell(self, *arguments, **named):
         calls.append(None)
@@ -151,13 +171,14 @@ def stop_one(contest, folder, where, told):
             os.kill(os.getpid(), signal.SIGTERM)
         return method(self, *arguments, **named)
 
-    with mock.patch.object(Trainer, where, tell), pytest.raises(Stopped) as caught:
+    with mock.patch.object(owner, where, tell), pytest.raises(Stopped) as caught:
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))
     return caught.value.status, trainer.state.step, len(trainer.state.history), (folder / "stopped.pt").exists()
 
 
 @pytest.mark.parametrize(
-    ("where", "told", "step", "epochs"), [("step", 1, 2, 0), ("step", 0, 2, 0), ("predict", 2, 4, 0)]
+    ("where", "told", "step", "epochs"),
+    [("step", 1, 2, 0), ("step", 0, 2, 0), ("predict", 2, 4, 0), ("draw", 0, 8, 2)],
 )
 def test_a_signal_to_one_rank_stops_all_of_them_at_the_same_step_when_it_is_saved(
     contest, tmp_path, where, told, step, epochs

@@ -9,7 +9,8 @@ import pytest
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.runs import Run
-from pipeline.training.callbacks import default_callbacks
+from pipeline.training import callbacks, trainer
+from pipeline.training.callbacks import Checkpoint, default_callbacks
 from pipeline.training.user_callbacks import load_callbacks
 from tests.pipeline.training.test_trainer import recipe_of, run_to_end, start
 
@@ -93,16 +94,34 @@ def test_what_names_no_class_of_a_file_is_refused(name):
 
 
 def test_names_that_are_taken_and_classes_that_do_not_take_the_run_are_refused(tmp_path):
-    (one,) = load_callbacks([write(tmp_path, COUNT)])
     name = write(tmp_path, COUNT)
     with pytest.raises(UserError, match="two are called Count"):
         load_callbacks([name, name])
-    taken = type("Checkpoint", (one,), {})
+    write(tmp_path, HEAD + "class Count(Callback): ...\nclass Checkpoint(Callback): ...")
     with pytest.raises(UserError, match="there is a Checkpoint already"):
-        default_callbacks(Run(tmp_path), [taken])
-    (plain,) = load_callbacks([write(tmp_path, HEAD + "class Count(Callback): ...")])
+        load_callbacks([name.replace("Count", "Checkpoint")])
     with pytest.raises(UserError, match=r"def __init__\(self, run\)"):
-        default_callbacks(Run(tmp_path), [plain])
+        load_callbacks([name])
+
+
+def test_a_checkpoint_within_an_epoch_holds_what_a_callback_has_done_in_all_its_steps(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "FLUSH_EVERY", 2)
+    recipe = recipe_of(contest, tmp_path, "-e", "1", "--callbacks", write(tmp_path, COUNT))
+    training, held = start(recipe), []
+    training.callbacks = default_callbacks(training.run, load_callbacks(recipe.running.callbacks))
+    monkeypatch.setattr(Checkpoint, "after_flush", lambda self, trainer, measured: self._save(trainer))
+    monkeypatch.setattr(
+        callbacks,
+        "save_checkpoint",
+        lambda path, state: (
+            held.append((state["progress"]["step"], state["callbacks"]["Count"]["steps"]))
+            if path == training.run.last
+            else None
+        ),
+    )
+    run_to_end(training)
+    assert [step for step, _ in held] == [2, 4, 4, 4]  # the last two at the end of the epoch
+    assert all(step == counted for step, counted in held)
 
 
 def test_the_example_of_the_documentation_is_a_callback(tmp_path):

@@ -109,6 +109,17 @@ def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) 
     return state | {name: tensor for name, tensor in resampled.items() if tensor.shape == shapes.get(name)}
 
 
+def synchronise_norms(network: nn.Module):
+    """Puts a SyncBatchNorm in the place of each batch norm inside the network. Some of timm's batch norms hold the
+    activation behind them, which torch's own conversion would lose."""
+    if any(type(module).__module__.startswith("timm.") for module in network.modules()):
+        from timm.layers import convert_sync_batchnorm
+
+        convert_sync_batchnorm(network)
+    else:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
 def timm_colours(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation, in 0..1, with which a model's pretrained weights expect colours to be normalised."""
     found = _timm().get_pretrained_cfg(model.removeprefix(PREFIX))

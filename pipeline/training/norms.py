@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from models import LandmarkNet
+from models.timm_backbones import synchronise_norms
 from pipeline.runtime import Runtime
 
 
 def build_norms(network: LandmarkNet, runtime: Runtime, *, synchronised: bool) -> LandmarkNet:
     """The network with norms for these ranks; names and weights stay."""
     if runtime.ranks.count > 1 and runtime.device.type == "cuda" and synchronised:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        synchronise_norms(network)
     return network
 
 

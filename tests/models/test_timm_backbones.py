@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from models import build_network, load_state
 from models.backbones import as_maps, build_pyramid, check_name
-from models.timm_backbones import POSITIONS
+from models.timm_backbones import POSITIONS, synchronise_norms
 from models.weights import expected_colours, read_weights
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
@@ -43,6 +44,22 @@ def test_heads_stand_on_the_maps_of_timm_and_its_weights_fit_them(model, tmp_pat
     assert [level.stride for level in levels] == ([16] if model.startswith("vit") else [4, 8, 16, 32])
     mean, _ = expected_colours(f"timm/{model}")
     assert mean == tuple(timm.get_pretrained_cfg(model).mean)
+
+
+@pytest.mark.parametrize("model", ["timm/efficientnet_lite0", "resnet18"])
+def test_synchronised_norms_compute_what_the_networks_own_do(model):
+    """Some of timm's are followed by an activation that is part of them."""
+    if model.startswith("timm/"):
+        pytest.importorskip("timm")
+    network, images = build_network(model, SHAPE, 64).eval(), torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    names = network.state_dict().keys()
+    with torch.no_grad():
+        expected = network(images)
+        synchronise_norms(network)
+        assert torch.equal(network(images), expected)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert network.state_dict().keys() == names
 
 
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "hiera_tiny_224"])

@@ -281,7 +281,7 @@ class OptimiserOptions:
     """Factor between the learning rates of neighbouring stages of the backbone: each has the rate of the next times
     this factor, and the head has the full rate. 1 trains everything at one rate."""
     weight_decay: NotNegative = 0.05
-    """Weight decay of the optimiser; biases and normalisation layers are not decayed."""
+    """Weight decay of the optimiser; biases, normalisation layers and embeddings are not decayed."""
     schedule: ScheduleName = "cosine"
     """How the learning rate changes: it falls to --final-rate along a cosine, a line or exponentially; it does so in
     --cycles, along cosines (cosine_restarts) or up and down (triangular); it rises over 30 % of the training and then

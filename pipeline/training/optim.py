@@ -3,6 +3,7 @@
 The rate of a group of parameters is that of the schedule times the group's `factor`.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,10 @@ from pipeline.recipe import OptimiserOptions
 from pipeline.training.optimisers import DecoupledSGD, Lion, Muon
 
 ENOUGH_STAGES = 4
+# Embeddings, and scales of channels or heads, which are no filters though they have several dimensions.
+SPARED = re.compile(
+    r"(pos_embed(ding)?|patch_pos|class_token|cls_token|relative_position_bias_table|layer_scale|logit_scale)$"
+)
 WHOLE_BACKBONE = 0.8  # of its weights: a child that has more is not a stage but holds the stages
 
 Groups = list[dict[str, Any]]
@@ -25,7 +30,7 @@ def build_optimiser(
     network: LandmarkNet, options: OptimiserOptions, others: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
     """The optimiser of the recipe for a network and for `others`, such as the weights of a loss, which move at the full
-    rate and do not decay. Matrices and filters of the network decay; biases and norms do not."""
+    rate and do not decay. Matrices and filters of the network decay; biases, norms, embeddings and scales do not."""
     groups = parameter_groups(network, options, others)
     optimiser = OPTIMISERS[options.optimiser](groups, options)
     set_rate(optimiser, options.learning_rate)
@@ -132,10 +137,10 @@ def parameter_groups(network: LandmarkNet, options: OptimiserOptions, others: It
     hidden = hidden_matrices(network) if options.optimiser == "muon" else set()
     beside = options.adamw_factor if options.optimiser == "muon" else 1.0
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
-    for parameter in network.parameters():
-        is_hidden = parameter in hidden
+    for name, parameter in network.named_parameters():
+        decays, is_hidden = parameter.ndim > 1 and not SPARED.search(name), parameter in hidden
         factor = factors.get(parameter, 1.0) * (1.0 if is_hidden else beside)
-        groups.setdefault((parameter.ndim > 1, factor, is_hidden), []).append(parameter)
+        groups.setdefault((decays, factor, is_hidden), []).append(parameter)
     if others := list(others):
         groups.setdefault((False, beside, False), []).extend(others)
     return [

@@ -21,12 +21,14 @@ from pipeline.training.optim import (
     check_optimiser,
     freeze_backbone,
     hidden_matrices,
+    parameter_groups,
     rate_of,
     set_rate,
 )
 from pipeline.training.optimisers import DecoupledSGD, Lion, Muon, orthogonalise
 from pipeline.training.schedules import build_schedule
 from pipeline.training.state import load_optimiser
+from tests.models.test_landmarks import FAMILIES
 
 
 @pytest.fixture
@@ -44,6 +46,16 @@ def test_only_matrices_and_filters_decay(network, optimiser):
         for name, parameter in module.named_parameters(recurse=False):
             spared = isinstance(module, nn.BatchNorm2d) or name in ("bias", "label_shift")
             assert decay[id(parameter)] == (0 if spared else 0.05)
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_of_every_family_only_weights_of_layers_decay(model):
+    """Not embeddings of positions or classes, nor scales of channels, whatever their shape."""
+    network = build_network(model, np.zeros((3, 2)), FAMILIES[model])
+    names = {parameter: name for name, parameter in network.backbone.named_parameters()}
+    groups = parameter_groups(network, OptimiserOptions())
+    decayed = {names[each] for group in groups if group["weight_decay"] for each in group["params"] if each in names}
+    assert {name.rpartition(".")[2] for name in decayed} <= {"weight", "in_proj_weight"}
 
 
 def test_weights_decay_by_the_rate_times_the_decay_with_sgd_as_with_adamw():

@@ -21,6 +21,7 @@ from pipeline.data.shape_model import fit_shapes
 MIN_SHAPES = 50
 MIN_COMPLETE = 0.5  # share of complete shapes, from which on only these are looked at
 MAX_SHAPES = 2000
+NUM_STRETCHES = 20  # of a table
 MIN_KNOWN = 3  # points of a shape that is not complete
 MIN_SEEN = 25  # shapes of either half in which a point is known
 MIN_TOGETHER = 30  # shapes in which two points are known, to judge from these alone whether the two are exchanged
@@ -186,25 +187,37 @@ def _exchanges(shapes, flip_indices):
 
 
 def _chosen(points, samples):
-    """At most MAX_SHAPES shapes in the order of the table, and (N, K) bool: which points of them are known.
+    """At most MAX_SHAPES shapes of all parts of the table, and (N, K) bool: which points of them are known.
 
-    They are complete, or, if those are too few, as complete as there are. Raises NoSymmetry if these are too few, too.
+    They are complete, or, if those are too few, as complete as there are. They are in the order of the table, in which
+    frames of one film lie together, so that their two halves show others. If photos of one source, which have points
+    that others lack, lie together too, the halves take stretches of the table by turns. Raises NoSymmetry if there are
+    too few shapes.
     """
-    chosen = np.random.default_rng(0).permutation(samples)[: 2 * MAX_SHAPES]
-    shapes = np.asarray(points[np.sort(chosen)], np.float64)
+    chosen = np.sort(np.random.default_rng(0).permutation(samples)[: 2 * MAX_SHAPES])
+    shapes = np.asarray(points[chosen], np.float64)
     known = np.asarray(np.isfinite(shapes).all(axis=2))
     enough = np.asarray(known.all(axis=1))
     if enough.sum() < max(MIN_SHAPES, MIN_COMPLETE * len(shapes)):
         enough = known.sum(axis=1) >= min(MIN_KNOWN, known.shape[1])
-    shapes, known = shapes[enough][:MAX_SHAPES], known[enough][:MAX_SHAPES]
+    usable = np.flatnonzero(enough)
+    usable = usable[np.linspace(0, len(usable) - 1, min(len(usable), MAX_SHAPES)).round().astype(int)]
+    if _times_seen(known[usable]).min() < MIN_SEEN:
+        stretches = np.array_split(usable, NUM_STRETCHES)
+        usable = np.concatenate((*stretches[::2], *stretches[1::2]))
+    shapes, known = shapes[usable], known[usable]
     if len(shapes) < MIN_SHAPES:
         raise NoSymmetry(f"{len(shapes)} photos have {MIN_KNOWN} points or more; {MIN_SHAPES} are needed to tell")
-    middle = len(shapes) // 2
-    seen = np.minimum(known[:middle].sum(axis=0), known[middle:].sum(axis=0))
-    if seen.min() < MIN_SEEN:
+    if (seen := _times_seen(known)).min() < MIN_SEEN:
         count = known[:, seen.argmin()].sum()
         raise NoSymmetry(f"point {seen.argmin()} is known in {count} of {len(shapes):,} photos, too few to tell")
     return shapes, known
+
+
+def _times_seen(known):
+    """(K,) in how many shapes each point is known, in that half of them in which these are fewer."""
+    middle = len(known) // 2
+    return np.minimum(known[:middle].sum(axis=0), known[middle:].sum(axis=0))
 
 
 def _normalised(shapes):

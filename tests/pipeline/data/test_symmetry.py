@@ -200,6 +200,17 @@ def test_incomplete_shapes_are_looked_at_where_most_are():
         assert known.all() == complete
 
 
+@pytest.mark.parametrize("count", [300, 12000])
+def test_photos_of_another_source_at_the_end_of_the_table_are_looked_at_too(count):
+    """Only they have all points; either half of what is looked at has some of them."""
+    points = np.tile(bodies(300, 0), (count // 300, 1, 1))
+    points[: int(0.6 * count), 10:] = np.nan
+    _, known = symmetry._chosen(points, np.arange(count))
+    middle = len(known) // 2
+    for half in (known[:middle], known[middle:]):
+        assert 0.35 < half.all(axis=1).mean() < 0.45
+
+
 def test_where_nothing_would_be_renumbered_flip_indices_are_refused():
     """So it looks from shapes where as many people are seen from behind as from the front; it would be wrong."""
     points = bodies(1000, 0, behind=0)

@@ -55,7 +55,8 @@ class DeviceSource:
         """Copies the squares to the device, a block at a time, so that the host holds no more than a block."""
         there = torch.empty(tuple(squares.shape), dtype=torch.uint8, device=device)
         for block in blocks(len(there), max(1, BLOCK_BYTES // math.prod(squares.shape[1:]))):
-            there[block].copy_(on_device(squares[block], device), non_blocking=True)
+            copied = np.array(squares[block])  # torch warns of a map that it may not write to
+            there[block].copy_(on_device(copied, device), non_blocking=True)
         return cls(there)
 
     def take(self, samples: np.ndarray) -> torch.Tensor:

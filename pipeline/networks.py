@@ -138,12 +138,13 @@ def make_network(
     *,
     mean_shape: np.ndarray,
     components: np.ndarray | None = None,
+    num_photos: int | None = None,
 ) -> LandmarkNet:
     """The network with its start loaded, after a look at whether it takes images of these sizes.
 
     Weights of a run bring their mean shape along, at the size of the images here, unless it was of another ROI or
-    contest. components:
-    (Q, K, 2) of the training shapes, in pixels, for a head that starts from them.
+    contest. components: (Q, K, 2) of the training shapes, in pixels, for a head that starts from them. num_photos: to
+    train on, which may be fewer than a batch.
     """
     options, size = recipe.network, recipe.photos.size
     torch.manual_seed(recipe.run.seed)
@@ -160,7 +161,8 @@ def make_network(
         _check_size(network, options.model, smaller, flag="--progressive")
     num_ranks = current_ranks().count
     together = num_ranks > 1 and recipe.run.gpu and not options.local_norms  # norms see the photos of all ranks
-    alone = recipe.optimiser.batch_size // (num_ranks * recipe.optimiser.accumulate) <= 1
+    batch_size = min(recipe.optimiser.batch_size, num_photos or recipe.optimiser.batch_size)
+    alone = batch_size // (num_ranks * recipe.optimiser.accumulate) <= 1
     if alone and not together and not options.freeze_epochs:
         _check_alone(network, recipe)
     if components is not None:

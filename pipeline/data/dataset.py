@@ -297,7 +297,7 @@ def _near_duplicates(hashes, cache):
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the training points tell: points that are missing in all photos, places of photos without any known number,
+    """What the training points tell: points that are missing in all photos, places of photos without a known point,
     the mean shape, in pixels of the ROI, and the partners of the points, if they were wanted and found, and in a few
     words how.
     """
@@ -316,9 +316,9 @@ def _shape(pack, train, flip_indices):
     def find():
         known, empty = np.zeros(pack.values.shape[1], bool), np.zeros(len(train), bool)
         for block in blocks(len(train)):
-            missing = np.isnan(pack.values[train[block]])
-            known |= ~missing.any(axis=2).all(axis=0)
-            empty[block] = missing.all(axis=(1, 2))
+            missing = np.isnan(pack.values[train[block]]).any(axis=2)
+            known |= ~missing.all(axis=0)
+            empty[block] = missing.all(axis=1)
         if not known.all():
             return _Shape(np.flatnonzero(~known).tolist(), [], [], None, "")
         partners, symmetry = _flip_indices(wanted, pack, train)

@@ -131,7 +131,9 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
         check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
     resumes = earlier is not None and earlier.last.exists()
     components = shape_components(data) if recipe.network.head in FROM_SHAPES and not resumes else None
-    network = make_network(starting, start, mean_shape=data.mean_shape, components=components)
+    network = make_network(
+        starting, start, mean_shape=data.mean_shape, components=components, num_photos=len(data.train)
+    )
     network.label_shift.requires_grad_(data.flip_indices is not None and mirrors(chain, recipe.photos.size))
     return Trainer(network, after_locating(recipe), data, runtime), chain
 

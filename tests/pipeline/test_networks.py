@@ -139,7 +139,10 @@ def test_a_photo_that_is_alone_where_a_norm_needs_two_is_refused():
     for batch in (["-b", "1"], ["-b", "4", "--accumulate", "4"]):
         with pytest.raises(UserError, match=r"^--batch-size .* --accumulate .*: a norm of mobilenet_v3_small"):
             make_network(parse_command([*flags, *batch]).recipe, None, mean_shape=SHAPE)
-    make_network(parse_command([*flags, "-b", "4", "--accumulate", "2"]).recipe, None, mean_shape=SHAPE)
+    two = parse_command([*flags, "-b", "4", "--accumulate", "2"]).recipe
+    make_network(two, None, mean_shape=SHAPE, num_photos=9)
+    with pytest.raises(UserError, match="a norm of mobilenet_v3_small"):
+        make_network(two, None, mean_shape=SHAPE, num_photos=3)
     make_network(parse_command([*flags[:-1], "64", "-b", "1"]).recipe, None, mean_shape=SHAPE)
 
 

@@ -1,6 +1,7 @@
 """The network that a recipe asks for, and the weights that it starts from."""
 
 import copy
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,26 +84,32 @@ def load_run_network(run: Run, checkpoint: str) -> LandmarkNet:
     return network.eval()
 
 
-def check_unseen(options: NetworkOptions, fingerprint: str, *, held_out: list[str], everything: bool):
+def check_unseen(options: NetworkOptions, fingerprint: str, data: Path, *, held_out: list[str], everything: bool):
     """Raises UserError where the run that the network starts from was trained on photos that are held out now.
 
-    They would no longer tell how well the network does on photos that it has not seen. fingerprint: of the data.
-    everything: whether each photo is held out in turn, as by folds.
+    They would no longer tell how well the network does on photos that it has not seen. fingerprint: of the data in the
+    folder `data`. everything: whether each photo is held out in turn, as by folds.
     """
     flag, path = _source(options)
     if path and (path.parent / "recipe.yaml").exists():
         fix = "folds start from weights of no run" if everything else None
-        check_unseen_by(Run(path.parent), flag, fingerprint, held_out=held_out, fix=fix)
+        check_unseen_by(Run(path.parent), flag, fingerprint, data, held_out=held_out, fix=fix)
 
 
-def check_unseen_by(run: Run, flag: str, fingerprint: str, *, held_out: list[str], fix: str | None = None):
+def check_unseen_by(run: Run, flag: str, fingerprint: str, data: Path, *, held_out: list[str], fix: str | None = None):
     """The same of a run that a flag names, unless it is one of other photos. fix: what to do, if not to hold out what
-    the run has."""
-    if run.about_data().fingerprint != fingerprint:
+    the run has.
+
+    With another --limit-photos, or a label that was mended, photos of one folder have another fingerprint. Then the run
+    may have been trained on any that it has not held out.
+    """
+    is_same = run.about_data().fingerprint == fingerprint
+    if not is_same and os.path.realpath(run.recipe().run.data) != os.path.realpath(data):
         return
     if seen := set(held_out) - set(run.held_out_names()):
         fix = fix or f"give --split {run.split}"
-        raise UserError(f"{flag} was trained on {len(seen):,} of the photos that are to be held out; {fix}")
+        was = "was" if is_same else "may have been"
+        raise UserError(f"{flag} {was} trained on {len(seen):,} of the photos that are to be held out; {fix}")
 
 
 def _source(options: NetworkOptions) -> tuple[str, Path | None]:

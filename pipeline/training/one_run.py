@@ -125,10 +125,10 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     data = runtime.ranks.in_turn(lambda: load_training_data(seen))
     held_out = data.pack.names[data.validation].tolist()
     if start is not None:
-        check_unseen(starting.network, data.pack.fingerprint, held_out=held_out, everything=False)
+        check_unseen(starting.network, data.pack.fingerprint, recipe.run.data, held_out=held_out, everything=False)
     if recipe.photos.locator and whole:
         locator = run_of_locator(recipe.photos.locator)
-        check_unseen_by(locator, f"--locator {locator.folder}", whole, held_out=held_out)
+        check_unseen_by(locator, f"--locator {locator.folder}", whole, recipe.run.data, held_out=held_out)
     resumes = earlier is not None and earlier.last.exists()
     components = shape_components(data) if recipe.network.head in FROM_SHAPES and not resumes else None
     network = make_network(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
 from pipeline.runs import AboutData, Run
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
+ELSEWHERE = Path("elsewhere")
 
 
 @pytest.fixture
@@ -118,17 +120,21 @@ def test_freezing_a_random_backbone_is_refused(run):
 def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
     """It would validate a network that knows it; every photo is held out by one of several folds."""
     options = NetworkOptions(**{source: run.folder if source == "init" else str(run.best)})
-    check_unseen(options, "faces", held_out=["b", "d"], everything=False)
-    check_unseen(options, "faces", held_out=["d"], everything=False)
+    check_unseen(options, "faces", ELSEWHERE, held_out=["b", "d"], everything=False)
+    check_unseen(options, "faces", ELSEWHERE, held_out=["d"], everything=False)
     with pytest.raises(UserError, match=rf"trained on 1 of the photos .* give --split {run.split}"):
-        check_unseen(options, "faces", held_out=["b", "c"], everything=False)
+        check_unseen(options, "faces", ELSEWHERE, held_out=["b", "c"], everything=False)
     with pytest.raises(UserError, match=r"trained on 4 of the photos .* folds start from weights of no run"):
-        check_unseen(options, "faces", held_out=list("abcdef"), everything=True)
-    check_unseen(options, "other faces", held_out=list("abcdef"), everything=False)
-    check_unseen(NetworkOptions(), "faces", held_out=list("abcdef"), everything=True)
+        check_unseen(options, "faces", ELSEWHERE, held_out=list("abcdef"), everything=True)
+    same_folder = run.recipe().run.data  # of which another --limit-photos, for one, gives other photos
+    check_unseen(options, "more faces", same_folder, held_out=["d"], everything=False)
+    with pytest.raises(UserError, match="may have been trained on 1 of the photos"):
+        check_unseen(options, "more faces", same_folder, held_out=["b", "g"], everything=False)
+    check_unseen(options, "other faces", ELSEWHERE, held_out=list("abcdef"), everything=False)
+    check_unseen(NetworkOptions(), "faces", ELSEWHERE, held_out=list("abcdef"), everything=True)
     run.split.unlink()  # nobody can tell any more
     with pytest.raises(UserError, match=rf"{run.split} cannot be read"):
-        check_unseen(options, "faces", held_out=["b"], everything=False)
+        check_unseen(options, "faces", ELSEWHERE, held_out=["b"], everything=False)
 
     def __len__(self):
         return len(self.names)

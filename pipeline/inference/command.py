@@ -48,7 +48,7 @@ def predict_and_submit(options: PredictOptions) -> Path:
         raise UserError(f"--uncertainty {options.uncertainty} is where the submission goes; give another name")
     test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
     if runtime.is_main:
-        submit(test, ensemble, options, output=output)
+        submit(test, ensemble, options, output=output, boxes=boxes)
         report(ensemble)
     return output
 
@@ -89,13 +89,13 @@ def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions
         raise UserError(f"{ensemble.folder} may not be written; give --output a path of yours")
 
 
-def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions, *, output: Path):
+def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions, *, output: Path, boxes: Boxes | None):
     """Writes the submission, reads it back, and writes what goes with it."""
     if len(test.rows) < len(test.names):
         print(f"left out    {len(test.names) - len(test.rows):,} photos are missing or broken and have the mean shape")
-    record = ensemble.record() | {"decimals": options.decimals}
+    record = ensemble.record(boxes) | {"decimals": options.decimals}
     if kept := keep_earlier(output, record):
-        print(f"earlier     the submission that was there is of other runs, views or weights; it is now {kept}")
+        print(f"earlier     the submission that was there is of other runs, views, weights or boxes; it is now {kept}")
     write_submission(output, test.names, test.points, decimals=options.decimals)
     verify_submission(output, test.names, test.points, decimals=options.decimals)
     write_record(output, record, expected=ensemble.expected())

@@ -47,14 +47,16 @@ class Prediction:
     """What was predicted of a contest's test photos, in the order of its table.
 
     points: (N, L, 2) in pixels of the photos. deviations: (N, L), how far a coordinate may be off.
-    packs: one per run, all of the same photos. rows: their rows in the table; the other photos are broken.
+    rows: in the table, of the photos that all runs see; the others are broken, or have no box. packs: one per run.
+    places: (R, M) where the M photos of the rows lie in each of them.
     """
 
     names: list[str]
     points: np.ndarray
     deviations: np.ndarray
-    packs: list[Pack]
     rows: np.ndarray
+    packs: list[Pack]
+    places: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,15 @@ class Ensemble:
         points = np.empty((len(opened), *table.values.shape, 2), np.float32)
         variances = np.zeros(points.shape[:-1], np.float32)
         packs = [pack for _, pack in opened]
-        there = np.isin(table.names, packs[0].names)
+        there = np.logical_and.reduce([np.isin(table.names, pack.names) for pack in packs])
         rows = np.flatnonzero(there)
+        if not len(rows):
+            raise UserError("no photo of the test is seen by all runs; give those that miss some to fewer of them")
+        places = np.stack([np.flatnonzero(np.isin(pack.names, np.array(table.names)[rows])) for pack in packs])
         for i, (member, pack) in enumerate(zip(self.members, packs, strict=True)):
             points[i, ~there] = mean_shape_points(member.network, pack, table.values[~there])
             points[i, rows], variances[i, rows] = member.predict_together(
-                pack, np.arange(len(pack)), pack.values, batch_size=batch_size, description="predicting"
+                pack, places[i], pack.values[places[i]], batch_size=batch_size, description="predicting"
             )
         merged, variance = np.empty(points.shape[1:]), np.empty(points.shape[1:-1], np.float32)
         means = np.zeros(2)
@@ -109,17 +114,18 @@ class Ensemble:
             variance[block] = within + between
             means += [part[there[block]].sum() / (variance.shape[1] * len(rows)) for part in (within, between)]
         variance[~there] = np.nan
-        return Prediction(table.names, merged, self._deviations(variance, *means.tolist()), packs, rows)
+        return Prediction(table.names, merged, self._deviations(variance, *means.tolist()), rows, packs, places)
 
-    def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
-        """(N, K, 2) all points of the photos at `samples` of the runs' packs."""
+    def predict_all(self, packs: Sequence[Pack | Squares], places: np.ndarray) -> np.ndarray:
+        """(N, K, 2) all points of the photos that lie at (R, N) `places` of the runs' packs."""
         found = [
-            member.predict(pack, samples, batch_size=64)[0] for member, pack in zip(self.members, packs, strict=True)
+            member.predict(pack, own, batch_size=64)[0]
+            for member, pack, own in zip(self.members, packs, places, strict=True)
         ]
         return self._merge(np.stack(found), self.weights)
 
-    def record(self) -> dict[str, Any]:
-        """What its predictions are made of, as plain data."""
+    def record(self, boxes: Boxes | None) -> dict[str, Any]:
+        """What its predictions are made of, as plain data. boxes: those that were given."""
         runs = [
             {
                 "run": str(member.run.folder.resolve()),
@@ -128,7 +134,8 @@ class Ensemble:
                 "weights": member.weights.tolist(),
                 "data": str(member.recipe.run.data),
             }
-            | ({"locator": member.locator.digest} if member.locator else {})
+            | ({"boxes": boxes.key} if boxes and self._takes(member, boxes) else {})
+            | ({"locator": member.locator.digest} if member.locator and not self._takes(member, boxes) else {})
             for member in self.members
         ]
         return {"runs": runs, "weights": self.weights.tolist(), "merge": self.method, "power": self.power}
@@ -136,10 +143,13 @@ class Ensemble:
     def _boxes_of(self, member: Member, given: Boxes | None) -> Boxes | None:
         """The boxes of the test's photos for a member: those that are given, or, if these are for others that were
         trained on boxes, those that its locator finds, if it has one."""
-        for_others = any(one.recipe.photos.on_boxes for one in self.members) and not member.recipe.photos.on_boxes
-        if given and not for_others:
+        if self._takes(member, given):
             return given
         return member.locator.in_test(len(member.network.mean_shape)) if member.locator else None
+
+    def _takes(self, member, given):
+        for_others = any(one.recipe.photos.on_boxes for one in self.members) and not member.recipe.photos.on_boxes
+        return given is not None and not for_others
 
     def expected(self) -> dict[str, Any] | None:
         """The MSE to expect on the leaderboard, as far as held-out photos tell, with the ends of its 95 % interval if
@@ -150,6 +160,8 @@ class Ensemble:
             return {"mse": score.mse, "low": score.low, "high": score.high, "of": "what is merged, on held-out photos"}
         if any(not one.expected and one.checkpoint != "best" for one in self.members):
             return None
+        if len(self.members) > 1 and self.method not in ("weighted", "rank"):  # which may be worse than their mean
+            return None
         alone = [vars(one.expected) if one.expected else {"mse": one.run.best_mse} for one in self.members]
         if len(alone) == 1:
             return {"mse": round(alone[0]["mse"], 4), "low": None, "high": None, "of": WITHOUT_VIEWS}
@@ -157,20 +169,20 @@ class Ensemble:
 
     def draw(self, test: Prediction) -> list[Path]:
         """Pictures of test photos: of evenly chosen ones, and of those that are most doubtful for their size."""
-        pack = test.packs[0]
+        pack, own = test.packs[0], test.places[0]
         deviations = test.deviations[test.rows].mean(axis=1)
-        shares = deviations * scale_of(pack.photo_to_image) / pack.roi.size
+        shares = deviations * scale_of(pack.photo_to_image[own]) / pack.roi.size
         kind = "error expected of a coordinate" if self.calibration else "spread of views and runs, not calibrated"
         chosen = {
-            "test": ("Test photos", np.linspace(0, len(pack) - 1, min(len(pack), NUM_SHOWN)).astype(int)),
+            "test": ("Test photos", np.linspace(0, len(own) - 1, min(len(own), NUM_SHOWN)).astype(int)),
             "doubtful": ("Most doubtful test photos", np.argsort(-shares, kind="stable")[:NUM_SHOWN]),
         }
         paths = []
-        for name, (title, samples) in chosen.items():
-            points = self.predict_all(test.packs, samples)
+        for name, (title, photos) in chosen.items():
+            points = self.predict_all(test.packs, test.places[:, photos])
             title = f"{title}; ± {kind}, as a share of the picture's side and in pixels of the photo"
-            captions = [f"±{shares[i]:.2%} of the side, {deviations[i]:.2f} px" for i in samples]
-            picture = gallery(pack, samples, points, None, title=title, captions=captions)
+            captions = [f"±{shares[i]:.2%} of the side, {deviations[i]:.2f} px" for i in photos]
+            picture = gallery(pack, own[photos], points, None, title=title, captions=captions)
             paths.append(Run(self.folder).picture(name))
             write_picture(paths[-1], picture)
         return paths

@@ -107,7 +107,7 @@ def _predict(ensemble, shown):
         roi = RegionOfInterest.of(shares_of(options.roi), options.size)
         squares = given or (member.locator.squares(photos) if member.locator else {})
         packs.append(Squares.of(photos, roi, options.resize, squares))
-    found = ensemble.predict_all(packs, np.arange(len(shown)))
+    found = ensemble.predict_all(packs, np.tile(np.arange(len(shown)), (len(packs), 1)))
     seen = transform_points(packs[0].photo_to_image, found)
     outside = ((seen < EDGE) | (seen > packs[0].roi.size - 1 - EDGE)).any(axis=2).sum(axis=1)
     count = found.shape[1]

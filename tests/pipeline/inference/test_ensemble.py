@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -11,12 +12,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
-from pipeline.inference import held_out
+from pipeline.inference import ensemble, held_out
 from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.member import Member
 from pipeline.inference.options import PredictOptions
@@ -54,6 +56,12 @@ def predict(folder, *flags):
     status, out, err = call("predict.py", folder, *flags)
     assert status == 0, err
     return out
+
+
+def of(*members):
+    """Members of equal weights, as one."""
+    weights = np.full(len(members), 1 / len(members))
+    return Ensemble(list(members), weights, "equal weights", None, "weighted", 1.0, Path())
 
 
 def test_a_run_fits_its_weights_once_and_uses_them_again(runs):
@@ -99,8 +107,72 @@ def test_runs_are_merged_in_pixels_of_the_photos_and_in_any_order(runs, tmp_path
     assert "photos held out by all" not in again  # the weights were saved
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "fitted.csv").read_bytes()
     predict(folder, "--run", first, second, "--merge", "median", "--output", tmp_path / "median.csv")
+    expected = [read_json(tmp_path / f"{name}.csv.json")["expected"] for name in ("fitted", "median")]
+    assert expected[0]["mse"] > 0
+    assert expected[1] is None  # a median may be worse than its runs are on average
     out = predict(folder, "--run", first, second, "--merge", "rank", "--output", tmp_path / "rank.csv")
     assert "rank" in out
+
+
+def test_photos_that_some_runs_do_not_see_have_the_mean_shape_and_the_others_their_own_points(monkeypatch):
+    """As one without a box, where others of the runs find where to look."""
+    names, asked = [f"{number}.jpg" for number in range(6)], np.tile([1, 0], (6, 1))
+    seen = [[0, 1, 3, 4, 5], [0, 2, 3, 4]]
+
+    def member(number):
+        def predict_together(pack, samples, asked, **_):
+            values = np.array([float(name.partition(".")[0]) for name in pack.names[samples]])
+            return np.broadcast_to((10 * number + values)[:, None, None], (*asked.shape, 2)), np.zeros(asked.shape)
+
+        return SimpleNamespace(
+            network=SimpleNamespace(mean_shape=torch.full((2, 2), 7.0)),
+            recipe=SimpleNamespace(photos=PhotoOptions(), number=number),
+            locator=None,
+            predict_together=predict_together,
+        )
+
+    def load_test_data(recipe, num_points, *, boxes):
+        own = seen[recipe.number]
+        pack = SimpleNamespace(
+            names=np.array(names)[own], values=asked[own], photo_to_image=np.tile(np.eye(3), (len(own), 1, 1))
+        )
+        return SimpleNamespace(names=names, values=asked), pack
+
+    monkeypatch.setattr(ensemble, "load_test_data", load_test_data)
+    both = of(member(0), member(1))
+    found = both.predict_test(batch_size=4)
+    assert found.rows.tolist() == [0, 3, 4]
+    assert found.places.tolist() == [[0, 2, 3], [0, 2, 3]]
+    assert found.points[:, 0, 0].tolist() == [5, 7, 7, 8, 9, 7]
+    seen[1] = [2]
+    with pytest.raises(UserError, match="no photo of the test is seen by all runs"):
+        both.predict_test(batch_size=4)
+
+
+def test_a_submission_of_other_boxes_is_another(monkeypatch):
+    def member(on_boxes, locator):
+        return SimpleNamespace(
+            run=SimpleNamespace(folder=Path()),
+            digest="weights",
+            views=[],
+            weights=np.ones(1),
+            recipe=Recipe(photos=PhotoOptions(boxes=Path("b.csv") if on_boxes else None)),
+            locator=locator,
+        )
+
+    boxes, others = (SimpleNamespace(key=key) for key in ("one", "other"))
+    looks = SimpleNamespace(digest="looks")
+    for members, told in (
+        ([member(True, None)], [{"boxes"}]),
+        ([member(False, looks)], [{"boxes"}]),
+        ([member(True, None), member(False, looks)], [{"boxes"}, {"locator"}]),
+    ):
+        merged = of(*members)
+        assert merged.record(boxes) != merged.record(others)
+        assert [run.keys() & {"boxes", "locator"} for run in merged.record(boxes)["runs"]] == told
+    alone = of(member(False, looks)).record(None)
+    assert alone["runs"][0]["locator"] == "looks"
+    assert "boxes" not in alone["runs"][0]
 
 
 def test_fitted_weights_are_found_again_whatever_their_decimals(runs, tmp_path):
@@ -189,7 +261,7 @@ def test_boxes_that_some_runs_were_trained_on_are_not_shown_to_those_that_look_f
     )  # fmt: skip
 
     def shown(*members):
-        return [Ensemble._boxes_of(SimpleNamespace(members=members), one, "given") for one in members]
+        return [of(*members)._boxes_of(one, "given") for one in members]
 
     assert shown(on_boxes, located, whole) == ["given", "found for 3", None]
     assert shown(located, whole) == ["given", "given"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pipeline.checkpoint import save_checkpoint
+from pipeline.inference.measured import NAME as MEASURED
 from pipeline.progress import format_seconds, training_progress
 from pipeline.runs import Run
 from pipeline.training.pictures import Curves, StepRecord, WorstPhotos
@@ -37,6 +38,7 @@ class BestWeights(Callback):
         largest = max(sizes[:-1], default=0)
         if sizes[-1] > largest or (sizes[-1] == largest and mse < state.best_mse):
             state.best_mse = mse
+            (self.run.folder / MEASURED).unlink(missing_ok=True)  # of the weights that were the best
             best = {"network": trainer.average.network.state_dict(), "epoch": result.row["epoch"], "mse": mse}
             save_checkpoint(self.run.best, best)
 

@@ -58,4 +58,5 @@ def taken_up(command: Command, job: Job) -> Command:
     if not begun:
         return command
     print(f"started anew by torchrun, which goes on with {begun}")
-    return parse_command(["--resume", begun])
+    minutes = command.recipe.running.session_minutes  # which are planned anew
+    return parse_command(["--resume", begun, *(["--session-minutes", f"{minutes}"] if minutes else [])])

@@ -16,6 +16,7 @@ from pipeline.inference.held_out import MAX_FITTED
 from pipeline.inference.locator import MOST_LOOKS
 from pipeline.inference.measured import MAX_MEASURED
 from pipeline.inference.tta import parse_views
+from pipeline.launch import read_launch
 from pipeline.runs import Run
 from pipeline.training.trainer import Trainer
 
@@ -41,8 +42,8 @@ class SessionTime:
 def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | None = None) -> float:
     """The minutes of the whole training, of all its sittings, with which this session ends in time; prints their parts.
 
-    locator: the run that finds where to look. gone: seconds since the command was started, by default since the start
-    of this process. Raises UserError if nothing is left to train.
+    locator: the run that finds where to look. gone: seconds since the command was started. Raises UserError if nothing
+    is left to train.
     """
     recipe = trainer.recipe
     assert recipe.running.session_minutes
@@ -54,7 +55,7 @@ def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | 
     )
     (speed,) = trainer.runtime.ranks.of_main(measured_speed(trainer))  # predict.py may be one process
     prediction = prediction_seconds(trainer, speed=speed, num_views=len(views), locator=locator)
-    gone = time.time() - psutil.Process().create_time() if gone is None else gone
+    gone = time.time() - begun_at() if gone is None else gone
     (gone,) = trainer.runtime.ranks.of_main(gone)
     plan = SessionTime(60 * recipe.running.session_minutes, gone, prediction)
     if plan.training <= 0:
@@ -67,6 +68,14 @@ def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | 
         f" {prediction / 60:.1f} kept for the last validation and predict.py ({len(views)} views, {speed:.0f} img/s)"
     )
     return trainer.state.minutes + plan.training / 60
+
+
+def begun_at() -> float:
+    """When the command was started: this process, or the torchrun that has started it, maybe anew."""
+    process = psutil.Process()
+    if read_launch().job is not None:
+        process = process.parent() or process
+    return process.create_time()
 
 
 def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int, locator: Run | None = None) -> float:

@@ -4,15 +4,19 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from pipeline.command import parse_command
 from pipeline.data.boxes import Boxes
 from pipeline.errors import UserError
 from pipeline.inference.locator import MOST_LOOKS
+from pipeline.launch import Launch
+from pipeline.runs import Run
 from pipeline.training import session_time
+from pipeline.training.job import taken_up
 from pipeline.training.one_run import in_session
-from pipeline.training.session_time import MARGIN, STARTING, plan_session
+from pipeline.training.session_time import MARGIN, STARTING, begun_at, plan_session
 from tests.pipeline.training.test_trainer import recipe_of, start
 
 
@@ -70,6 +74,23 @@ def test_the_speed_is_that_of_the_final_size(contest, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "predict", lambda samples, image_size: shown.append((len(samples), image_size)))
     assert session_time.measured_speed(trainer) > 0
     assert shown == [(2, 32), (16, 32)]
+
+
+def test_a_session_begins_with_its_command_and_not_with_a_process_that_torchrun_has_started_anew(monkeypatch):
+    own, agent = psutil.Process(), psutil.Process().parent()
+    assert begun_at() == own.create_time()
+    monkeypatch.setattr(session_time, "read_launch", lambda: Launch(job="job"))
+    assert begun_at() == agent.create_time()
+
+
+def test_what_torchrun_starts_anew_ends_with_its_session(tmp_path):
+    recipe = parse_command(["-d", str(tmp_path), "--minutes", "200"]).recipe  # as they were planned at first
+    Run(tmp_path).write_recipe(recipe)
+    job = SimpleNamespace(begun=lambda: tmp_path)
+    again = taken_up(parse_command(["-d", str(tmp_path), "--session-minutes", "600"]), job)
+    assert again.resume == tmp_path
+    assert again.recipe.running.session_minutes == 600
+    assert taken_up(parse_command(["-d", str(tmp_path)]), job).recipe.optimiser.minutes == 200
 
 
 def test_two_flags_for_the_same_are_refused():

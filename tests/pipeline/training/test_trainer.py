@@ -153,7 +153,9 @@ def test_weights_that_saw_smaller_images_do_not_replace_the_best(tmp_path, monke
     for size, mse in ((64, 5.0), (64, 6.0), (96, 8.0), (96, 7.0), (80, 3.0), (96, 6.0)):
         state.history.append({"image_size": size, "epoch": len(state.history)})
         result = SimpleNamespace(validation=SimpleNamespace(mse=mse), row=state.history[-1])
+        (tmp_path / "held_out.npz").touch()
         callbacks.BestWeights(Run(tmp_path)).after_epoch(trainer, result)
+        assert (tmp_path / "held_out.npz").exists() == (mse not in saved)  # it is of the weights that were the best
     assert saved == [5.0, 8.0, 7.0, 6.0]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -134,6 +135,13 @@ def check_regular(path: Path) -> int:
 def write_text(path: Path, text: str):
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def free_name(path: Path) -> Path:
+    """Where a file can be kept that another one is to replace: a name with its time."""
+    made = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+    names = [f"{path.stem}_{made}{again}{path.suffix}" for again in ("", *(f"-{number}" for number in range(2, 100)))]
+    return next(path.with_name(name) for name in names if not path.with_name(name).exists())
 
 
 def read_bytes(path: Path) -> bytes:

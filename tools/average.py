@@ -117,8 +117,8 @@ def check_alike(runs: list[Run]):
 
 
 def _data_of(run: Run) -> AboutData:
-    """What a run was trained on, without what is unknown for runs of earlier versions."""
-    return replace(run.about_data(), num_points=None, spread=None)
+    """What a run was trained on, without what earlier versions did not note, and without what follows from the rest."""
+    return replace(run.about_data(), num_points=None, spread=None, mean_shape=Scores(0, 0, 0, 0))
 
 
 def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:

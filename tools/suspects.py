@@ -36,7 +36,7 @@ from pipeline.data.suspects import (
     suspects_table,
 )
 from pipeline.errors import UserError, run_script
-from pipeline.files import check_folder, write_text
+from pipeline.files import check_folder, free_name, write_text
 from pipeline.inference.disagreement import Disagreement, of_folds, of_run
 from pipeline.metrics import photo_errors
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
@@ -89,8 +89,10 @@ def main():
     suspects = find_suspects(checks, options.count)
     out.mkdir(parents=True, exist_ok=True)
     print_summary(checks, suspects)
-    path = out / "suspects.csv"
-    write_text(path, suspects_table(suspects, data.pack.names))
+    path, table = out / "suspects.csv", suspects_table(suspects, data.pack.names)
+    if path.exists() and path.read_bytes() != table.encode():
+        print(f"earlier     the list that was there, whose weights may be yours, is now {path.rename(free_name(path))}")
+    write_text(path, table)
     for written in (path, *draw_sheets(out, suspects[: options.count], checks)):
         print(written)
 

@@ -7,14 +7,13 @@ submission.csv.json     runs, checkpoints, views, weights, decimals …, and NOT
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.files import check_regular, digest, write_text
+from pipeline.files import check_regular, digest, free_name, write_text
 
 NOTES = ("expected", "content", "leaderboard")  # about the table, not what it was made of
 SUFFIX = ".csv.json"
@@ -27,9 +26,7 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
     """
     if not path.exists() or path.stat().st_size == 0 or _made_of(read_record(path)) == json.loads(json.dumps(record)):
         return None
-    made = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-    names = [f"{path.stem}_{made}{again}{path.suffix}" for again in ("", *(f"-{number}" for number in range(2, 100)))]
-    kept = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    kept = free_name(path)
     if os.path.lexists(record_path(path)):
         record_path(path).rename(record_path(kept))
     return path.rename(kept)

@@ -69,7 +69,8 @@ def _copy_locator(locator, own):
         return
     own.folder.mkdir(exist_ok=True)  # of a stage that was stopped before its first checkpoint
     for name in OF_LOCATOR:
-        shutil.copyfile(locator.folder / name, own.folder / name)
+        if name != "manifest.json" or (locator.folder / name).exists():  # earlier versions had none
+            shutil.copyfile(locator.folder / name, own.folder / name)
 
 
 def new_folder(recipe: Recipe) -> Path:

@@ -48,6 +48,18 @@ def copy(kept_run, tmp_path):
     return Run(shutil.copytree(kept_run.folder, tmp_path / "runs" / kept_run.folder.name))
 
 
+def test_runs_whose_held_out_photos_are_one_group_are_alike(kept_run, monkeypatch):
+    """The interval of what the mean shape scores has no ends then, and no number is equal to what is none."""
+    about = kept_run.about_data()
+
+    def about_data(self):
+        ends = {"low": float("nan"), "high": float("nan")}  # read from a file each time, so never the same object
+        return dataclasses.replace(about, mean_shape=dataclasses.replace(about.mean_shape, **ends))
+
+    monkeypatch.setattr(Run, "about_data", about_data)
+    average.check_alike([kept_run, kept_run])
+
+
 def test_the_average_is_the_mean_of_the_weights_and_is_predicted_with(copy, tmp_path, capsys):
     run = average_runs([copy], tmp_path / "runs" / "mean", CPU)
     found = load_run_network(run, "best")

@@ -55,6 +55,13 @@ def test_the_photos_whose_losses_stayed_highest_are_listed_and_drawn(copy_run, t
     assert [row["file_name"] for row in rows[:3]] == names[train[-4:-1][::-1]].tolist()
     assert float(rows[0]["score"]) > float(rows[2]["score"]) > 3.5
     assert {row["weight"] for row in rows} == {"1"}
+    found = (tmp_path / "out" / "suspects.csv").read_text()
+    edited = found.replace(",1,", ",0,", 1)
+    (tmp_path / "out" / "suspects.csv").write_text(edited)
+    for _ in range(2):  # the second finds the same, and moves nothing
+        call(run.folder, "--count", "3", "--out", tmp_path / "out")
+        lists = [path.read_text() for path in (tmp_path / "out").glob("suspects*.csv")]
+        assert sorted(lists) == sorted([found, edited])
     assert cv2.imread(str(tmp_path / "out" / "suspects_2.jpg")) is not None
 
 

@@ -499,6 +499,14 @@ def test_a_stage_with_a_locator_that_was_stopped_before_its_first_checkpoint_beg
     assert own.best.read_bytes() == located.locator.best.read_bytes()
 
 
+def test_a_locator_of_an_earlier_version_which_has_no_manifest_is_taken(located, tmp_path):
+    earlier, own = Run(shutil.copytree(located.locator.folder, tmp_path / "earlier")), Run(tmp_path / "run/locator")
+    (earlier.folder / "manifest.json").unlink()
+    own.folder.parent.mkdir()
+    new_run._copy_locator(earlier, own)
+    assert own.recipe() == earlier.recipe()
+
+
 def test_boxes_that_were_found_before_are_of_the_same_pixels(tmp_path, monkeypatch):
     """Which the fingerprint of a pack, by names, points and sizes, does not tell."""
     locator = replace(locator_of((10.0, 12.0), (30.0, 40.0)), recipe=Recipe(run=RunOptions(cache=tmp_path)))

@@ -114,6 +114,7 @@ LONG_ROWS: dict[str, tuple[str, ...]] = {
     "another seed": ("--seed", "1"),
     "128 px": ("--size", "128", "--progressive", "[[0.4, 64], [0.25, 80], [0.2, 96]]"),
     "soft wing": ("--loss", "soft_wing"),
+    "edge term": ("--edge-weight", "0.5"),
     "whole photos": ("--locate", "0"),
     "one cycle": CYCLE,
     "schedule-free": (*FREE, "--learning-rate", "3e-3"),

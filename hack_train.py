@@ -15,7 +15,7 @@ def train(arguments: Sequence[str | os.PathLike[str]]) -> Path:
     """Trains as the script does with these arguments, such as `["--name", "x", "--data", path]`. Returns the folder of
     the run, of its folds or stages, or of the sweep of --find-lr.
 
-    --session-minutes counts from the start of this process, in a notebook that of the kernel. Raises UserError for
+    --session-minutes counts from the start of this process, which in a notebook is the kernel's. Raises UserError for
     what cannot be trained, and Stopped, a KeyboardInterrupt, when a signal ends the training.
     """
     with terminated_as_interrupted(), started_together(), recorded_console() as console:

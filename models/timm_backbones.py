@@ -110,7 +110,7 @@ def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) 
 
 
 def synchronise_norms(network: nn.Module):
-    """Puts a SyncBatchNorm in the place of each batch norm inside the network. Some of timm's batch norms hold the
+    """Replaces each batch norm in the network by a SyncBatchNorm. Some of timm's batch norms hold the
     activation behind them, which torch's own conversion would lose."""
     if any(type(module).__module__.startswith("timm.") for module in network.modules()):
         from timm.layers import convert_sync_batchnorm

@@ -100,15 +100,15 @@ def check_unseen_by(run: Run, flag: str, fingerprint: str, data: Path, *, held_o
     """The same of a run that a flag names, unless it is one of other photos. fix: what to do, if not to hold out what
     the run has.
 
-    With another --limit-photos, or a label that was mended, photos of one folder have another fingerprint. Then the run
-    may have been trained on any that it has not held out.
+    Photos of one folder have another fingerprint with another --limit-photos, --size or --boxes, and after a label was
+    mended. Then the run may have been trained on any that it has not held out.
     """
     is_same = run.about_data().fingerprint == fingerprint
     if not is_same and os.path.realpath(run.recipe().run.data) != os.path.realpath(data):
         return
     if seen := set(held_out) - set(run.held_out_names()):
-        fix = fix or f"give --split {run.split}"
-        was = "was" if is_same else "may have been"
+        was, without = ("was", "") if is_same else ("may have been", ", without --limit-photos")
+        fix = fix or f"give --split {run.split}{without}"
         raise UserError(f"{flag} {was} trained on {len(seen):,} of the photos that are to be held out; {fix}")
 
 
@@ -171,7 +171,7 @@ def make_network(
     batch_size = min(recipe.optimiser.batch_size, num_photos or recipe.optimiser.batch_size)
     alone = batch_size // (num_ranks * recipe.optimiser.accumulate) <= 1
     if alone and not together and not options.freeze_epochs:
-        _check_alone(network, recipe)
+        _check_alone(network, recipe, num_photos)
     if components is not None:
         network.start_from(components)
     if start is not None:
@@ -227,7 +227,7 @@ def _check_size(network, model, size, *, flag):
     network.train()
 
 
-def _check_alone(network, recipe):
+def _check_alone(network, recipe, num_photos):
     """Raises UserError where a photo alone in its part of a batch gives a batch norm one value, which has no spread."""
     options, sizes = recipe.optimiser, [size for _, size in recipe.photos.progressive]
     try:
@@ -235,10 +235,11 @@ def _check_alone(network, recipe):
             for size in (recipe.photos.size, *sizes):
                 copy.deepcopy(network).train()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except ValueError as error:
+        few = num_photos is not None and num_photos < options.batch_size
+        given = f"--batch-size {options.batch_size} --accumulate {options.accumulate}"
         raise UserError(
-            f"--batch-size {options.batch_size} --accumulate {options.accumulate}: a norm of {recipe.network.model} "
-            f"sees one value of a photo of {size} px alone; give a larger batch, fewer parts or processes, or larger "
-            "images"
+            f"{given}{f' of {num_photos} training photos' if few else ''}: a norm of {recipe.network.model} sees one "
+            f"value of a photo of {size} px alone; give a larger batch, fewer parts or processes, or larger images"
         ) from error
 
 

@@ -281,7 +281,7 @@ class OptimiserOptions:
     """Factor between the learning rates of neighbouring stages of the backbone: each has the rate of the next times
     this factor, and the head has the full rate. 1 trains everything at one rate."""
     weight_decay: NotNegative = 0.05
-    """Weight decay of the optimiser; biases, normalisation layers and embeddings are not decayed."""
+    """Weight decay of the optimiser; biases, norms, embeddings and scales are not decayed."""
     schedule: ScheduleName = "cosine"
     """How the learning rate changes: it falls to --final-rate along a cosine, a line or exponentially; it does so in
     --cycles, along cosines (cosine_restarts) or up and down (triangular); it rises over 30 % of the training and then
@@ -317,7 +317,8 @@ class RunningOptions:
 
     session_minutes: Annotated[Annotated[float, Interval(gt=0, le=10**6)] | None, arg(metavar="FLOAT")] = None
     """End in time for a session of this many minutes, counted from the start of this command. The training is shortened
-    by what packing has taken and by what the last validation and predict.py will take. Sets --minutes."""
+    by what packing has taken and by what the last validation and predict.py will take. Sets --minutes. Stages may each
+    have a minute by which they end."""
     patience: Annotated[Annotated[int, Interval(ge=1, le=10**9)] | None, arg(metavar="EPOCHS")] = None
     """End the training after this many epochs without a better validation MSE (early stopping); with --progressive only
     epochs of the last size count."""

@@ -75,7 +75,7 @@ def choose_device(*, gpu: bool, ranks: Ranks = ALONE) -> torch.device:
         raise UserError(
             f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
         )
-    torch.backends.cudnn.allow_tf32 = False  # fp32 and heads in float32 are what they say; torch rounds by default
+    torch.backends.cudnn.allow_tf32 = False  # so that float32 is not rounded to TF32, torch's default
     if ranks.count == 1:
         return torch.device("cuda")
     if ranks.num_local > torch.cuda.device_count():

@@ -63,7 +63,7 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
             f"{name_of('stages')}: {len(recipe.run.stages):,} stages; no more than {MAX_STAGES:,} are taken"
         )
     stages = [stage_recipe(recipe, number, name_of=name_of) for number in range(len(recipe.run.stages))]
-    head = recipe.network.head
+    head, ends_by = recipe.network.head, 0.0
     before = recipe.photos.size if recipe.network.init or not stages else stages[0].photos.size
     for number, stage in enumerate(stages):
         if head in OF_ONE_SIZE and stage.photos.size != before:
@@ -72,6 +72,13 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
                 f"images of {before} px; give all stages one size, and smaller images at first by progressive, or take "
                 "another head"
             )
+        minutes = stage.running.session_minutes or ends_by
+        if stage.running.session_minutes and minutes <= ends_by:
+            raise UserError(
+                f"{name_of('stages')}: stage {number}: session_minutes {minutes:g} are over when an earlier stage "
+                f"ends, by {ends_by:g}; give later stages later minutes of the session"
+            )
+        ends_by = minutes
         where = f"{name_of('stages')}: stage {number}: loss {stage.loss.loss}"
         if needs_distributions(stage.loss) and head != "simcc":
             raise UserError(f"{where} is of the head simcc, not of {head}; give the one too, or another loss")

@@ -297,7 +297,7 @@ def _near_duplicates(hashes, cache):
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the training points tell: points that are missing in all photos, places of photos without a known point,
+    """What the training points tell: points that are missing in all photos, indices in `train` of photos without any,
     the mean shape, in pixels of the ROI, and the partners of the points, if they were wanted and found, and in a few
     words how.
     """

@@ -190,9 +190,9 @@ def _chosen(points, samples):
     """At most MAX_SHAPES shapes of all parts of the table, and (N, K) bool: which points of them are known.
 
     They are complete, or, if those are too few, as complete as there are. They are in the order of the table, in which
-    frames of one film lie together, so that their two halves show others. If photos of one source, which have points
-    that others lack, lie together too, the halves take stretches of the table by turns. Raises NoSymmetry if there are
-    too few shapes.
+    frames of one film lie together, so that the two halves show different people. If photos of one source, which have
+    points that others lack, lie together too, the halves take alternate stretches of the table. Raises NoSymmetry if
+    there are too few shapes.
     """
     chosen = np.sort(np.random.default_rng(0).permutation(samples)[: 2 * MAX_SHAPES])
     shapes = np.asarray(points[chosen], np.float64)

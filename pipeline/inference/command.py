@@ -92,7 +92,8 @@ def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions
 def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions, *, output: Path, boxes: Boxes | None):
     """Writes the submission, reads it back, and writes what goes with it."""
     if len(test.rows) < len(test.names):
-        print(f"left out    {len(test.names) - len(test.rows):,} photos are missing or broken and have the mean shape")
+        count = len(test.names) - len(test.rows)
+        print(f"left out    {count:,} photos, which are missing, broken or without a box, have the mean shape")
     record = ensemble.record(boxes) | {"decimals": options.decimals}
     if kept := keep_earlier(output, record):
         print(f"earlier     the submission that was there is of other runs, views, weights or boxes; it is now {kept}")

@@ -48,7 +48,7 @@ class Prediction:
 
     points: (N, L, 2) in pixels of the photos. deviations: (N, L), how far a coordinate may be off.
     rows: in the table, of the photos that all runs see; the others are broken, or have no box. packs: one per run.
-    places: (R, M) where the M photos of the rows lie in each of them.
+    samples: (R, M) indices in each of them of the photos of the rows.
     """
 
     names: list[str]
@@ -56,7 +56,7 @@ class Prediction:
     deviations: np.ndarray
     rows: np.ndarray
     packs: list[Pack]
-    places: np.ndarray
+    samples: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Ensemble:
         there = np.logical_and.reduce([np.isin(table.names, pack.names) for pack in packs])
         rows = np.flatnonzero(there)
         if not len(rows):
-            raise UserError("no photo of the test is seen by all runs; give those that miss some to fewer of them")
-        places = np.stack([np.flatnonzero(np.isin(pack.names, np.array(table.names)[rows])) for pack in packs])
+            raise UserError("no test photo can be seen by all runs; name fewer runs with --run")
+        samples = np.stack([np.flatnonzero(np.isin(pack.names, np.array(table.names)[rows])) for pack in packs])
         for i, (member, pack) in enumerate(zip(self.members, packs, strict=True)):
             points[i, ~there] = mean_shape_points(member.network, pack, table.values[~there])
             points[i, rows], variances[i, rows] = member.predict_together(
-                pack, places[i], pack.values[places[i]], batch_size=batch_size, description="predicting"
+                pack, samples[i], pack.values[samples[i]], batch_size=batch_size, description="predicting"
             )
         merged, variance = np.empty(points.shape[1:]), np.empty(points.shape[1:-1], np.float32)
         means = np.zeros(2)
@@ -114,13 +114,13 @@ class Ensemble:
             variance[block] = within + between
             means += [part[there[block]].sum() / (variance.shape[1] * len(rows)) for part in (within, between)]
         variance[~there] = np.nan
-        return Prediction(table.names, merged, self._deviations(variance, *means.tolist()), rows, packs, places)
+        return Prediction(table.names, merged, self._deviations(variance, *means.tolist()), rows, packs, samples)
 
-    def predict_all(self, packs: Sequence[Pack | Squares], places: np.ndarray) -> np.ndarray:
-        """(N, K, 2) all points of the photos that lie at (R, N) `places` of the runs' packs."""
+    def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
+        """(N, K, 2) all points of the photos at (R, N) `samples` of the runs' packs."""
         found = [
             member.predict(pack, own, batch_size=64)[0]
-            for member, pack, own in zip(self.members, packs, places, strict=True)
+            for member, pack, own in zip(self.members, packs, samples, strict=True)
         ]
         return self._merge(np.stack(found), self.weights)
 
@@ -154,7 +154,7 @@ class Ensemble:
     def expected(self) -> dict[str, Any] | None:
         """The MSE to expect on the leaderboard, as far as held-out photos tell, with the ends of its 95 % interval if
         views were judged, and in words what it is of. None if nothing was judged and these are not the best weights,
-        whose validation is known."""
+        whose validation is known, or if runs are not merged by a mean."""
         score = self.members[0].expected if len(self.members) == 1 else self.fitted_score
         if score:
             return {"mse": score.mse, "low": score.low, "high": score.high, "of": "what is merged, on held-out photos"}
@@ -169,7 +169,7 @@ class Ensemble:
 
     def draw(self, test: Prediction) -> list[Path]:
         """Pictures of test photos: of evenly chosen ones, and of those that are most doubtful for their size."""
-        pack, own = test.packs[0], test.places[0]
+        pack, own = test.packs[0], test.samples[0]
         deviations = test.deviations[test.rows].mean(axis=1)
         shares = deviations * scale_of(pack.photo_to_image[own]) / pack.roi.size
         kind = "error expected of a coordinate" if self.calibration else "spread of views and runs, not calibrated"
@@ -179,7 +179,7 @@ class Ensemble:
         }
         paths = []
         for name, (title, photos) in chosen.items():
-            points = self.predict_all(test.packs, test.places[:, photos])
+            points = self.predict_all(test.packs, test.samples[:, photos])
             title = f"{title}; ± {kind}, as a share of the picture's side and in pixels of the photo"
             captions = [f"±{shares[i]:.2%} of the side, {deviations[i]:.2f} px" for i in photos]
             picture = gallery(pack, own[photos], points, None, title=title, captions=captions)

@@ -55,7 +55,7 @@ class PredictOptions:
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
     """Where decoded photos are kept; by default where the run keeps them."""
     skip_bad_photos: bool = False
-    """Give photos that are missing or broken the mean shape, and say how many."""
+    """Give photos that are missing, broken or without a box the mean shape, and say how many."""
     check_photos: bool = False
     """Check the size and time of every photo, and all numbers in the cache, before relying on them. By default only
     folders and a few files are checked, which misses a photo that was edited in place."""

@@ -170,6 +170,7 @@ def _variances(view, said, photo_to_image, flip_indices):
 
 
 def mean_shape_points(network: Predictor, pack: Pack, asked: np.ndarray) -> np.ndarray:
-    """(N, L, 2) asked points of the mean shape, in pixels of the pack's typical photo: for photos that are broken."""
+    """(N, L, 2) asked points of the mean shape, in pixels of the pack's typical photo: for photos that the
+    network cannot be shown."""
     shape = to_photo_coordinates(np.median(pack.photo_to_image, axis=0)[None], network.mean_shape.cpu().numpy())[0]
     return shape[asked].astype(np.float32)

@@ -247,7 +247,7 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     if data.pack.left_out:
         runtime.print(f"             left out {len(data.pack.left_out):,} photos of train that are missing or broken")
     if data.num_empty:
-        runtime.print(f"             left out {data.num_empty:,} photos to train on that have no known point")
+        runtime.print(f"             left out {data.num_empty:,} training photos without a known point")
     if data.weights is not None:
         runtime.print(f"weights      {describe_weights(data.weights, data.validation)} (--sample-weights)")
     runtime.print(f"groups       {data.grouping}")

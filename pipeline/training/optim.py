@@ -3,7 +3,6 @@
 The rate of a group of parameters is that of the schedule times the group's `factor`.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,10 +16,7 @@ from pipeline.recipe import OptimiserOptions
 from pipeline.training.optimisers import DecoupledSGD, Lion, Muon
 
 ENOUGH_STAGES = 4
-# Embeddings, and scales of channels or heads, which are no filters though they have several dimensions.
-SPARED = re.compile(
-    r"(pos_embed(ding)?|patch_pos|class_token|cls_token|relative_position_bias_table|layer_scale|logit_scale)$"
-)
+DECAYED = ("weight", "in_proj_weight")  # names of matrices and filters, in torchvision and timm
 WHOLE_BACKBONE = 0.8  # of its weights: a child that has more is not a stage but holds the stages
 
 Groups = list[dict[str, Any]]
@@ -138,7 +134,7 @@ def parameter_groups(network: LandmarkNet, options: OptimiserOptions, others: It
     beside = options.adamw_factor if options.optimiser == "muon" else 1.0
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        decays, is_hidden = parameter.ndim > 1 and not SPARED.search(name), parameter in hidden
+        decays, is_hidden = _decays(name, parameter), parameter in hidden
         factor = factors.get(parameter, 1.0) * (1.0 if is_hidden else beside)
         groups.setdefault((decays, factor, is_hidden), []).append(parameter)
     if others := list(others):
@@ -152,6 +148,12 @@ def parameter_groups(network: LandmarkNet, options: OptimiserOptions, others: It
         }
         for (decays, factor, is_hidden), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]
+
+
+def _decays(name, parameter):
+    """Whether a parameter is a matrix or filters. In backbones, embeddings and scales may have several dimensions."""
+    in_backbone = name.startswith("backbone.")
+    return parameter.ndim > 1 and (not in_backbone or name.rpartition(".")[2] in DECAYED)
 
 
 def hidden_matrices(network: LandmarkNet) -> set[nn.Parameter]:

@@ -69,7 +69,7 @@ def find_learning_rate(recipe: Recipe) -> Path:
         print(f"sweep        for the first of {len(recipe.run.stages)} stages")
         recipe = stage_recipe(recipe, 0)
     if recipe.photos.locate and not recipe.photos.locator:
-        print("sweep        on whole photos from the start, since there is no locator yet")
+        print("sweep        on whole photos, since there is no locator yet")
     recipe = replace(recipe, photos=replace(recipe.photos, locate=0.0))
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}-find-lr"))
     with out_of_memory_named(what_fits(recipe)):

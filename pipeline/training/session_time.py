@@ -71,7 +71,7 @@ def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | 
 
 
 def begun_at() -> float:
-    """When the command was started: this process, or the torchrun that has started it, maybe anew."""
+    """The start of this process, or under torchrun that of torchrun, which may have restarted it."""
     process = psutil.Process()
     if read_launch().job is not None:
         process = process.parent() or process

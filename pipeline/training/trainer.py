@@ -457,7 +457,7 @@ class Trainer:
         """
         check_type(state, dict, "it")
         if state.get("of", self.identity) != self.identity:  # earlier versions did not say
-            raise ValueError("it is of a run with other photos, another split or another recipe")
+            raise ValueError("it is of a run with other photos, another split or recipe, or of an earlier version")
         load_network(self.network, state["network"])
         load_network(self.average.network, state["average"])
         self.average.num_updates = numbers_like({"updates": state["num_updates"]}, {"updates": 0})["updates"]

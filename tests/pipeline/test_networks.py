@@ -136,9 +136,6 @@ def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
     with pytest.raises(UserError, match=rf"{run.split} cannot be read"):
         check_unseen(options, "faces", ELSEWHERE, held_out=["b"], everything=False)
 
-    def __len__(self):
-        return len(self.names)
-
 
 def test_a_photo_that_is_alone_where_a_norm_needs_two_is_refused():
     flags = ["--model", "mobilenet_v3_small", "--weights", "none", "--head", "linear", "--size", "32"]
@@ -147,7 +144,7 @@ def test_a_photo_that_is_alone_where_a_norm_needs_two_is_refused():
             make_network(parse_command([*flags, *batch]).recipe, None, mean_shape=SHAPE)
     two = parse_command([*flags, "-b", "4", "--accumulate", "2"]).recipe
     make_network(two, None, mean_shape=SHAPE, num_photos=9)
-    with pytest.raises(UserError, match="a norm of mobilenet_v3_small"):
+    with pytest.raises(UserError, match="--accumulate 2 of 3 training photos: a norm of mobilenet_v3_small"):
         make_network(two, None, mean_shape=SHAPE, num_photos=3)
     make_network(parse_command([*flags[:-1], "64", "-b", "1"]).recipe, None, mean_shape=SHAPE)
 

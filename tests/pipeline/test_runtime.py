@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.ranks import Ranks
-from pipeline.runtime import Runtime, compute_deterministically
+from pipeline.runtime import Runtime, choose_device, compute_deterministically
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 
@@ -33,6 +33,13 @@ def test_deterministic_algorithms_are_asked_for_on_a_gpu_alone(device, monkeypat
     finally:
         torch.use_deterministic_algorithms(False)
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def test_convolutions_on_a_gpu_are_of_float32_unless_they_are_of_half_of_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert choose_device(gpu=True).type == "cuda"
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")

@@ -59,6 +59,7 @@ def test_epochs_that_do_not_hold_in_a_stage_of_so_many_minutes_are_said(capsys):
         ([{"stages": []}], "stage 0: stages is of the whole training"),
         ([{"views": [[]]}], "stage 0: views is of the whole training"),
         ([{"window": "whole"}], "stage 0: roi is of the whole training"),
+        ([{"session_minutes": 9}, {}, {"session_minutes": 9}], "stage 2: session_minutes 9 are over"),
         ([{"epoch": 3}], "stage 0: 'epoch' is no field of a stage; did you mean epochs"),
         ([{"epochs": 0}], "stage 0: epochs 0"),
         ([{"size": "large"}], "stage 0: size 'large'"),

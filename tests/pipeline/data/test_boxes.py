@@ -112,9 +112,9 @@ def fake(shown):
     """An ensemble that finds the corners of what it is shown, `shown` pixels inwards."""
     recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
 
-    def predict_all(packs, places):
+    def predict_all(packs, samples):
         corners = np.array([[(shown, shown), (47 - shown, 47 - shown)]])
-        return transform_points(np.linalg.inv(packs[0].photo_to_image[places[0]]), corners)
+        return transform_points(np.linalg.inv(packs[0].photo_to_image[samples[0]]), corners)
 
     return SimpleNamespace(members=[SimpleNamespace(recipe=recipe, locator=None)], predict_all=predict_all)
 

@@ -167,8 +167,8 @@ def test_the_doubtful_photos_are_in_the_order_of_their_captions(monkeypatch, tmp
     pack = Photos(np.zeros((31, 4, 2)))
     pack.photo_to_image[:, :2, :2] *= rng.uniform(0.1, 1, 31)[:, None, None]
     places = np.delete(np.arange(31), [0, 9])  # the pack has two photos that another run does not see
-    test = SimpleNamespace(packs=[pack], deviations=deviations, rows=rows, places=places[None])
-    drawing = SimpleNamespace(calibration=None, predict_all=lambda packs, places: None, folder=tmp_path)
+    test = SimpleNamespace(packs=[pack], deviations=deviations, rows=rows, samples=places[None])
+    drawing = SimpleNamespace(calibration=None, predict_all=lambda packs, samples: None, folder=tmp_path)
     Ensemble.draw(drawing, test)
     (_, captions), (samples, doubtful) = drawn
     assert len(captions) == len(doubtful) == ensemble.NUM_SHOWN

@@ -117,7 +117,7 @@ def test_runs_are_merged_in_pixels_of_the_photos_and_in_any_order(runs, tmp_path
 def test_photos_that_some_runs_do_not_see_have_the_mean_shape_and_the_others_their_own_points(monkeypatch):
     """As one without a box, where others of the runs find where to look."""
     names, asked = [f"{number}.jpg" for number in range(6)], np.tile([1, 0], (6, 1))
-    seen = [[0, 1, 3, 4, 5], [0, 2, 3, 4]]
+    seen = [[0, 1, 3, 4, 5], [0, 3, 4]]
 
     def member(number):
         def predict_together(pack, samples, asked, **_):
@@ -129,6 +129,7 @@ def test_photos_that_some_runs_do_not_see_have_the_mean_shape_and_the_others_the
             recipe=SimpleNamespace(photos=PhotoOptions(), number=number),
             locator=None,
             predict_together=predict_together,
+            predict=lambda pack, samples, **_: predict_together(pack, samples, pack.values[samples]),
         )
 
     def load_test_data(recipe, num_points, *, boxes):
@@ -142,10 +143,11 @@ def test_photos_that_some_runs_do_not_see_have_the_mean_shape_and_the_others_the
     both = of(member(0), member(1))
     found = both.predict_test(batch_size=4)
     assert found.rows.tolist() == [0, 3, 4]
-    assert found.places.tolist() == [[0, 2, 3], [0, 2, 3]]
+    assert found.samples.tolist() == [[0, 2, 3], [0, 1, 2]]
     assert found.points[:, 0, 0].tolist() == [5, 7, 7, 8, 9, 7]
+    assert both.predict_all(found.packs, found.samples[:, 1:])[:, 0, 0].tolist() == [8, 9]
     seen[1] = [2]
-    with pytest.raises(UserError, match="no photo of the test is seen by all runs"):
+    with pytest.raises(UserError, match="no test photo can be seen by all runs"):
         both.predict_test(batch_size=4)
 
 

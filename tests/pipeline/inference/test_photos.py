@@ -20,7 +20,9 @@ def ensemble_of(points):
     """Runs that find the same points in every photo."""
     recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
     members = [SimpleNamespace(recipe=recipe, locator=None)]
-    return SimpleNamespace(members=members, predict_all=lambda packs, places: np.tile(points, (places.shape[1], 1, 1)))
+    return SimpleNamespace(
+        members=members, predict_all=lambda packs, samples: np.tile(points, (samples.shape[1], 1, 1))
+    )
 
 
 @pytest.fixture

@@ -48,10 +48,12 @@ def test_only_matrices_and_filters_decay(network, optimiser):
             assert decay[id(parameter)] == (0 if spared else 0.05)
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", [*FAMILIES, "timm/convnext_atto", "timm/vit_tiny_patch16_224", "timm/mobilevit_xxs"])
 def test_of_every_family_only_weights_of_layers_decay(model):
     """Not embeddings of positions or classes, nor scales of channels, whatever their shape."""
-    network = build_network(model, np.zeros((3, 2)), FAMILIES[model])
+    if model.startswith("timm/"):
+        pytest.importorskip("timm")
+    network = build_network(model, np.zeros((3, 2)), FAMILIES.get(model, 64))
     names = {parameter: name for name, parameter in network.backbone.named_parameters()}
     groups = parameter_groups(network, OptimiserOptions())
     decayed = {names[each] for group in groups if group["weight_decay"] for each in group["params"] if each in names}

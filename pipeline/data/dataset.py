@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from pipeline.recipe import Recipe
 
 NUM_NAMED = 3
 FOUND = 2  # the version of what is found in shapes; with another one it is found anew
+COMPARED = 64  # pixels, of the ROI of photos that no network is shown
 NUM_SHAPES = 5000  # at most, from which components are found
 SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radians
 
@@ -142,7 +143,10 @@ def _open_contest(recipe, boxes):
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():
-        test = _open(recipe, asked, partial(contest.read_test_points, num_points=num_points), faults, roi)
+        seen = recipe
+        if boxes:  # it is predicted as boxes show it; whole, it is only compared with train
+            seen = replace(recipe, photos=replace(recipe.photos, size=min(COMPARED, recipe.photos.size)))
+        test = _open(seen, asked, partial(contest.read_test_points, num_points=num_points), faults, roi)
     if os.path.lexists(groups):
         given = contest.read_groups(groups, pack.names.tolist() if pack else [], faults)
     faults.refuse()

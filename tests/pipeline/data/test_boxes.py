@@ -10,8 +10,10 @@ import pytest
 
 from augment import RegionOfInterest, fit_box, fit_photo, transform_points
 from augment.fit import square_around
+from pipeline.command import parse_command
 from pipeline.data.boxes import boxes_of_one, read_boxes
 from pipeline.data.contest import LANDMARKS, read_landmarks
+from pipeline.data.dataset import leaks, load_training_data
 from pipeline.data.pack import open_pack
 from pipeline.data.roi import points_in_square
 from pipeline.errors import Faults, UserError
@@ -117,6 +119,21 @@ def fake(shown):
         return transform_points(np.linalg.inv(packs[0].photo_to_image[samples[0]]), corners)
 
     return SimpleNamespace(members=[SimpleNamespace(recipe=recipe, locator=None)], predict_all=predict_all)
+
+
+def test_whole_photos_of_the_test_that_no_network_is_shown_are_packed_small_and_compared_all_the_same(
+    contest, tmp_path
+):
+    """At the size of a run they took as much of the disk as those that are predicted."""
+    root = shutil.copytree(contest, tmp_path / "contest")
+    shown, copied = (sorted((root / part / "images").iterdir())[0] for part in ("test", "train"))
+    shutil.copy(copied, shown)
+    boxes = table_of(root, tmp_path / "boxes.csv")
+    flags = ["-d", str(root), "--cache", str(tmp_path / "cache"), "--size", "96", "--boxes", str(boxes)]
+    data = load_training_data(parse_command(flags).recipe)
+    assert (data.pack.roi.size, data.test.roi.size) == (96, 64)
+    (line,) = leaks(data)
+    assert "1 photos of the test" in line
 
 
 def test_each_box_of_a_photo_is_predicted_and_points_at_the_edge_are_said(tmp_path, capsys):

@@ -155,6 +155,7 @@ POSES_ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "a locator": ("--locate", "0.2"),
     "deepest stride 16": ("--deepest-stride", "16"),
+    "edge term": ("--edge-weight", "0.5"),
     "map stride 4": ("--map-stride", "4"),
     "no prior": (),
     "no correction": (),

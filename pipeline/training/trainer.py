@@ -267,7 +267,7 @@ class Trainer:
         with self.phases.spent_on("saving and pictures"):
             for callback in self.callbacks:
                 callback.after_epoch(self, result)
-        self.clock()
+        self.clock()  # of a signal that came to another rank meanwhile
         self.stop.refuse()
 
     def stoppable(self) -> AbstractContextManager[None]:

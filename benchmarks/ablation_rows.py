@@ -46,6 +46,7 @@ FREE = ("--optimiser", "schedule_free", "--schedule", "constant")
 ROWS: dict[str, tuple[str, ...]] = {
     "default": (),
     "another seed": ("--seed", "1"),  # what chance alone does
+    "fp32": ("--precision", "fp32"),  # where the default is bf16
     "a locator": ("--locate", "0.15"),
     "no shift of labels": (),
     "no correction": (),

@@ -135,7 +135,7 @@ class Trainer:
         self.sample_errors = torch.full((len(data.pack),), float("nan"))  # squared pixels, when it was last trained on
         self.train_sample = sample_like_validation(data)
         self.pending = PendingSteps(data.pack.names)
-        self.stop = StopRequest()
+        self.stop, self.all_stop = StopRequest(), False
         self.phases = Phases()
         self.num_ranks_before = runtime.ranks.count  # of the sitting that it was loaded from
         self.identity = identity_of(recipe, data)
@@ -177,9 +177,10 @@ class Trainer:
                 callback.after_step(self)
             if state.step % FLUSH_EVERY == 0:
                 self.flush()
-            if self.stop:
+            if self.all_stop:
                 self._save_and_stop()
         self.flush()
+        self.clock()  # the last steps may have been under way on a GPU until now
 
     def batches(self, chain: Chain, count: int) -> Iterator[Batch]:
         """This rank's part of the next `count` steps."""
@@ -267,8 +268,8 @@ class Trainer:
         with self.phases.spent_on("saving and pictures"):
             for callback in self.callbacks:
                 callback.after_epoch(self, result)
-        self.clock()  # of a signal that came to another rank meanwhile
-        self.stop.refuse()
+        self.clock()  # of a signal that came meanwhile
+        self._refuse_together()
 
     def stoppable(self) -> AbstractContextManager[None]:
         """A context for what need not be finished: a signal raises Stopped within it, at once. Several ranks finish it,
@@ -313,7 +314,7 @@ class Trainer:
         with suppress(Stopped), self.stop.at_once():
             points = self.predict(samples[part], description, image_size=image_size)
         self.clock()
-        self.stop.refuse()
+        self._refuse_together()
         assert points is not None
         return ranks.arrays_of_all(points, part, len(samples))
 
@@ -356,6 +357,12 @@ class Trainer:
             callback.on_stop(self)
         self.runtime.ranks.wait()  # the end of one process would end the others before all is saved
         self.stop.refuse()
+
+    def _refuse_together(self):
+        """Raises Stopped on all ranks if all know of a signal. One that has come since they last looked at the clock is
+        known to a single rank, which must not stop before the others do."""
+        if self.all_stop:
+            self.stop.refuse()
 
     @property
     def is_done(self) -> bool:
@@ -403,22 +410,29 @@ class Trainer:
 
     def clock(self) -> float:
         """Minutes of the training over all sittings, which are kept in its state. All ranks follow the clock of the
-        main one, and learn here of a signal that has come to any of them."""
+        main one, and learn here of a signal that has come to any of them: then they all stop."""
         ranks, now = self.runtime.ranks, self.sitting.minutes
         self.state.minutes, number = ranks.most(now if ranks.is_main else 0.0, self.stop.number or 0)
         if number and not self.stop:
             self.stop.learn(int(number))
+        self.all_stop = bool(number)
         return self.state.minutes
 
     def begin_together(self):
-        """Raises UserError unless all ranks train the same on the same photos. They begin with the weights of the main
-        one, since processors differ in how they draw them. Their random numbers differ, so that no two have the same
-        dropout; those of the main one are saved in the checkpoint."""
+        """Raises UserError unless all ranks train the same on the same photos, and go on from the same step. They begin
+        with the weights of the main one, since processors differ in how they draw them. Their random numbers differ, so
+        that no two have the same dropout; those of the main one are saved in the checkpoint."""
         ranks, seed = self.runtime.ranks, self.recipe.run.seed
         if ranks.text_of_main(lambda: self.identity) != self.identity:
             raise UserError(
                 "it has other photos, another split or another recipe than process 0; give all machines the same data, "
                 "command and version"
+            )
+        (step_of_main,) = ranks.of_main(self.state.step)
+        if step_of_main != self.state.step:
+            raise UserError(
+                f"it goes on from step {self.state.step:,}, and process 0 from step {int(step_of_main):,}; give all "
+                "machines one folder for --runs"
             )
         networks = (self.network, self.average.network)
         states = [tensor for network in networks for tensor in network.state_dict().values()]

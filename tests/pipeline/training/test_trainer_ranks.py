@@ -157,12 +157,12 @@ class Draw(Callback):
 
 
 def stop_one(contest, folder, where, told):
-    """Of three ranks, the one that is `told` gets a signal in its second step, in its second prediction, or while it
-    draws and the others wait."""
+    """Of three ranks, the one that is `told` gets a signal in its second step, behind it, in its second prediction, or
+    while it draws and the others wait."""
     ranks = current_ranks()
-    own = [Save(folder / "stopped.pt"), *([Draw()] if where == "draw" else [])]
+    own = [Save(folder / "stopped.pt"), Draw()]
     trainer = trainer_of(contest, "-e 4", callbacks=own if ranks.is_main else [])
-    owner, calls = (Draw if where == "draw" else Trainer), []
+    owner, calls = (Trainer if where in ("step", "predict") else Draw), []
     method = getattr(owner, where)
 
     def tell(self, *arguments, **named):
@@ -178,7 +178,7 @@ def stop_one(contest, folder, where, told):
 
 @pytest.mark.parametrize(
     ("where", "told", "step", "epochs"),
-    [("step", 1, 2, 0), ("step", 0, 2, 0), ("predict", 2, 4, 0), ("draw", 0, 8, 2)],
+    [("step", 1, 2, 0), ("step", 0, 2, 0), ("after_step", 0, 3, 0), ("predict", 2, 4, 0), ("draw", 0, 8, 2)],
 )
 def test_a_signal_to_one_rank_stops_all_of_them_at_the_same_step_when_it_is_saved(
     contest, tmp_path, where, told, step, epochs
@@ -192,6 +192,16 @@ def test_other_data_on_a_rank_are_refused(contest):
     with (
         mock.patch.object(Ranks, "text_of_main", return_value="of other photos"),
         pytest.raises(UserError, match="the same data"),
+    ):
+        trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))
+
+
+def test_ranks_that_go_on_from_different_steps_are_refused(contest):
+    """One may see an older checkpoint than the others do, where folders are not one and the same."""
+    trainer = trainer_of(contest, "-e 1")
+    with (
+        mock.patch.object(Ranks, "of_main", return_value=[4.0]),
+        pytest.raises(UserError, match="from step 0, and process 0 from step 4; .* one folder for --runs"),
     ):
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))
 

@@ -1,5 +1,6 @@
 """Memory that runs out, in one line that names what to try."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ def out_of_memory_named(fix: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # in a notebook, which keeps it, they would hold the memory
         on_gpu = any(name in str(error) for name in ("CUDA", "CUBLAS", "CUDNN", "HIP"))
         raise UserError(f"{'the GPU' if on_gpu else 'the computer'} is out of memory: {fix}") from error
 

@@ -26,6 +26,7 @@ import torch.distributed.nn  # imported later, its functions would keep the grou
 from pipeline.blocks import parts
 from pipeline.errors import UserError
 from pipeline.launch import Launch, read_launch
+from pipeline.memory import is_out_of_memory
 
 PATIENCE = timedelta(hours=2)  # while one rank packs photos. One that dies is noticed at once.
 BUCKET = 2**23  # numbers that are exchanged at a time: enough to fill a network, little beside the gradient
@@ -62,10 +63,11 @@ class Ranks:
         if self.count == 1:
             return
         pending = []
-        with _lost_named():
-            for bucket in _buckets(tensors):
-                flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
+            with _lost_named():
                 pending.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+        with _lost_named():
             for _, _, work in pending:
                 work.wait()
         for bucket, flat, _ in pending:
@@ -244,10 +246,12 @@ def _num_failures(store: Any, *, more: int = 0) -> int:
 
 @contextmanager
 def _lost_named() -> Iterator[None]:
-    """Raises RankLost where torch says that an exchange has failed."""
+    """Raises RankLost where torch says that an exchange has failed, but not for want of memory."""
     try:
         yield
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise RankLost(
             f"another process has failed, was killed, or cannot be reached ({_first_line(error)}); torchrun says which"
         ) from error

@@ -60,7 +60,7 @@ def _saved_bytes(network, batch_size, size, runtime):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would refer to the graph that refers to it, and stay for good
 
     images = torch.zeros(batch_size, 3, size, size, dtype=torch.uint8, device=runtime.device)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), runtime.autocast():

@@ -1,5 +1,7 @@
 """Memory that runs out is one line that names what to try; other errors stay what they are."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from models import LandmarkNet
 from pipeline import networks
 from pipeline.errors import UserError
 from pipeline.memory import out_of_memory_named, smaller_batch
+from pipeline.ranks import _lost_named
 from pipeline.recipe import NetworkOptions, OptimiserOptions, Recipe
 from pipeline.training import one_run, session
 from pipeline.training.one_run import train_run, what_fits
@@ -54,12 +57,12 @@ def test_memory_that_runs_out_before_the_first_step_is_that_line_too(module, beg
         begin(Recipe(optimiser=OptimiserOptions(batch_size=48)))
 
 
-@pytest.mark.parametrize("where", ["_build", "_check_size"])
+@pytest.mark.parametrize("where", ["build_for", "_check_size"])
 def test_memory_that_runs_out_is_not_taken_for_a_size_that_a_backbone_does_not_take(where, monkeypatch):
     def run_out(*arguments, **named):
         raise RAN_OUT["cpu"]
 
-    monkeypatch.setattr(*((networks, "_build") if where == "_build" else (LandmarkNet, "forward")), run_out)
+    monkeypatch.setattr(*((networks, "build_for") if where == "build_for" else (LandmarkNet, "forward")), run_out)
     recipe = Recipe(network=NetworkOptions(model="mobilenet_v3_small"))
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         networks.make_network(recipe, None, mean_shape=np.zeros((2, 2)))
@@ -69,6 +72,26 @@ def test_memory_that_runs_out_is_not_taken_for_a_size_that_a_backbone_does_not_t
 def test_what_torch_itself_raises_on_a_cpu_is_known(size):
     with pytest.raises(UserError, match="the computer is out of memory"), out_of_memory_named("try less"):
         torch.empty(size, dtype=torch.uint8)
+
+
+def test_nothing_of_a_training_that_ran_out_of_memory_is_kept_with_the_error():
+    """A notebook keeps the last error, and with its frames what they hold."""
+    held = []
+
+    def train():
+        network = torch.nn.Linear(2, 2)
+        held.append(weakref.ref(network))
+        raise RAN_OUT["gpu"]
+
+    with pytest.raises(UserError) as caught, out_of_memory_named("try less"):
+        train()
+    assert caught.value.__cause__ is RAN_OUT["gpu"]
+    assert held[0]() is None
+
+
+def test_memory_that_runs_out_in_an_exchange_is_no_process_that_is_lost():
+    with pytest.raises(UserError, match="the GPU is out of memory"), out_of_memory_named("try less"), _lost_named():
+        raise RAN_OUT["gpu"]
 
 
 def test_other_errors_stay_what_they_are():

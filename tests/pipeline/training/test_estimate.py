@@ -1,6 +1,8 @@
 """What a training will need is what arithmetic says of its network."""
 
+import weakref
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -21,11 +23,13 @@ class Small(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.seen: list[weakref.ref] = []
         self.convolution, self.norm = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
         self.dropout, self.linear = nn.Dropout(), nn.Linear(4 * 8 * 8, 10)
 
     def predict(self, images):
-        features = self.norm(self.convolution(images.float()))
+        features = self.norm(self.convolution(images.float())).sigmoid()
+        self.seen.append(weakref.ref(features))
         return Prediction(self.linear(self.dropout(features.flatten(1))).view(len(images), 5, 2))
 
 
@@ -48,6 +52,13 @@ def test_the_network_and_the_random_numbers_are_left_as_they_are():
     assert network.training
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_nothing_of_the_measurement_stays_in_memory():
+    network = Small()
+    with mock.patch("copy.deepcopy", lambda same: same):
+        network_cost(network, size=8, runtime=CPU)
+    assert [seen() for seen in network.seen] == [None, None]
 
 
 @pytest.mark.parametrize(

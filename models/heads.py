@@ -92,7 +92,8 @@ class LowRank(nn.Module):
 
     def forward(self, maps: list[torch.Tensor], mean_shape: torch.Tensor) -> Prediction:
         factors = in_float32(self.linear, pooled(maps[-1]))
-        return Prediction(mean_shape + torch.tensordot(factors, self.components, dims=1))
+        with without_autocast(factors):
+            return Prediction(mean_shape + torch.tensordot(factors, self.components, dims=1))
 
 
 class Integral(nn.Module):

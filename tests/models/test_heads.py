@@ -139,6 +139,16 @@ def test_points_are_float32_under_autocast_and_near_those_without(head):
     assert (found != found.bfloat16()).any()
 
 
+@pytest.mark.parametrize("head", ["flat", "low_rank"])
+def test_what_a_head_of_one_layer_makes_of_a_map_is_the_same_under_autocast(head):
+    network = network_of(head)
+    with torch.no_grad():
+        maps = network.backbone(torch.rand(2, 3, SIZE, SIZE))
+        expected = network.decoder(maps, network.mean_shape).points
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network.decoder(maps, network.mean_shape).points, expected)
+
+
 @pytest.mark.parametrize("head", ["linear", *HEADS])
 def test_a_network_with_scales_says_one_for_each_point(head):
     network = network_of(head, with_scale=True).eval()

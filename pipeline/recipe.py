@@ -43,8 +43,6 @@ _PLACED: list[list[dict[str, Any]]] = [
 ]
 VIEWS = [*_PLACED, *([_MIRROR, *view] for view in _PLACED)]
 
-MOST_SHARES = 0.999  # of a training that may be on smaller images; more than this is 1, up to rounding
-MANY_EPOCHS = 1000  # more than a training limited by the clock has
 
 ImageSize = Annotated[int, Interval(ge=32, le=4096)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -415,39 +413,3 @@ def build_recipe(flat: dict[str, Any], *, name_of: Callable[[str], str]) -> Reci
 @cache
 def _validator() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)  # it takes ten times as long to make as to use
-
-
-def check_trainable(recipe: Recipe, *, where: str = ""):
-    """Raises UserError for fields that contradict each other; `where` says which recipe they are in, if there are more.
-
-    It is called when a training is to begin, not when a recipe is read: earlier versions have trained such recipes.
-    """
-    photos = recipe.photos
-    if photos.progressive and sum(share for share, _ in photos.progressive) > MOST_SHARES:
-        raise UserError(
-            f"{where}--progressive: its shares add up to 1 and leave none for --size {photos.size}; give smaller shares"
-        )
-    if (largest := max((size for _, size in photos.progressive), default=0)) > photos.size:
-        raise UserError(
-            f"{where}--progressive: its size {largest} is above --size {photos.size}, the last and largest; "
-            "give a smaller one"
-        )
-    frozen, options = recipe.network.freeze_epochs, recipe.optimiser
-    by_clock = options.minutes or recipe.running.session_minutes
-    if options.optimiser == "schedule_free" and 0 < frozen < (MANY_EPOCHS if by_clock else options.epochs):
-        raise UserError(
-            f"{where}--freeze-epochs {frozen}: --optimiser schedule_free counts its steps from the first, which the "
-            f"backbone has not taken then; give two stages, of which the first has freeze_epochs {frozen} and as many "
-            "epochs"
-        )
-    if options.schedule == "plateau" and recipe.loss.trims and recipe.loss.trim_from:
-        raise UserError(
-            f"{where}--schedule plateau follows the training loss, which is another from --trim-from "
-            f"{recipe.loss.trim_from:g} on; give --schedule plateau_validation, or --trim-from 0"
-        )
-    top, without = recipe.loss.top_perc_train, recipe.loss.without_top_perc_train
-    if without >= top and without:
-        raise UserError(
-            f"{where}--without-top-perc-train {without:g} leaves out all photos that --top-perc-train {top:g} keeps; "
-            "give a smaller one"
-        )

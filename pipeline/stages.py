@@ -18,7 +18,8 @@ from annotated_types import Ge, Le
 from pipeline.errors import UserError
 from pipeline.files import sealed, unsealed, write_text
 from pipeline.old_names import rename_fields
-from pipeline.recipe import SECTION_OF, Recipe, build_recipe, check_trainable, flatten, needs_distributions, needs_scale
+from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten, needs_distributions, needs_scale
+from pipeline.trainable import check_trainable
 
 MAX_SEED = 2**63
 MAX_STAGES = 1000

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from models import LandmarkNet
-from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
 from pipeline.training.optimisers import DecoupledSGD, Lion, Muon
 
@@ -31,17 +30,6 @@ def build_optimiser(
     optimiser = OPTIMISERS[options.optimiser](groups, options)
     set_rate(optimiser, options.learning_rate)
     return optimiser
-
-
-def check_optimiser(options: OptimiserOptions):
-    """Raises UserError for options that exclude each other."""
-    if options.optimiser == "schedule_free":
-        if options.schedule != "constant":
-            raise UserError(
-                f"--optimiser schedule_free takes the place of --schedule {options.schedule}; add --schedule constant"
-            )
-        if options.momentum == 0:
-            raise UserError("--optimiser schedule_free: --momentum 0 keeps no average; leave it out, or give 0.9")
 
 
 def _adamw(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:

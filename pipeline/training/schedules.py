@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
 from pipeline.training.optim import set_rate
 from pipeline.training.state import MOST, numbers_like
@@ -49,15 +48,6 @@ def build_schedule(optimiser: torch.optim.Optimizer, options: OptimiserOptions, 
     if options.schedule in CURVES:
         return Curve(optimiser, options)
     return Plateau(optimiser, options, steps_per_epoch)
-
-
-def check_schedule(options: OptimiserOptions):
-    """Raises UserError for a lowest rate that the schedule cannot have."""
-    flag = f"--final-rate {options.final_rate:g}"
-    if options.final_rate > options.learning_rate:
-        raise UserError(f"{flag} is above --learning-rate {options.learning_rate:g}, the highest; give a lower one")
-    if options.schedule == "exponential" and options.final_rate == 0:
-        raise UserError(f"{flag}: --schedule exponential never falls to 0; give one above it, such as 1e-5")
 
 
 def scheduled_rate(progress: float, options: OptimiserOptions) -> float:

@@ -28,8 +28,6 @@ from pipeline.training.locating import shown_whole
 from pipeline.training.lr_finder import find_rate
 from pipeline.training.new_run import new_folder
 from pipeline.training.one_run import made_by_main, prepare, train_run, what_fits
-from pipeline.training.optim import check_optimiser
-from pipeline.training.schedules import check_schedule
 from pipeline.training.stages import begun_run, check_recipes, folder_of_stages, recipe_of_stage
 from pipeline.training.user_callbacks import load_callbacks
 
@@ -39,8 +37,6 @@ def train_command(command: Command, console: Console) -> Path:
     job = Job.of(command)
     command = taken_up(command, job)
     options = command.recipe.run
-    check_optimiser(command.recipe.optimiser)
-    check_schedule(command.recipe.optimiser)
     load_callbacks(command.recipe.running.callbacks)
     if not command.resume:
         check_begun_anew(command.recipe)

@@ -16,8 +16,6 @@ from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
 from pipeline.stages import has_stages, stage_folder, stage_recipe, write_finished
 from pipeline.training.new_run import new_folder
-from pipeline.training.optim import check_optimiser
-from pipeline.training.schedules import check_schedule
 
 LENGTHS = {"epochs", "minutes", "session_minutes"}
 OF_EACH = LENGTHS | {"patience", "checkpoint_minutes", "keep_best"}  # may change on resume; each stage may have its own
@@ -29,8 +27,6 @@ def check_recipes(recipe: Recipe):
     read_start(stages[0].network)
     seen = set()
     for stage in stages:
-        check_optimiser(stage.optimiser)
-        check_schedule(stage.optimiser)
         parse_chain(stage)
         if (shown := (stage.photos.size, stage.photos.progressive)) not in seen:
             seen.add(shown)

@@ -111,6 +111,10 @@ CONTRADICTIONS = [
         {"optimiser": "schedule_free", "schedule": "constant", "freeze_epochs": 25, "minutes": 30},
         "--freeze-epochs 25: --optimiser schedule_free",
     ),
+    ({"optimiser": "schedule_free"}, "--optimiser schedule_free .* add --schedule constant"),
+    ({"optimiser": "schedule_free", "schedule": "constant", "momentum": 0}, "--optimiser schedule_free: --momentum 0"),
+    ({"schedule": "exponential"}, "--final-rate 0: --schedule exponential"),
+    ({"schedule": "linear", "final_rate": 0.5}, "--final-rate 0.5 is above --learning-rate 0.001"),
     ({"schedule": "plateau", "top_perc_train": 30, "trim_from": 1.5}, "--schedule plateau .* --trim-from 1.5"),
 ]
 

@@ -11,14 +11,12 @@ from torch import nn
 from models import build_network
 from models.landmarks import READ
 from pipeline.checkpoint import DAMAGE
-from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
 from pipeline.training.averaging import WeightAverage, build_average
 from pipeline.training.optim import (
     OPTIMISERS,
     backbone_stages,
     build_optimiser,
-    check_optimiser,
     freeze_backbone,
     hidden_matrices,
     parameter_groups,
@@ -184,18 +182,6 @@ def test_a_schedule_free_run_keeps_the_average_that_its_optimiser_has_found(netw
         torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-4)
     assert not torch.equal(network.head.weight, average.network.head.weight)
     assert average.network.backbone.bn1.running_mean.any()
-
-
-@pytest.mark.parametrize(
-    ("options", "flag"),
-    [
-        (OptimiserOptions(optimiser="schedule_free"), "--schedule constant"),
-        (OptimiserOptions(optimiser="schedule_free", schedule="constant", momentum=0), "--momentum 0"),
-    ],
-)
-def test_options_that_exclude_each_other_are_refused(options, flag):
-    with pytest.raises(UserError, match=flag):
-        check_optimiser(options)
 
 
 STAGES = {

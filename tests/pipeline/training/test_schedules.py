@@ -8,9 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
 from pipeline.recipe import OptimiserOptions
-from pipeline.training.schedules import CURVES, RISING, check_schedule, scheduled_rate
+from pipeline.training.schedules import CURVES, RISING, scheduled_rate
 
 STEPS = 600
 HIGHEST, LOWEST = 0.4, 0.001
@@ -103,15 +102,3 @@ def test_the_default_is_the_cosine_that_it_was_to_the_bit():
         if progress >= 0.03:
             expected = options.learning_rate * (1 + math.cos(math.pi * (progress - 0.03) / max(1 - 0.03, 1e-9))) / 2
         assert scheduled_rate(progress, options) == expected
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"schedule": "exponential", "final_rate": 0.0}, "--final-rate 0: --schedule exponential"),
-        ({"schedule": "linear", "final_rate": 0.5}, "--final-rate 0.5 is above --learning-rate 0.4"),
-    ],
-)
-def test_a_lowest_rate_that_a_schedule_cannot_have_is_refused(fields, message):
-    with pytest.raises(UserError, match=message):
-        check_schedule(options_of(**fields))

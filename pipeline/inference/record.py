@@ -62,9 +62,12 @@ def expected_of_mean(
 
 
 def note_leaderboard(path: Path, score: float):
-    """Notes the leaderboard's score of the table at `path`."""
-    record = (read_record(path) or {}) | {"content": digest(path.read_bytes()), "leaderboard": score}
-    write_text(record_path(path), json.dumps(record, indent=1))
+    """Notes the leaderboard's score of the table at `path`. What was known of another table in its place, such as the
+    one before it was edited, is forgotten."""
+    content, record = digest(path.read_bytes()), read_record(path) or {}
+    if record.get("content") not in (None, content):
+        record = {}
+    write_text(record_path(path), json.dumps(record | {"content": content, "leaderboard": score}, indent=1))
 
 
 def record_path(path: Path) -> Path:

@@ -169,8 +169,10 @@ def read_label_studio(path, found):
         (prediction,) = task["predictions"]
         regions = prediction["result"]
         assert all(region["from_name"] == "tag" and region["to_name"] == "img" for region in regions)
-        values = [(region["value"]["x"] * WIDTH / 100, region["value"]["y"] * HEIGHT / 100) for region in regions]
-        points += list(np.array(values).reshape(-1, 3, 2) - 0.5)
+        for box in (region for region in regions if region["type"] == "rectanglelabels"):
+            own = [region["value"] for region in regions if region.get("parentID") == box["id"]]
+            values = [(value["x"] * WIDTH / 100, value["y"] * HEIGHT / 100) for value in own]
+            points.append(np.array(values) - 0.5)
     return points
 
 

@@ -54,9 +54,13 @@ def test_what_the_leaderboard_said_stays_with_the_table_it_was_said_of(tmp_path)
     write_submission(path, ["b.jpg"], np.ones((1, 2, 2)), decimals=2)  # of other photos
     write_record(path, made_of, expected=None)
     assert "leaderboard" not in read_record(path)
+    submission(path, expected=5.0)
     path.write_text(path.read_text() + "c.jpg,1,2,3,4\n")
     (entry,) = find_entries([path])
-    assert not entry.is_same
+    assert (entry.is_same, entry.expected) == (False, 5)
+    run("score", path, 8)  # of the table as it is now: of what it was before, nothing is expected of it
+    (entry,) = find_entries([path])
+    assert (entry.is_same, entry.expected, entry.leaderboard) == (True, None, 8)
 
 
 def test_a_submission_of_other_makers_can_be_noted_and_nothing_else(tmp_path, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.files import write_text
@@ -43,6 +43,7 @@ class Place:
 
 
 PLACE = TypeAdapter(Place)
+OF_BOX = ("type", "value", "from_name", "to_name")  # what is kept of a rectangle
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ class Annotation:
 @dataclass(frozen=True)
 class Task:
     data: dict[str, Any]
-    id: int | None = None
     annotations: list[Annotation] = field(default_factory=list)
-    file_upload: str | None = Field(default=None)
 
 
 def read(source: Path, photos: Path | None) -> Source:
@@ -66,7 +65,7 @@ def read(source: Path, photos: Path | None) -> Source:
 
 
 def _instances(task, source, folder):
-    key = next((key for key, value in task.data.items() if key == "image"), None) or next(iter(task.data), "")
+    key = "image" if "image" in task.data else next(iter(task.data), "")
     name = _file_of(str(task.data.get(key, "")), folder)
     regions = [
         region for annotation in task.annotations if not annotation.was_cancelled for region in annotation.result
@@ -87,6 +86,7 @@ def _instances(task, source, folder):
                 "data": task.data,
                 "size": [first.original_width, first.original_height] if first else None,
                 "names": [first.from_name, first.to_name] if first else ["label", "image"],
+                "box": {name: getattr(rectangle, name) for name in OF_BOX} if rectangle else None,
             },
         )
 
@@ -141,11 +141,16 @@ def write(source: Path, out: Path, answers: list[Answer], point_names: list[str]
         from_name, to_name = answer.about["names"]
         key = json.dumps(answer.about["data"])
         task = tasks.setdefault(key, {"data": answer.about["data"], "predictions": [{"result": []}]})
+        result = task["predictions"][0]["result"]
+        size = {"original_width": width, "original_height": height, "image_rotation": 0}
+        parent = {}
+        if box := answer.about.get("box"):  # it tells the instances of a photo apart
+            parent = {"parentID": f"instance-{len(result)}"}
+            result.append({"id": parent["parentID"], **box, **size})
         for point, (x, y) in zip(point_names, answer.points.tolist(), strict=True):
             value = {"x": 100 * x / width, "y": 100 * y / height, "width": 0.5, "keypointlabels": [point]}
-            region = {"type": "keypointlabels", "from_name": from_name, "to_name": to_name, "value": value}
-            size = {"original_width": width, "original_height": height, "image_rotation": 0}
-            task["predictions"][0]["result"].append(region | size)
+            names = {"from_name": from_name, "to_name": to_name}
+            result.append({"type": "keypointlabels", **names, "value": value, **size, **parent})
     write_text(out, json.dumps(list(tasks.values()), indent=1))
 
 

@@ -31,7 +31,7 @@ FROM_MINUS_ONE_TO_ONE = ("inception_v3", "googlenet")
 # What torch and zipfile raise if bytes of a file are not those that were written.
 DAMAGED = (
     RuntimeError, EOFError, pickle.UnpicklingError, struct.error, AssertionError, AttributeError, LookupError,
-    TypeError, ValueError, zipfile.BadZipFile, zlib.error,
+    OverflowError, TypeError, ValueError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's

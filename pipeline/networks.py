@@ -79,7 +79,7 @@ def load_run_network(run: Run, checkpoint: str) -> LandmarkNet:
         mean_shape = state["mean_shape"]
         num_points = run.about_data().num_points or len(mean_shape)
         check_tensor(mean_shape, torch.zeros(num_points, 2), "mean_shape")
-        network = _build(recipe, mean_shape)
+        network = build_for(recipe, mean_shape)
         load_network(network, state)
     return network.eval()
 
@@ -156,7 +156,7 @@ def make_network(
     options, size = recipe.network, recipe.photos.size
     torch.manual_seed(recipe.run.seed)
     try:
-        network = _build(recipe, mean_shape)
+        network = build_for(recipe, mean_shape)
     except ValueError as error:
         raise UserError(f"--deepest-stride {options.deepest_stride}: {error}") from error
     except (RuntimeError, AssertionError) as error:  # of a backbone that is looked at on an image of this size
@@ -203,7 +203,9 @@ def _size_of_start(options):
     return read_recipe(recipe).photos.size if recipe and recipe.exists() else None
 
 
-def _build(recipe, mean_shape):
+def build_for(recipe: Recipe, mean_shape: np.ndarray) -> LandmarkNet:
+    """The untrained network of a recipe. Raises ValueError, RuntimeError or AssertionError if the backbone does not
+    take images of that size."""
     return build_network(
         recipe.network.model,
         mean_shape,

@@ -21,11 +21,12 @@ from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 from tyro.conf import Positional, arg
 
-from models import LandmarkNet, build_network, check_name, network_names
+from models import LandmarkNet, check_name, network_names
 from models.timm_backbones import is_of_timm
 from models.without_values import without_values
 from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
+from pipeline.networks import build_for
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import read_recipe
@@ -94,15 +95,7 @@ def recipe_of(options: Options) -> Recipe:
 def build(name: str, recipe: Recipe, num_points: int) -> LandmarkNet:
     """The untrained network of a backbone. Raises one of REFUSALS if it does not take images of that size."""
     mean_shape = recipe.photos.size * np.random.default_rng(0).random((num_points, 2), dtype=np.float32)
-    options = recipe.network
-    return build_network(
-        name,
-        mean_shape,
-        recipe.photos.size,
-        head=options.head,
-        map_stride=options.map_stride,
-        deepest_stride=options.deepest_stride,
-    )
+    return build_for(replace(recipe, network=replace(recipe.network, model=name)), mean_shape)
 
 
 def backbone_of(name: str, recipe: Recipe, num_points: int) -> Backbone:

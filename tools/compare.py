@@ -12,16 +12,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from tyro.conf import Positional, arg
 
 from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
-from pipeline.files import check_folder, read_bytes, write_text
+from pipeline.files import check_folder, write_text
 from pipeline.inference.measured import Measured, load_measured
 from pipeline.inference.record import read_record
-from pipeline.inference.report import read_metrics, read_scores
+from pipeline.inference.report import read_metrics, read_scores, read_yaml
 from pipeline.inference.svg import COLOURS, as_svg, draw_legend, draw_line, new_figure, prepare
+from pipeline.inference.weights import CHOSEN
 from pipeline.runs import Run, find_runs, folder_of
 from tools.paired import Difference, difference
 
@@ -92,7 +92,7 @@ def folder_of_all(runs: Sequence[Run], below: Path) -> Path:
 def row_of(run: Run, measured: Measured | None, *, below: Path, same: Collection[str]) -> Row:
     """The row of a run, from its files. same: fields of the recipe to leave out."""
     history = read_metrics(run)
-    chosen = [row for row in read_scores(run.views)["scores"] if row.get("part") == "chosen"]
+    chosen = [row for row in read_scores(run.views)["scores"] if row.get("part") == CHOSEN]
     best = min((row for row in history if "validation_mse" in row), key=lambda row: row["validation_mse"], default={})
     scores = (
         measured.scores.tolist()
@@ -126,12 +126,7 @@ def _name(run, below):
 
 def changes_of(run: Run) -> dict[str, Any]:
     """The fields in which a run's recipe differs from the defaults, without those in PLACES."""
-    path = run.folder / "changes.yaml"
-    try:
-        found: Any = yaml.safe_load(read_bytes(path)) if path.exists() else {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is damaged: it is no YAML; take a copy of it") from error
-    return {name: value for name, value in (found or {}).items() if name not in PLACES}
+    return {name: value for name, value in read_yaml(run.folder / "changes.yaml").items() if name not in PLACES}
 
 
 def same_in_all(runs: Sequence[Run]) -> dict[str, Any]:

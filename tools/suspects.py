@@ -83,8 +83,7 @@ def main():
         raise UserError("nothing is named to look at; give the folder of a run or of folds, or --data PATH")
     out = options.out or options.run or Path()
     check_folder("--out", out)
-    runtime = Runtime.choose(gpu=options.gpu)
-    data, disagreement = load(options, runtime)
+    data, disagreement = load(options)
     checks = check(data, disagreement)
     suspects = find_suspects(checks, options.count)
     out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +96,7 @@ def main():
         print(written)
 
 
-def load(options: Options, runtime: Runtime) -> tuple[TrainingData, Disagreement | None]:
+def load(options: Options) -> tuple[TrainingData, Disagreement | None]:
     """The data, and how far their labels lie from what the run or the folds predict."""
     if not options.run:
         where = RunOptions(data=options.data or Path(), cache=options.cache or Path("cache"))
@@ -109,7 +108,9 @@ def load(options: Options, runtime: Runtime) -> tuple[TrainingData, Disagreement
     photos = replace(run.photo_options(), sample_weights=None)  # photos that were left out are looked at as well
     data = load_training_data(replace(own, run=where, photos=photos))
     run.check_data(data.pack.fingerprint, data.pack.folder)
-    return data, of_folds(folds, data) if folds else of_run(run, data, runtime)
+    if folds:
+        return data, of_folds(folds, data)
+    return data, of_run(run, data, Runtime.choose(gpu=options.gpu, precision=own.network.precision))
 
 
 def check(data: TrainingData, disagreement: Disagreement | None) -> Checks:

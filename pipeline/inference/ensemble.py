@@ -33,6 +33,7 @@ from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import mean_shape_points
 from pipeline.inference.record import expected_of_mean
 from pipeline.inference.uncertainty import Calibration, calibration_of_merge, mean_calibration
+from pipeline.inference.weights import EQUAL
 from pipeline.metrics import Scores
 from pipeline.ranks import current_ranks
 from pipeline.runs import Run, folder_of
@@ -229,7 +230,7 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
     home = homes.pop() if len(homes) == 1 else options.runs / f"ensemble_{key[:8]}"
     calibration = mean_calibration([member.calibration for member in members])
     shares = np.full(len(members), 1 / len(members))
-    equal = Ensemble(members, shares, "equal weights", calibration, method, options.power, home)
+    equal = Ensemble(members, shares, EQUAL, calibration, method, options.power, home)
     if len(members) == 1:
         return replace(equal, kind="one run", folder=members[0].run.folder)
     home.mkdir(parents=True, exist_ok=True)
@@ -238,7 +239,7 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
         ranks = len(members) - np.argsort(np.argsort(errors)).astype(float)
         return replace(equal, weights=ranks / ranks.sum(), kind="weights by rank of the validation MSE")
     if method != "weighted" or weights == "equal":
-        return replace(equal, kind="equal weights" if method == "weighted" else f"{method}, equal weights")
+        return replace(equal, kind=EQUAL if method == "weighted" else f"{method}, {EQUAL}")
     path, of, num_points = home / "ensemble.json", {"key": key}, len(members[0].network.mean_shape)
     fitted = None
     if weights == "auto":

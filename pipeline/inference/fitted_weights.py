@@ -14,10 +14,9 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.files import may_write, sealed, unsealed, write_text
 from pipeline.inference.uncertainty import Calibration, calibrate
-from pipeline.inference.weights import fit_weights
+from pipeline.inference.weights import CHOSEN, fit_weights
 from pipeline.metrics import Scores, score
 
-CHOSEN = "chosen"  # the row of the weights that are used
 DECIMALS = 5  # of weights, as they are saved and used
 
 

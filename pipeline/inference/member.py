@@ -31,6 +31,7 @@ from pipeline.inference.options import PredictOptions
 from pipeline.inference.predict import predict_views
 from pipeline.inference.tta import FixedView, parse_views, read_views
 from pipeline.inference.uncertainty import Calibration
+from pipeline.inference.weights import EQUAL
 from pipeline.metrics import Scores
 from pipeline.networks import load_run_network
 from pipeline.ranks import current_ranks
@@ -147,7 +148,7 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     entries = read_views(views) if views else recipe.prediction.views
     parsed = parse_views(entries, size=recipe.photos.size, mirroring=flip_indices is not None, source=source)
     hand = np.array([view.weight for view in parsed])
-    kind = "equal weights" if (hand == hand[0]).all() else BY_HAND
+    kind = EQUAL if (hand == hand[0]).all() else BY_HAND
     runtime = Runtime(device, choose_precision(own.network.precision, device), current_ranks())
     locator = load_locator(run.locator, recipe.run, runtime) if recipe.photos.locates else None
     return Member(

@@ -65,7 +65,7 @@ def content_of(run: Run) -> dict[str, Any]:
         regions = with_errors(regions_of_run(run, measured.mean_shape), measured.mean_shape, measured.point_errors)
     views, runs = read_scores(run.views), scores_of_runs(run)
     environments: Any = _json(run.folder / "environment.json", [])
-    recipe = _yaml(run.folder / "recipe.yaml")
+    recipe = read_yaml(run.folder / "recipe.yaml")
     return {
         "name": run.folder.name,
         "summary": summary(recipe, rows, about, measured),
@@ -85,7 +85,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "submissions": submissions(run),
         "speed": speed(rows),
         "console": console_lines(run),
-        "changes": _yaml(run.folder / "changes.yaml"),
+        "changes": read_yaml(run.folder / "changes.yaml"),
         "recipe": recipe,
         "environment": environments[-1] if isinstance(environments, list) and environments else {},
         "sittings": len(environments) if isinstance(environments, list) else 1,
@@ -233,7 +233,8 @@ def _json(path, otherwise):
     return parse_json(path, read_bytes(path), object) if path.exists() else otherwise
 
 
-def _yaml(path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file of a run says, nothing if it is missing or says something else than fields."""
     try:
         found = yaml.safe_load(read_bytes(path)) if path.exists() else {}
     except yaml.YAMLError as error:

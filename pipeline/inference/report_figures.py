@@ -8,6 +8,7 @@ import numpy as np
 from pipeline.inference.measured import Measured
 from pipeline.inference.report_regions import Region
 from pipeline.inference.svg import COLOURS, INK, as_svg, draw_legend, draw_line, hint, new_figure, prepare
+from pipeline.inference.weights import CHOSEN, KINDS
 
 AREA, LARGEST = 9000.0, 90.0  # square points of all dots of a shape, and of the largest one
 MAX_DOTS = 300  # of a line, so that a long training makes no large file
@@ -88,8 +89,8 @@ def parts(rows: list[dict[str, Any]], *, prefix: str) -> str:
     figure = new_figure(7, 0.8 + 0.28 * len(rows))
     axes = figure.subplots()
     for row, place in zip(rows, range(len(rows), 0, -1), strict=True):
-        merged = row["part"] in ("equal weights", "a weight a part", "a weight a point", "chosen")
-        colour = COLOURS[1] if row["part"] == "chosen" else COLOURS[2] if merged else COLOURS[0]
+        merged = row["part"] in (*KINDS, CHOSEN)
+        colour = COLOURS[1] if row["part"] == CHOSEN else COLOURS[2] if merged else COLOURS[0]
         axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
         axes.scatter([row["mse"]], [place], color=colour, s=24, gid=hint([_says(row)]))
     axes.set_yticks(range(len(rows), 0, -1), [row["part"] for row in rows])

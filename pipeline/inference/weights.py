@@ -19,6 +19,7 @@ NUM_FOLDS = 5
 MIN_GAIN = 1e-3  # of the error; a view that brings less is not worth its time
 SHRINK = 0.1  # of the views' common weights
 INFLUENCE = 0.95  # quantile of the photos' errors; larger errors count as this one
+EQUAL, CHOSEN = "equal weights", "chosen"  # kinds of weights; the second is whichever pays
 POINT_SHRINKS = (0.9, 0.7, 0.4, 0.15)  # of each point's covariance towards the points' common one
 
 
@@ -52,13 +53,13 @@ def fit_weights(errors: np.ndarray, counts: np.ndarray, groups: np.ndarray, *, p
             for some in (errors * limits[:, None, None], errors)
         ]
     )
-    choices = {kind: partial(_of_all_parts, kind=kind) for kind in KINDS} | {"chosen": partial(_choose, prune=prune)}
+    choices = {kind: partial(_of_all_parts, kind=kind) for kind in KINDS} | {CHOSEN: partial(_choose, prune=prune)}
     out_of_fold = {name: np.empty(errors.shape[1:]) for name in choices}
     for fold, photos in enumerate(folds):
         for name, choose in choices.items():
             _, weights = choose(np.delete(sums, fold, axis=1))
             out_of_fold[name][photos] = merge(errors[:, photos], weights, counts[:, photos])
-    kind, weights = choices["chosen"](sums)
+    kind, weights = choices[CHOSEN](sums)
     return Fit(weights, kind, out_of_fold)
 
 
@@ -96,7 +97,7 @@ def _each_point(covariance, kept, *, shrink):
 
 Kind = Callable[[np.ndarray, np.ndarray], np.ndarray]
 KINDS: dict[str, Kind] = {  # simplest first
-    "equal weights": _equal,
+    EQUAL: _equal,
     "a weight a part": _common,
     **{
         f"a weight a part and point, shrunk by {shrink}": partial(_each_point, shrink=shrink)
@@ -113,7 +114,7 @@ def _choose(sums, *, prune):
     equal weights of all: each step may look sure and the whole still be wrong, so the whole is judged, on folds that
     had no part in it.
     """
-    equal = partial(_of_all_parts, kind="equal weights")
+    equal = partial(_of_all_parts, kind=EQUAL)
     choices: list[Choice] = [_pruned_choice, _choice] if prune else [_choice]
     errors = _judged(sums, equal)
     better = (choice for choice in choices if _sure_gain(errors, _judged(sums, choice)) > -MIN_GAIN)
@@ -144,7 +145,7 @@ def _pruned_choice(sums):
 
 def _best_kind(sums):
     everything = np.arange(sums.shape[-1])
-    best, errors = "equal weights", _cross_fitted_errors(sums, everything, _equal)
+    best, errors = EQUAL, _cross_fitted_errors(sums, everything, _equal)
     for kind, fit in KINDS.items():
         other = _cross_fitted_errors(sums, everything, fit)
         if _sure_gain(errors, other) > MIN_GAIN:

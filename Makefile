@@ -43,7 +43,7 @@ quick: .venv/installed-dev ## run the four fifths of the tests that train nothin
 fuzz: .venv/installed-dev ## damage ten thousand files, flags and disks, one a case; FUZZ_SEED=1 takes others
 	FUZZ_CASES=$${FUZZ_CASES:-300} $(BIN)/python -m pytest tests/fuzz
 
-bench: .venv/installed-dev ## measure this machine beside other libraries and beside its limits (meant to take 20 minutes on free cores)
+bench: .venv/installed-dev ## measure this machine beside other libraries and beside its limits (about 9 minutes on two cores)
 	$(BIN)/python -m benchmarks.suite
 
 bench-gpu: .venv/installed-dev ## the same for what has to be measured on a GPU, and the tests that need one (meant to take under an hour)

@@ -154,14 +154,42 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def parse_json(path: Path, content: bytes, kind: type[Content]) -> Content:
-    """The JSON `content` of the file `path` as a value of a type. Raises UserError where it is anything else."""
+def read_text(path: Path, *, said: str, takes: str) -> str:
+    """The text of a file that a user gives, without a byte order mark.
+
+    Raises UserError of one line where there is none, or it cannot be read. said: what it calls the file, mostly a flag
+    and the path. takes: what the file should be.
+    """
+    try:
+        check_regular(path)
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{said}: no such file; it takes {takes}") from error
+    except OSError as error:
+        raise UserError(f"{said}: {error.strerror}; it takes {takes}") from error
+    except ValueError as error:
+        raise UserError(f"{said}: not in UTF-8; it takes {takes}") from error
+
+
+def read_plain(path: Path, *, said: str, takes: str) -> Any:
+    """What a user's JSON file holds. Raises UserError as `read_text` does, and where it is no JSON."""
+    text = read_text(path, said=said, takes=takes)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # the latter for endlessly nested brackets
+        raise UserError(f"{said}: not JSON: {error}; it takes {takes}") from error
+
+
+def parse_json(path: Path, content: bytes, kind: type[Content], *, what: str | None = None) -> Content:
+    """The JSON `content` of the file `path` as a value of a type. Raises UserError where it is anything else, and so no
+    `what`, or, without that, a file of a run that is damaged."""
     try:
         return TypeAdapter(kind).validate_json(content)
     except (ValidationError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "too deeply nested"}
-        where = "".join(f"{part}: " for part in first["loc"])
-        raise UserError(f"{path} is damaged: {where}{first['msg']}; take a copy of it, or another run") from error
+        found = "".join(f"{part}: " for part in first["loc"]) + first["msg"]
+        damaged = f"{path} is damaged: {found}; take a copy of it, or another run"
+        raise UserError(f"{path} is no {what}: {found}" if what else damaged) from error
 
 
 def sealed(fields: dict[str, Any]) -> str:

@@ -1,31 +1,26 @@
 """The flip indices as a file: a JSON list with the number of each point's partner."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.files import read_plain
 
 FORMAT = "a JSON list with the number of each point's partner, its own where a point lies on the axis"
 MAX_BYTES = 10_000_000
 
 
-def read_flip_indices(path: Path, num_points: int, *, flag: str = "--flip-indices") -> np.ndarray:
-    """(K,) int: the flip indices in a file, a JSON list with the partner of each point.
+def read_flip_indices(path: Path, num_points: int) -> np.ndarray:
+    """(K,) int: the flip indices in the file of --flip-indices, a JSON list with the partner of each point.
 
-    Raises UserError of one line that names `flag` and the file where it is none; `flag` may be empty.
+    Raises UserError of one line that names the file where it is none.
     """
-    source = f"{flag} {path}".strip()
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{source}: not a regular file; it takes {FORMAT}")
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{source}: {path.stat().st_size:,} bytes are too many; it takes {FORMAT}")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{source}: {str(error).splitlines()[0]}; it takes {FORMAT}") from error
-    return check_flip_indices(found, num_points, source=source)
+    source = f"--flip-indices {path}"
+    if os.path.isfile(path) and path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{source}: {path.stat().st_size:,} bytes are too many; it takes {FORMAT}")
+    return check_flip_indices(read_plain(path, said=source, takes=FORMAT), num_points, source=source)
 
 
 def check_flip_indices(found: object, num_points: int, *, source: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from pipeline.errors import UserError
-from pipeline.files import check_regular
+from pipeline.files import read_plain
 
 Regions = dict[str, np.ndarray]  # the numbers of their points by name
 OF_REGION = "validation_mse_"  # followed by the name of a region: its column in the table of epochs
@@ -25,7 +25,7 @@ FEW = 0.02  # of the points; a region of fewer, or of less than three, joins the
 MOST = 16  # regions that are found
 MAX_RANGES = 2  # of numbers in a name
 MAX_NAME = 40  # characters
-TAKES = 'it takes a JSON object of names and the numbers of their points, such as {"jaw": [0, 1, 2], "nose": [3, 4]}'
+TAKES = 'a JSON object of names and the numbers of their points, such as {"jaw": [0, 1, 2], "nose": [3, 4]}'
 
 
 def regions_of(path: Path | None, mean_shape: np.ndarray) -> Regions:
@@ -71,20 +71,14 @@ def read_regions(path: Path, num_points: int, *, flag: str = "--regions") -> Reg
     Raises UserError of one line if it is not such a file, or names a point that does not exist.
     """
     where = f"{flag} {path}".strip()
-    try:
-        check_regular(path)
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{where}: no such file; {TAKES}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{where}: {str(error).splitlines()[0]}; {TAKES}") from error
+    found = read_plain(path, said=where, takes=TAKES)
     if not isinstance(found, dict) or not found:
-        raise UserError(f"{where}: it names no regions; {TAKES}")
+        raise UserError(f"{where}: it names no regions; it takes {TAKES}")
     for name, points in found.items():
         if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
             raise UserError(f"{where}: {name[:MAX_NAME]!r} is no name; give one of 1 to {MAX_NAME} characters")
         if not isinstance(points, list) or not points:
-            raise UserError(f"{where}: {name} has no list of points; {TAKES}")
+            raise UserError(f"{where}: {name} has no list of points; it takes {TAKES}")
         if wrong := [point for point in points if type(point) is not int or not 0 <= point < num_points]:
             raise UserError(
                 f"{where}: {name} names {str(wrong[0])[:20]!r}; points are numbers from 0 to {num_points - 1}"

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import check_regular
+from pipeline.files import read_text
 
 NAME, WEIGHT = "file_name", "weight"
 MOST = 1e6
-TAKES = f"it takes a CSV file with the columns {NAME} and {WEIGHT}, where 0 leaves a photo out of training"
+TAKES = f"a CSV file with the columns {NAME} and {WEIGHT}, where 0 leaves a photo out of training"
 
 
 def read_sample_weights(path: Path, names: np.ndarray, *, others: Iterable[str] | None = ()) -> np.ndarray | None:
@@ -44,20 +44,14 @@ def read_sample_weights(path: Path, names: np.ndarray, *, others: Iterable[str] 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     """The number of each line, its name and its weight as text."""
-    try:
-        check_regular(path)
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"--sample-weights {path}: no such file; {TAKES}") from error
-    except OSError as error:
-        raise UserError(f"--sample-weights {path} cannot be read: {error.strerror}; {TAKES}") from error
-    except ValueError as error:
-        raise UserError(f"--sample-weights {path} is not in UTF-8; {TAKES}") from error
+    text = read_text(path, said=f"--sample-weights {path}", takes=TAKES)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         if header.count(NAME) != 1 or header.count(WEIGHT) != 1:
-            raise UserError(f"--sample-weights {path} line 1: its columns are {', '.join(header)[:100]!r}; {TAKES}")
+            raise UserError(
+                f"--sample-weights {path} line 1: its columns are {', '.join(header)[:100]!r}; it takes {TAKES}"
+            )
         name, weight = header.index(NAME), header.index(WEIGHT)
         for row in reader:
             if row and len(row) != len(header):
@@ -66,7 +60,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
             if row:
                 yield reader.line_num, row[name], row[weight]
     except csv.Error as error:
-        raise UserError(f"--sample-weights {path} line {reader.line_num}: {error}; {TAKES}") from error
+        raise UserError(f"--sample-weights {path} line {reader.line_num}: {error}; it takes {TAKES}") from error
 
 
 def _weight(cell, where):

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import UserError
-from pipeline.files import check_regular
+from pipeline.files import read_text
 
 # Two photos are near-duplicates when at most this share of the bits that either has set differs. Measured on
 # 3,545 frames of 292 people: of 6.3 million pairs of different people the nearest is at 0.37.
@@ -59,17 +59,8 @@ def split_by_file(path: Path, names: np.ndarray, *, others: Collection[str] = ()
 
     Raises UserError for a name that the train table does not have, or a file that leaves nothing on a side.
     """
-    takes = "it takes a text file with the name of a validation photo a line"
-    try:
-        check_regular(path)
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise UserError(f"--split {path}: no such file; {takes}") from error
-    except OSError as error:
-        raise UserError(f"--split {path} cannot be read: {error.strerror}; {takes}") from error
-    except ValueError as error:
-        raise UserError(f"--split {path} is not in UTF-8; {takes}") from error
-    wanted = dict.fromkeys(filter(None, lines))
+    text = read_text(path, said=f"--split {path}", takes="a text file with the name of a validation photo a line")
+    wanted = dict.fromkeys(filter(None, text.split("\n")))
     held_out = np.array([name in wanted for name in names.tolist()])
     known = {*names.tolist(), *others}
     if unknown := [name for name in wanted if name not in known]:

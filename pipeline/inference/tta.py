@@ -14,7 +14,7 @@ import numpy as np
 from augment import Chain, Key, Transform, parse_augmenters
 from augment.augmenters import is_number
 from pipeline.errors import UserError
-from pipeline.files import check_regular
+from pipeline.files import read_plain
 
 NUM_DRAWS = 64  # of a random view: they are never all the same by chance
 
@@ -73,13 +73,7 @@ def parse_views(entries: Any, *, size: int, mirroring: bool, source: str) -> lis
 
 def read_views(path: Path) -> Any:
     """Plain data of views from a JSON file. Raises UserError if it cannot be read."""
-    try:
-        check_regular(path)
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--views {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # the latter for endlessly nested brackets
-        raise UserError(f"--views {path} is not JSON: {error}") from error
+    return read_plain(path, said=f"--views {path}", takes="a JSON list of views, each a list of augmenters")
 
 
 def _parse_view(entry, size, name):

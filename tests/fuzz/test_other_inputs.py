@@ -94,7 +94,8 @@ def test_regions_are_taken_as_they_stand_there_or_refused(tmp_path):
     path = tmp_path / "regions.json"
 
     def check(found):
-        assert {name: points.tolist() for name, points in found.items()} == json.loads(path.read_text())
+        text = path.read_text(encoding="utf-8-sig")
+        assert {name: points.tolist() for name, points in found.items()} == json.loads(text)
 
     content = json.dumps({"jaw": [0, 1, 2], "nose": [3, 4]}).encode()
     taken("--regions FILE", path, content, lambda: read_regions(path, 5), check)

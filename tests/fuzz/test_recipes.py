@@ -199,11 +199,11 @@ def test_a_split_and_flip_indices_of_a_file_are_taken_or_refused(tmp_path):
             check_line(outcome.refused, f"{flag} {path}")
             return "refused"
         if flag == "--split":
-            lines = path.read_text().split("\n")
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
             assert names[outcome.result].tolist() == [name for name in names if name in lines]
             assert set(filter(None, lines)) <= set(names)
         else:
-            assert outcome.result.tolist() == json.loads(path.read_text())
+            assert outcome.result.tolist() == json.loads(path.read_text(encoding="utf-8-sig"))
         return "taken"
 
     campaign("--split, --flip-indices FILE", check)

@@ -5,10 +5,8 @@ import io
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from pipeline.errors import UserError
-from pipeline.files import read_bytes
+from pipeline.files import parse_json, read_bytes
 
 Content = TypeVar("Content")
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -16,12 +14,7 @@ KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 def read_json(path: Path, kind: type[Content], *, what: str) -> Content:
     """A JSON file as a value of a type; if it is not one, the error says `what` it should be."""
-    try:
-        return TypeAdapter(kind).validate_json(read_bytes(path))
-    except (ValidationError, RecursionError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "too deeply nested"}
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} is no {what}: {where + ': ' if where else ''}{first['msg']}") from error
+    return parse_json(path, read_bytes(path), kind, what=what)
 
 
 def read_rows(path: Path) -> list[list[str]]:

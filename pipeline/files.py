@@ -1,13 +1,15 @@
 """Files that are whole or not there: written under a temporary name, synced, then renamed."""
 
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -137,6 +139,13 @@ def write_text(path: Path, text: str):
         file.write(text.encode())
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """The text of a table of these rows, the header first."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def free_name(path: Path) -> Path:
     """Where a file can be kept that another one is to replace: a name with its time."""
     made = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
@@ -187,7 +196,7 @@ def parse_json(path: Path, content: bytes, kind: type[Content], *, what: str | N
         return TypeAdapter(kind).validate_json(content)
     except (ValidationError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "too deeply nested"}
-        found = "".join(f"{part}: " for part in first["loc"]) + first["msg"]
+        found = f"{''.join(f'{part}: ' for part in first['loc'])}{first['msg']}"
         damaged = f"{path} is damaged: {found}; take a copy of it, or another run"
         raise UserError(f"{path} is no {what}: {found}" if what else damaged) from error
 

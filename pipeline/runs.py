@@ -16,8 +16,6 @@ Later steps rely on these files, so each is read through `Run`, which compares i
 that was cut or exchanged is an error, not another split or other flip indices.
 """
 
-import csv
-import io
 import json
 import math
 import re
@@ -36,7 +34,7 @@ from pydantic import AliasChoices, Field
 from pipeline.checkpoint import load_checkpoint
 from pipeline.environment import environment
 from pipeline.errors import UserError
-from pipeline.files import digest, parse_json, read_bytes, unsealed, write_text
+from pipeline.files import csv_text, digest, parse_json, read_bytes, unsealed, write_text
 from pipeline.flip_indices import check_flip_indices
 from pipeline.metrics import Scores
 from pipeline.precedence import WHOLE
@@ -248,12 +246,8 @@ class Run:
 
     def write_metrics(self, rows: list[dict[str, Any]]):
         """Writes the table of all epochs so far."""
-        text = io.StringIO()
         columns = dict.fromkeys(name for row in rows for name in row)  # earlier versions had others
-        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.metrics, text.getvalue())
+        write_text(self.metrics, csv_text([columns, *([row.get(name) for name in columns] for row in rows)]))
 
 
 def find_run(folder: Path | None, runs: Path) -> Run:

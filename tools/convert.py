@@ -5,8 +5,6 @@ OUT gets train/ and test/ in the layout that `hack_train.py` and `predict.py` re
 names say left and right. docs/convert.md describes each FORMAT.
 """
 
-import csv
-import io
 import json
 import re
 import shutil
@@ -28,7 +26,7 @@ from pipeline.data.photos import BrokenPhoto
 from pipeline.data.rows import FARTHEST
 from pipeline.data.split import split_by_groups
 from pipeline.errors import Faults, UserError, run_script
-from pipeline.files import check_folder, sealed, write_text
+from pipeline.files import check_folder, csv_text, sealed, write_text
 from pipeline.progress import progress
 from tools.cutting import Cut, Piece, write_piece
 from tools.formats.instance import Instance, Source
@@ -244,11 +242,8 @@ def write_test(folder: Path, converted: Converted, names: list[str], options: Op
     points = places(converted, names, first_pixel=FORMATS[options.format].first_pixel)
     if not np.isnan(points).all():
         header = ["file_name", *(f"Point_M{index}_{axis}" for index in range(len(names)) for axis in "XY")]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([name, *cells(row)] for name, row in zip(written, points, strict=True))
-        write_text(folder / "test/truth.csv", text.getvalue())
+        rows = ([name, *cells(row)] for name, row in zip(written, points, strict=True))
+        write_text(folder / "test/truth.csv", csv_text([header, *rows]))
     photos = {
         piece.name: {"corner": corner, "name": piece.instance.name, "about": piece.instance.about}
         for piece, corner in zip(converted.pieces, converted.corners, strict=True)

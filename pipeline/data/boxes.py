@@ -13,7 +13,7 @@ from pathlib import Path
 
 from augment.fit import Box, square_around
 from pipeline.errors import UserError
-from pipeline.files import digest, read_bytes
+from pipeline.files import csv_text, digest, read_bytes
 
 MARGIN = 0.25  # on each side of a box, as a share of its longer side
 COLUMNS = ["file_name", "left", "top", "right", "bottom"]
@@ -53,12 +53,8 @@ def read_boxes(path: Path | None) -> Boxes | None:
 
 def boxes_table(boxes: Boxes) -> str:
     """The text of a file with these boxes, to a tenth of a pixel."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name, own in boxes.of_photo.items():
-        writer.writerows([name, *(f"{edge:.1f}" for edge in box)] for box in own)
-    return text.getvalue()
+    rows = ([name, *(f"{edge:.1f}" for edge in box)] for name, own in boxes.of_photo.items() for box in own)
+    return csv_text([COLUMNS, *rows])
 
 
 def boxes_of_one(name: str, box: Box) -> Boxes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import read_text
+from pipeline.files import csv_text, read_text
 
 NAME, WEIGHT = "file_name", "weight"
 MOST = 1e6
@@ -82,13 +82,8 @@ def relative_weights(weights: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 def weights_table(names: np.ndarray, weights: np.ndarray | None) -> str:
     """The weights as the text of a file, with a row for each weight that is not 1."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([NAME, WEIGHT])
-    if weights is not None:
-        rows = np.flatnonzero(weights != 1)
-        writer.writerows(zip(names[rows].tolist(), weights[rows].tolist(), strict=True))
-    return text.getvalue()
+    pairs = [] if weights is None else zip(names.tolist(), weights.tolist(), strict=True)
+    return csv_text([(NAME, WEIGHT), *(pair for pair in pairs if pair[1] != 1)])
 
 
 def describe_weights(weights: np.ndarray, held_out: np.ndarray) -> str:

@@ -5,13 +5,12 @@ checks in different units can be ranked together, and a contest of hard photos h
 ones. A hard photo can score like a wrong label, so nothing is left out automatically.
 """
 
-import csv
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.data.sample_weights import NAME, WEIGHT
+from pipeline.files import csv_text
 
 EXPLAINED = 0.25  # of the squared error, which a reason leaves at most
 FEW = 0.1  # of the points
@@ -110,10 +109,8 @@ def errors_in_sizes(points: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def suspects_table(suspects: list[Suspect], names: np.ndarray) -> str:
     """A row for each suspect, worst first, as `--sample-weights` takes it once some weights are edited."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([NAME, WEIGHT, "score", "reason", "rms_error_px", "duplicate_of"])
+    rows = [[NAME, WEIGHT, "score", "reason", "rms_error_px", "duplicate_of"]]
     for each in suspects:
         score, error = (f"{value:.2f}" if np.isfinite(value) else "" for value in (each.score, each.error))
-        writer.writerow([names[each.sample], 1, score, each.reason, error, " ".join(each.duplicates)])
-    return text.getvalue()
+        rows.append([names[each.sample], "1", score, each.reason, error, " ".join(each.duplicates)])
+    return csv_text(rows)

@@ -7,8 +7,6 @@
 Each run's `held_out_points.npy` has the points of the photos in its `validation.txt`, in that order.
 """
 
-import csv
-import io
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from pipeline.data.dataset import TrainingData
 from pipeline.data.sample_weights import weights_table
 from pipeline.data.split import split_into_folds
 from pipeline.errors import UserError
-from pipeline.files import digest, replacing, sealed, write_text
+from pipeline.files import csv_text, digest, replacing, sealed, write_text
 from pipeline.metrics import PhotoErrors, scores_of
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.runs import Folds, Run
@@ -80,11 +78,7 @@ def print_folds(folder: Path, parts: list[tuple[np.ndarray, PhotoErrors]]):
     groups, errors = zip(*parts, strict=True)
     rows = [_row(f"fold {fold}", *part) for fold, part in enumerate(parts)]
     rows.append(_row("all", np.concatenate(groups), PhotoErrors.together(errors)))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "held_out.csv", text.getvalue())
+    write_text(folder / "held_out.csv", csv_text([rows[0], *(row.values() for row in rows)]))
     print(f"\n{'held out':10}{'photos':>8}{'MSE':>10}{'95 %':>20}{'NME %':>8}")
     for row in rows:
         interval = f"{row['low']:.2f} … {row['high']:.2f}"

@@ -4,14 +4,12 @@ coords; https://deeplabcut.github.io/DeepLabCut. Pixels are counted from 0; an e
 The photo's name is in one column, or in three: folder, video and file. Photos of one video are a group.
 """
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import csv_text, write_text
 from tools.formats.instance import Answer, Format, Instance, Source, in_order
 from tools.formats.reading import number, read_rows
 
@@ -72,11 +70,8 @@ def write(source: Path, out: Path, answers: list[Answer], point_names: list[str]
         for name, point in zip(point_names, np.asarray(answer.points).tolist(), strict=True):
             for axis, value in zip("xy", point, strict=True):
                 row[answer.about["individual"], name, axis] = f"{value:.3f}"
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(rows[: len(headers)])
-    writer.writerows([*index, *(row.get(column, "") for column in columns)] for index, row in values.items())
-    write_text(out, text.getvalue())
+    labels = ([*index, *(row.get(column, "") for column in columns)] for index, row in values.items())
+    write_text(out, csv_text([*rows[: len(headers)], *labels]))
 
 
 FORMAT = Format(read, write)

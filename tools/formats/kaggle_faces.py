@@ -5,15 +5,13 @@ Coordinates are pixel indices, counted from 0; an empty cell is a missing point.
 wants them: a row for each row of `IdLookupTable.csv`, which lies beside `test.csv`, and clipped to the photo.
 """
 
-import csv
-import io
 import math
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import csv_text, write_text
 from tools.formats.instance import Answer, Format, Instance, Source
 from tools.formats.reading import named_columns, number, read_rows
 
@@ -64,9 +62,7 @@ def write(source: Path, out: Path, answers: list[Answer], point_names: list[str]
             raise UserError(f"{table} RowId {row[columns['rowid']]} asks for what was not predicted: {row}")
         value = float(answer.points[point_names.index(name), "xy".index(axis)])
         lines.append([row[columns["rowid"]], f"{min(max(value, 0), answer.about['side']):.4f}"])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    write_text(out, text.getvalue())
+    write_text(out, csv_text(lines))
 
 
 FORMAT = Format(read, write)

@@ -5,14 +5,12 @@ long: a row for each point: `file_name`, `point`, `x`, `y`, and `instance` if a 
 Either may have the columns `group` and `left`, `top`, `right`, `bottom`, and long ones `visible` (0 if covered).
 """
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.files import csv_text, write_text
 from tools.formats.instance import Answer, Box, Format, Instance, Source, in_order
 from tools.formats.reading import named_columns, number, read_rows
 
@@ -68,7 +66,7 @@ def _photo(source, photos, name):
 
 def write_wide(source: Path, out: Path, answers: list[Answer], point_names: list[str]):
     header = ["file_name", *(f"{name}_{axis}" for name in point_names for axis in "xy")]
-    _write(out, [header, *([answer.about, *_cells(answer.points)] for answer in answers)])
+    write_text(out, csv_text([header, *([answer.about, *_cells(answer.points)] for answer in answers)]))
 
 
 def read_long(source: Path, photos: Path | None) -> Source:
@@ -109,17 +107,11 @@ def write_long(source: Path, out: Path, answers: list[Answer], point_names: list
         first = answer.about if several else answer.about[:1]
         for point, place in zip(point_names, answer.points, strict=True):
             rows.append([*first, point, *_cells(place)])
-    _write(out, rows)
+    write_text(out, csv_text(rows))
 
 
 def _cells(points):
     return [f"{value:.3f}" for value in np.asarray(points).ravel().tolist()]
-
-
-def _write(out, rows):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(out, text.getvalue())
 
 
 WIDE, LONG = Format(read_wide, write_wide), Format(read_long, write_long)

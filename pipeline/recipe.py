@@ -99,6 +99,10 @@ class RunOptions:
     """Train in stages, each from the best weights of the one before: a list of {field: value} with what each stage
     changes in the recipe, such as [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": 1e-4, "size": 224}]."""
 
+    def moved(self, data: Path | None, cache: Path | None) -> "RunOptions":
+        """The same, with the data and the cache where they are now, as far as that is given."""
+        return dataclasses.replace(self, data=data or self.data, cache=cache or self.cache)
+
 
 @dataclass(frozen=True)
 class PhotoOptions:

@@ -26,11 +26,12 @@ from augment import Transform
 from models import LandmarkNet
 from pipeline.checkpoint import fitting, load_checkpoint, load_network, save_checkpoint
 from pipeline.cli import parse_flags
-from pipeline.data.dataset import TrainingData, load_training_data
+from pipeline.data.dataset import TrainingData
 from pipeline.data.pack import Pack
 from pipeline.data.source import HostSource
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder
+from pipeline.inference.held_out import training_data
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
 from pipeline.networks import load_run_network
@@ -53,6 +54,10 @@ class Options:
     """How many of the kept epochs to average, best first; by default all."""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """The folder of the new run; by default one beside the first run, named like it with -average appended."""
+    data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
+    """Where the contest's folder is now, if it was moved."""
+    cache: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Where decoded photos are kept; by default where the first run kept them."""
     gpu: bool = False
     """Compute on the GPU."""
 
@@ -66,9 +71,17 @@ class Kept:
     mse: float
 
 
-def average_runs(runs: list[Run], output: Path, runtime: Runtime, *, best: int | None = None) -> Run:
+def average_runs(
+    runs: list[Run],
+    output: Path,
+    runtime: Runtime,
+    *,
+    best: int | None = None,
+    data: Path | None = None,
+    cache: Path | None = None,
+) -> Run:
     """Writes the average of the best kept epochs, as a run that predict.py takes. Raises UserError if they cannot be
-    averaged."""
+    averaged. data, cache: where they are now, if not where the first run had them."""
     kept = kept_epochs(runs)[:best]
     if len(kept) < 2:
         raise UserError(
@@ -77,15 +90,14 @@ def average_runs(runs: list[Run], output: Path, runtime: Runtime, *, best: int |
         )
     check_alike(runs)
     first = runs[0]
-    recipe = replace(first.recipe(), photos=first.photo_options())
-    data = load_training_data(recipe)
-    first.check_data(data.pack.fingerprint, data.pack.folder)
+    where = first.recipe().run.moved(data, cache)
+    opened = training_data(first, where)
     network = load_run_network(first, "best").to(runtime.device)
-    before = score_of(network, data, runtime)
+    before = score_of(network, opened, runtime)
     averaged = average(network, kept)
     with runtime.autocast():
-        measure_norms(averaged, kept, plain_images(data.pack, data.train, runtime.device, seed=recipe.run.seed))
-    after = score_of(averaged.eval(), data, runtime)
+        measure_norms(averaged, kept, plain_images(opened.pack, opened.train, runtime.device, seed=where.seed))
+    after = score_of(averaged.eval(), opened, runtime)
     print(f"{'best epoch':20} {before}")
     print(f"{f'average of {len(kept)}':20} {after}")
     return write_run(first, output, averaged, kept, after)
@@ -216,7 +228,7 @@ def main():
     if output.exists():
         raise UserError(f"{output} is there already; give another --output")
     runtime = Runtime.choose(gpu=options.gpu, precision=runs[0].recipe().network.precision)
-    run = average_runs(runs, output, runtime, best=options.best)
+    run = average_runs(runs, output, runtime, best=options.best, data=options.data, cache=options.cache)
     print(f"written to {run.folder}")
     print(f"submission  python predict.py --run {run.folder}")
 

@@ -4,16 +4,16 @@ Its photos and errors are those of the run's best weights on its held-out photos
 when the run was trained, or with --measure; otherwise the report is made from the files in the folder alone.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from pipeline.cli import parse_flags
-from pipeline.data.dataset import load_training_data
 from pipeline.errors import run_script
 from pipeline.files import check_usable
+from pipeline.inference.held_out import training_data
 from pipeline.inference.measured import load_measured, measure, save_measured
 from pipeline.inference.report import write_report
 from pipeline.networks import load_run_network
@@ -38,9 +38,7 @@ class Options:
 def measure_run(run: Run, options: Options):
     """Saves what the run's best weights predict for its held-out photos. Raises UserError if its data are not there."""
     own = run.recipe()
-    where = replace(own.run, data=options.data or own.run.data, cache=options.cache or own.run.cache)
-    data = load_training_data(replace(own, run=where, photos=run.photo_options()))
-    run.check_data(data.pack.fingerprint, data.pack.folder)
+    data = training_data(run, own.run.moved(options.data, options.cache))
     runtime = Runtime.choose(gpu=options.gpu, precision=own.network.precision)
     network = load_run_network(run, "best").to(runtime.device)
     save_measured(run.folder, measure(network, data, runtime))

@@ -1,4 +1,4 @@
-"""The photos that runs held out, for fitting weights on them."""
+"""The data of runs, and the photos that they held out, for fitting weights on them."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,12 +10,22 @@ from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.pack import Pack
 from pipeline.errors import UserError
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, RunOptions
 from pipeline.runs import Run
 
 MAX_FITTED = 4000  # held-out photos are enough, and the points of all their views fit into memory
 MIN_FITTED = 20
 MIN_GROUPS = 5
+
+
+def training_data(run: Run, options: RunOptions) -> TrainingData:
+    """The data that a run was trained on. options: its own, except for where the data and the cache are now.
+
+    Raises UserError if they are not there, or not the same.
+    """
+    data = load_training_data(replace(run.recipe(), run=options, photos=run.photo_options()))
+    run.check_data(data.pack.fingerprint, data.pack.folder)
+    return data
 
 
 def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:
@@ -29,8 +39,7 @@ def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:
     with suppress(UserError):  # --data may be a test alone
         find_contest(own.data)
         options = replace(options, data=own.data)
-    data = load_training_data(replace(recipe, run=options, photos=run.photo_options()))
-    run.check_data(data.pack.fingerprint, data.pack.folder)
+    data = training_data(run, options)
     return data, _enough(data, data.validation)
 
 

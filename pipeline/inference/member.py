@@ -134,9 +134,7 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
     """
     own = run.recipe()
     where = replace(
-        own.run,
-        data=options.data or own.run.data,
-        cache=options.cache or own.run.cache,
+        own.run.moved(options.data, options.cache),
         skip_bad_photos=options.skip_bad_photos,
         check_photos=options.check_photos,
     )

@@ -135,6 +135,8 @@ def test_what_cannot_be_averaged_is_refused(copy, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="held out other photos"):
         average_runs([copy, other], tmp_path / "mean", CPU)
     monkeypatch.undo()
+    with pytest.raises(UserError, match="moved"):
+        average_runs([copy], tmp_path / "mean", CPU, data=tmp_path / "moved", cache=tmp_path / "cache")
     first, *more = copy.best_epochs().values()
     content = load_checkpoint(first)
     content["network"]["mean_shape"] += 1

@@ -5,7 +5,6 @@ contradicts the others. For photos that it held out, its predictions count; with
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -99,14 +98,13 @@ def scores_of(
     counts more against a label than one that is spread over the points. Points are predicted block by block, since all
     of them may not fit into memory."""
     errors, explained = np.empty(len(samples)), np.zeros(len(samples), bool)
-    with progress(len(samples), description, unit="photo") if description else nullcontext() as bar:
+    with progress(len(samples), description, unit="photo") as bar:
         for block in blocks(len(samples)):
             truth, points = data.pack.values[samples[block]], predict(samples[block])
             errors[block] = errors_in_sizes(points, truth)
             pairs = zip(points, truth, strict=True)
             explained[block] = [bool(reason_of(found, true, data.flip_indices)) for found, true in pairs]
-            if bar:
-                bar.update(len(truth))
+            bar.update(len(truth))
     scores = robust_scores(errors)
     return np.where(explained & (scores > 0), ONE_MISTAKE * scores, scores)
 

@@ -13,7 +13,6 @@ taken if further looks agree on it.
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -129,11 +128,10 @@ class Locator:
         part = self.runtime.ranks.part(len(samples), unit=unit)
         own = samples[part]
         found = np.empty((len(own), width))
-        with progress(len(own), description, unit="photo") if description else nullcontext() as bar:
+        with progress(len(own), description, unit="photo") as bar:
             for block in blocks(len(own), unit):
                 found[block] = find(own[block])
-                if bar:
-                    bar.update(len(own[block]))
+                bar.update(len(own[block]))
         return self.runtime.ranks.arrays_of_all(found, part, len(samples))
 
     def _find(self, pack, samples):

@@ -1,7 +1,7 @@
 """From photos to points: the network on a pack, through one view or several, and its points brought home."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -109,7 +109,7 @@ def predict_views(
         return view, show(pack.roi, view, image_size).warp(squares)
 
     jobs = ((block, view) for block in batches for view in views)
-    bars = progress(len(samples), description, unit="photo") if description else nullcontext()
+    bars = progress(len(samples), description, unit="photo")
     with closing(prefetch(make, jobs)) as warped, bars as bar:  # closed here, not by chance in the thread of its pool
         for block in batches:
             found = []
@@ -122,8 +122,7 @@ def predict_views(
             points, counts, variances = (np.stack(arrays) for arrays in zip(*home, strict=True))
             check_finite(points, pack.names[samples[block]])
             yield Found(block, points, counts, variances)
-            if bar:
-                bar.update(len(photo_to_image))
+            bar.update(len(photo_to_image))
 
 
 def _in_parts(network: Predictor, images: torch.Tensor, at_once: int, runtime: Runtime) -> tuple[Prediction, int]:

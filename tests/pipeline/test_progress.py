@@ -52,6 +52,15 @@ def test_nothing_to_do_and_nothing_done_divide_by_no_zero(clock, capsys):
     assert capsys.readouterr().out.splitlines()[0].startswith("packing 100 %")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_has_no_description_says_nothing(clock, capsys, monkeypatch, terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    with progress(10, None, unit="photo", clock=clock) as bar:
+        clock.now += EVERY
+        bar.update(5)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_training_says_what_it_is_told(clock, capsys):
     bar = training_progress(clock)
     bar.set_postfix_str("epoch 1/3")

@@ -8,6 +8,7 @@ from augment import transform_points
 from pipeline.blocks import blocks
 from pipeline.data.pack import Pack
 from pipeline.data.split import near_duplicate_pairs
+from pipeline.data.suspects import errors_in_sizes
 
 
 class Pairs(NamedTuple):
@@ -46,19 +47,7 @@ def label_differences(pack: Pack, pairs: Pairs) -> np.ndarray:
 
 def _differences(pack, first, second):
     one, other = (transform_points(pack.photo_to_image[samples], pack.values[samples]) for samples in (first, second))
-    known = np.isfinite(one + other).all(axis=2)
-    count = np.maximum(known.sum(axis=1), 1)
-    apart = np.where(known[..., None], one - other, 0)
-    squares = (apart**2).sum(axis=(1, 2)) / count
-    sizes = np.minimum(*(_square_size(points, known, count) for points in (one, other)))
-    return np.where(known.sum(axis=1) > 1, np.sqrt(squares / sizes.clip(min=1e-9)), np.nan)
-
-
-def _square_size(points, known, count):
-    """(M,) mean squared distance of the known points from their centre."""
-    points = np.where(known[..., None], points, 0)
-    centre = points.sum(axis=1) / count[:, None]
-    return (np.where(known[..., None], points - centre[:, None], 0) ** 2).sum(axis=(1, 2)) / count
+    return np.maximum(errors_in_sizes(one, other), errors_in_sizes(other, one))  # in sizes of the smaller shape
 
 
 def differences(pack: Pack, pairs: Pairs) -> np.ndarray:

@@ -18,6 +18,7 @@ from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder, write_text
 from pipeline.inference.measured import Measured, load_measured
+from pipeline.inference.page import render
 from pipeline.inference.record import read_record
 from pipeline.inference.report import read_metrics, read_scores, read_yaml
 from pipeline.inference.svg import COLOURS, as_svg, draw_legend, draw_line, new_figure, prepare
@@ -25,6 +26,7 @@ from pipeline.inference.weights import CHOSEN
 from pipeline.runs import Run, find_runs, folder_of
 from tools.paired import Difference, difference
 
+TEMPLATE = Path(__file__).with_name("compare.html.j2")
 PLACES = {
     "name",
     "data",
@@ -193,14 +195,6 @@ def draw_curves(runs: list[tuple[str, list[dict[str, float]]]]) -> str:
     return as_svg(figure, title="Validation MSE of the runs", prefix="runs")
 
 
-def write_page(path: Path, rows: list[Row], curves: str, found: list[Difference], links: dict[str, str], same: str):
-    from jinja2 import Environment, StrictUndefined  # it takes a while to import
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(Path(__file__).with_name("compare.html.j2").read_text(encoding="utf-8"))
-    write_text(path, template.render(rows=rows, curves=curves, differences=found, links=links, same=same))
-
-
 def main():
     options = parse_flags(Options, __doc__)
     runs = all_runs(options)
@@ -230,7 +224,8 @@ def main():
     reports = {name: run.folder / "report.html" for name, (run, _) in found.items()}
     links = {name: _link(path, out) for name, path in reports.items() if path.exists()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_page(out, rows, curves, compared, links, _in_a_line(same))
+    content = {"rows": rows, "curves": curves, "differences": compared, "links": links, "same": _in_a_line(same)}
+    write_text(out, render(TEMPLATE, content))
     print(f"page        {out}")
 
 

@@ -4,10 +4,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from augment.fit import pixels_within, square_around
+from pipeline.data.drawing import encoded
 from pipeline.data.photos import BrokenPhoto, read_photo
 from tools.formats.instance import Box, Instance
 
@@ -61,12 +61,5 @@ def write_piece(piece: Piece, images: Path) -> tuple[int, int] | BrokenPhoto:
         left, top, right, bottom = pixels_within(piece.box or (0, 0, width, height), height, width)
     except ValueError as error:
         return BrokenPhoto(f"{piece.instance.photo} cannot be cut: {error}")
-    _write(path, pixels[top:bottom, left:right])
+    path.write_bytes(encoded(pixels[top:bottom, left:right], path.suffix, quality=JPEG_QUALITY))
     return left, top
-
-
-def _write(path, pixels):
-    parameters = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY) if path.suffix == ".jpg" else ()
-    done, encoded = cv2.imencode(path.suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
-    assert done
-    path.write_bytes(encoded.tobytes())

@@ -6,12 +6,10 @@ shape and how shapes differ, the left/right pairs and the region of interest tha
 some two thousand photos, with and without points.
 """
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 from annotated_types import Interval
 from tyro.conf import arg
@@ -29,6 +27,8 @@ from pipeline.data.roi import describe_roi
 from pipeline.data.split import near_duplicate_groups
 from pipeline.errors import run_script
 from pipeline.files import check_folder, write_text
+from pipeline.inference.page import jpeg, render
+from pipeline.inference.svg import dots
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from tools.data_figures import draw_distributions, draw_pairs, draw_sizes, draw_ways
 
@@ -73,7 +73,7 @@ def main():
         pages["test"] = draw_sheets(sheets, "test", test.tiles[: len(train.tiles)], None)
     content = content_of(data, train, test) | {"name": root.resolve().name, "pages": pages}
     path = options.out / "data.html"
-    write_text(path, render(content))
+    write_text(path, render(TEMPLATE, content))
     print(content["summary"])
     print(f"{path}, and {sum(map(len, pages.values())):,} sheets in {sheets}/")
 
@@ -81,14 +81,6 @@ def main():
 def _look(table: Path, names: np.ndarray, count: int) -> Looked:
     part = table.parent.name
     return look_at(table.parent / "images", names.tolist(), count=count, side=TILE, description=f"photos of {part}")
-
-
-def render(content: dict[str, Any]) -> str:
-    """The page. Raises an error of jinja2 if the template asks for something that is not there."""
-    from jinja2 import Environment, StrictUndefined  # it takes a while to import
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content)
 
 
 def content_of(data: TrainingData, train: Looked, test: Looked | None) -> dict[str, Any]:
@@ -198,13 +190,10 @@ def shown_region(data: TrainingData) -> dict[str, Any]:
     pack = data.pack
     some = np.unique(np.linspace(0, len(pack) - 1, 400).astype(int))
     mean = pack.squares[some].mean(axis=0).astype(np.uint8)
-    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(mean, cv2.COLOR_RGB2BGR))
-    assert done
-    shape = data.mean_shape + (pack.roi.left, pack.roi.top)
     return {
         "side": len(mean),
-        "jpeg": base64.b64encode(jpeg.tobytes()).decode(),
-        "dots": "".join(f"M{x:.1f} {y:.1f}h0" for x, y in shape.tolist()),
+        "jpeg": jpeg(mean),
+        "dots": dots(data.mean_shape + (pack.roi.left, pack.roi.top)),
         "left": pack.roi.left,
         "top": pack.roi.top,
         "shown": pack.roi.size,

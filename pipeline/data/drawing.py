@@ -169,8 +169,13 @@ def write_over(image: np.ndarray, text: str):
 
 def write_picture(path: Path, picture: np.ndarray):
     """Writes an RGB picture in the format that the name ends with. Raises OSError if the file cannot be written."""
-    parameters = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY) if path.suffix == ".jpg" else ()
-    done, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), parameters)
-    assert done
     with replacing(path) as file:
-        file.write(encoded.tobytes())
+        file.write(encoded(picture, path.suffix))
+
+
+def encoded(picture: np.ndarray, suffix: str, *, quality: int = JPEG_QUALITY) -> bytes:
+    """An RGB picture in the format of a name's suffix; quality: of a JPEG."""
+    parameters = (cv2.IMWRITE_JPEG_QUALITY, quality) if suffix == ".jpg" else ()
+    done, content = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), parameters)
+    assert done
+    return content.tobytes()

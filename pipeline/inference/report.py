@@ -5,7 +5,6 @@
 What is not there, such as weights of views before `predict.py` has fitted them, is left out.
 """
 
-import base64
 import csv
 import io
 import math
@@ -15,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 
@@ -23,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.files import parse_json, read_bytes, unsealed, write_text
 from pipeline.inference import report_figures as figures
 from pipeline.inference.measured import Measured, load_measured
+from pipeline.inference.page import jpeg, render
 from pipeline.inference.record import read_record
 from pipeline.inference.report_regions import Region, regions_of_run, with_errors
 from pipeline.inference.svg import dots, segments
@@ -30,7 +29,6 @@ from pipeline.metrics import tail
 from pipeline.runs import AboutData, Run, folder_of
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-JPEG_QUALITY = 82
 MANY = 200  # points, from which on lines from truth to prediction would hide the photo
 SHOWN_OF_CONSOLE = (
     "time ",
@@ -48,12 +46,8 @@ SHOWN_OF_CONSOLE = (
 
 def write_report(run: Run) -> Path:
     """Writes report.html into the run's folder. Raises UserError if files of the run are damaged."""
-    from jinja2 import Environment, StrictUndefined  # slow to import
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content_of(run))
     path = run.folder / "report.html"
-    write_text(path, page)
+    write_text(path, render(TEMPLATE, content_of(run)))
     return path
 
 
@@ -184,15 +178,6 @@ def galleries(measured: Measured) -> list[dict[str, Any]]:
             }
         )
     return [{"kind": kind, "photos": photos} for kind, photos in found.items()]
-
-
-def jpeg(tile: np.ndarray) -> str:
-    """A (S, S, 3) RGB picture as the text of a JPEG for a data URI."""
-    done, encoded = cv2.imencode(
-        ".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
-    )
-    assert done
-    return base64.b64encode(encoded.tobytes()).decode()
 
 
 def submissions(run: Run) -> list[dict[str, Any]]:

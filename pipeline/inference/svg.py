@@ -27,14 +27,9 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def prepare(axes: "Axes", *, x: str = "", y: str = "", logarithmic: bool = False):
-    """Labels, a grid, and with `logarithmic` a logarithmic axis with plain numbers."""
+    """Labels, a grid, and with `logarithmic` a logarithmic axis upwards."""
     if logarithmic:
-        from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())  # whose ticks take a third of the time
+        set_logarithmic(axes)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(colors=INK)
@@ -43,6 +38,16 @@ def prepare(axes: "Axes", *, x: str = "", y: str = "", logarithmic: bool = False
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(INK)
     axes.set_facecolor("none")
+
+
+def set_logarithmic(axes: "Axes"):
+    """Makes the axis upwards logarithmic, with plain numbers at its ticks, also between the powers of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())  # whose ticks take a third of the time
 
 
 def draw_line(axes: "Axes", x: Sequence[float], y: Sequence[float], says: Sequence[str], *, label: str, colour: str):

@@ -1,10 +1,13 @@
 """Figures of a training, as (H, W, 3) uint8 RGB pictures. They are drawn without pyplot, which keeps state and may look
 for a screen."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pipeline.data.regions import Regions
+from pipeline.inference.report_regions import with_errors
+from pipeline.inference.svg import set_logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +50,9 @@ def draw_curves(steps: np.ndarray, history: list[dict[str, Any]], *, title: str)
     for split, colour in (("train", SMOOTHED), ("validation", VALIDATION)):
         errors = [row.get(f"{split}_mse", np.nan) for row in history]
         of_error.plot(done, errors, color=colour, linewidth=1.4, marker="o", markersize=3, label=split)
-    _logarithmic(of_error, "MSE, px² of the photo")
+    set_logarithmic(of_error)
+    of_error.set_ylabel("MSE, px² of the photo")
+    of_error.grid(alpha=0.3)
     of_error.legend(loc="upper right")
     of_rate.plot(number, np.where(rate > 0, rate, np.nan), color=SMOOTHED, linewidth=1.2)
     of_rate.set_yscale("log")
@@ -60,20 +65,7 @@ def draw_curves(steps: np.ndarray, history: list[dict[str, Any]], *, title: str)
 def _scale_by_losses(axes: "Axes", label: str, losses: np.ndarray):
     """A logarithmic axis, or a linear one if any loss is not above 0, as those of likelihoods may be."""
     if not (losses <= 0).any():
-        _logarithmic(axes, label)
-        return
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-
-
-def _logarithmic(axes: "Axes", label: str):
-    """A logarithmic axis whose ticks are plain numbers, also between the powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=15))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+        set_logarithmic(axes)
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
 
@@ -92,7 +84,7 @@ def draw_loss_over_rate(steps: np.ndarray) -> np.ndarray:
 
 
 def draw_point_errors(
-    mean_shape: np.ndarray, errors: np.ndarray, *, title: str, regions: Mapping[str, np.ndarray] | None = None
+    mean_shape: np.ndarray, errors: np.ndarray, *, title: str, regions: Regions | None = None
 ) -> np.ndarray:
     """A dot for each of the (K, 2) points of the mean shape, coloured by its (K,) error in pixels of the photo, and
     beside it the root mean squared error of each region.
@@ -109,13 +101,10 @@ def draw_point_errors(
     axes.scatter(x[~known], y[~known], s=size, facecolors="none", edgecolors=RAW)
     colours: dict[str, Any] = {"c": errors[known], "cmap": "viridis", "vmin": 0, "vmax": highest}
     dots = axes.scatter(x[known], y[known], s=size, **colours, edgecolors="0.5", linewidths=0.3)
-    for name, points in (regions or {}).items():
-        if np.isfinite(errors[points]).any():
-            rms = np.sqrt(np.nanmean(errors[points] ** 2))
-            where = mean_shape[
-                points[np.linalg.norm(mean_shape[points] - mean_shape[points].mean(axis=0), axis=1).argmin()]
-            ]
-            axes.annotate(f"{name}: {rms:.1f}", where, xytext=(0, 5), textcoords="offset points", ha="center", **LABEL)
+    for region in with_errors(regions or {}, mean_shape, errors):
+        if np.isfinite(region.error):
+            said = f"{region.name}: {region.error:.1f}"
+            axes.annotate(said, region.middle, xytext=(0, 5), textcoords="offset points", ha="center", **LABEL)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_axis_off()

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.backbones import Level, as_maps
-from models.linear import without_autocast
+from models.linear import in_float32, start_small, without_autocast
 from models.prediction import Distributions, Prediction
 
 WIDTH = 128  # channels of the merged map
@@ -244,19 +244,6 @@ def prior(at: torch.Tensor, means: torch.Tensor, size: int) -> torch.Tensor:
 def pooled(level: torch.Tensor) -> torch.Tensor:
     """(B, C) the mean of a map."""
     return level.float().mean((2, 3))
-
-
-def in_float32(layer: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    with without_autocast(features):
-        return layer(features.float())
-
-
-def start_small(layer):
-    """The layer with its weights reduced to a tenth and no bias, so that predictions start near the mean shape."""
-    with torch.no_grad():
-        layer.weight.mul_(0.1)
-        layer.bias.zero_()
-    return layer
 
 
 @runtime_checkable

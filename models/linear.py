@@ -1,6 +1,7 @@
 """The linear head: the classifier's own last layer, which gives points instead of classes."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -15,6 +16,20 @@ def without_autocast(features: torch.Tensor) -> AbstractContextManager:
     no autocast to switch off."""
     kind = features.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def in_float32(layer: Callable[[torch.Tensor], torch.Tensor], features: torch.Tensor) -> torch.Tensor:
+    """What the layer makes of the features, even under autocast: bf16 would round points to a quarter of a pixel."""
+    with without_autocast(features):
+        return layer(features.float())
+
+
+def start_small(layer):
+    """The layer with its weights reduced to a tenth and no bias, so that predictions start near the mean shape."""
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.zero_()
+    return layer
 
 
 class Offsets(nn.Module):
@@ -35,19 +50,17 @@ class Offsets(nn.Module):
 
 
 class LandmarkHead(nn.Linear):
-    """A linear layer that computes in float32 even under autocast: bf16 would round points to a quarter of a pixel."""
+    """A linear layer that computes in float32."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        with without_autocast(features):
-            return super().forward(features.float())
+        return in_float32(super().forward, features)
 
 
 class ConvolutionalHead(nn.Conv2d):
     """The same as a 1 x 1 convolution, whose outputs the backbone averages over the image (SqueezeNet)."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        with without_autocast(features):
-            return super().forward(features.float())
+        return in_float32(super().forward, features)
 
 
 class BehindHead(nn.Module):
@@ -74,11 +87,7 @@ def replace_head(backbone: nn.Module):
         head = LandmarkHead(layer.in_features, layer.out_features)
     else:
         head = ConvolutionalHead(layer.in_channels, layer.out_channels, kernel_size=1)
-    with torch.no_grad():
-        head.weight.mul_(0.1)
-        assert head.bias is not None
-        head.bias.zero_()
-    backbone.set_submodule(name, head)
+    backbone.set_submodule(name, start_small(head))
     names = [name for name, _ in backbone.named_modules()]
     for behind in names[names.index(name) + 1 :]:
         if isinstance(backbone.get_submodule(behind), nn.ReLU):

@@ -27,8 +27,13 @@ def parse_flags(kind: type[Options], description: str | None, *, arguments: list
         fault = error.errors()[0]
         name = str(fault["loc"][0])
         given = get_type_hints(kind, include_extras=True)[name]
-        flag = name if Positional in getattr(given, "__metadata__", ()) else f"--{name.replace('_', '-')}"
+        flag = name if Positional in getattr(given, "__metadata__", ()) else flag_of(name)
         raise UserError(f"{flag} {fault['input']!r}: {fault['msg']}") from error
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
 
 
 def check_arguments(arguments: list[str]):

@@ -14,7 +14,7 @@ from annotated_types import Ge
 from pydantic import TypeAdapter
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
 
-from pipeline.cli import check_arguments
+from pipeline.cli import check_arguments, flag_of
 from pipeline.errors import UserError
 from pipeline.old_names import rename_flags
 from pipeline.precedence import LENGTH, OF_NETWORK, TIMES, WHOLE, Given, HandedOn, override, replaced_by
@@ -77,7 +77,7 @@ def parse_command(arguments: list[str]) -> Command:
     handed_on = read_handed_on(last_stage(Path(init))) if init and not files.resume else None
     if handed_on:
         values = {"data": handed_on.data, **values, **handed_on.network}
-    base = build_recipe(values, name_of=_flag)
+    base = build_recipe(values, name_of=flag_of)
     try:
         command = tyro.cli(
             Command,
@@ -88,19 +88,19 @@ def parse_command(arguments: list[str]) -> Command:
         )
     except RecursionError as error:  # json's parser calls itself for each bracket
         raise UserError("--augment, --views or --stages is nested too deeply to be a list of mappings") from error
-    recipe = build_recipe(flatten(command.recipe), name_of=_flag)
+    recipe = build_recipe(flatten(command.recipe), name_of=flag_of)
     told = changes(recipe, base) | {name: flatten(recipe)[name] for name in length}
-    flags = {name: Given(value, _flag(name)) for name, value in told.items()}
+    flags = {name: Given(value, flag_of(name)) for name, value in told.items()}
     if handed_on:
         handed_on.check(given | flags)
         own = handed_on.network
         if not command.folds and not {"data", "split", "train_share"} & (given | flags).keys():
             own = own | {"split": handed_on.split}
-        recipe = build_recipe(flatten(recipe) | own, name_of=_flag)
+        recipe = build_recipe(flatten(recipe) | own, name_of=flag_of)
     command = dataclasses.replace(command, recipe=recipe)
     _check_together(command, flags)
     override(given, flags)
-    check_stages(recipe, name_of=_flag)
+    check_stages(recipe, name_of=flag_of)
     _print_idle(recipe, flags)
     _print_stages(recipe.run.stages, flags)
     return command
@@ -112,7 +112,7 @@ def _print_idle(recipe: Recipe, flags: dict[str, Given]):
     for name in flags.keys() & HOLDS_WITH.keys():
         other, values = HOLDS_WITH[name]
         if not any(stage.get(other, fields[other]) in values for stage in [{}, *recipe.run.stages]):
-            why = f"{_flag(other)} {fields[other]}; it is for {', '.join(values)}"
+            why = f"{flag_of(other)} {fields[other]}; it is for {', '.join(values)}"
             print(f"{name:12} {flags[name]} does nothing with {why}")
     trims = [stage.keys() & {"top_perc_train", "without_top_perc_train"} for stage in recipe.run.stages]
     if not recipe.loss.trims and not any(trims):
@@ -146,7 +146,7 @@ def _check_together(command, flags):
     if set(TIMES) <= flags.keys():
         raise UserError("--minutes and --session-minutes both say when the training ends; leave out one of them")
     if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
-        raise UserError(f"{_flag(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
+        raise UserError(f"{flag_of(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
     if recipe.network.deepest_stride < NetworkOptions.deepest_stride and recipe.network.head == "linear":
         raise UserError(
             f"--deepest-stride {recipe.network.deepest_stride}: the linear head stands on the whole backbone; "
@@ -155,7 +155,7 @@ def _check_together(command, flags):
     if needs_distributions(recipe.loss) and recipe.network.head != "simcc":
         raise UserError(f"--loss {recipe.loss.loss} is of --head simcc, not of {recipe.network.head}; give the one too")
     if command.resume and recipe.run.stages and (fixed := sorted(flags.keys() & {"epochs", "minutes"})):
-        raise UserError(f"{_flag(fixed[0])} cannot change on --resume of stages, of which each has its own length")
+        raise UserError(f"{flag_of(fixed[0])} cannot change on --resume of stages, of which each has its own length")
     if recipe.photos.limit_photos and recipe.photos.split and not command.resume:
         raise UserError(
             f"--limit-photos leaves out photos that --split {recipe.photos.split} names; leave out one of them"
@@ -192,7 +192,3 @@ def read_handed_on(run: Path) -> HandedOn:
     split = run / "validation.txt"
     on_boxes = bool(fields["boxes"] and not fields["locate"] and not fields["locator"])
     return HandedOn(run, fields["data"], split if split.exists() else None, stated, network, on_boxes)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

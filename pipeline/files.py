@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.errors import UserError
 
 Content = TypeVar("Content")
+PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TABLE_START = b"file_name,"
 
 

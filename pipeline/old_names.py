@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.cli import flag_of
 from pipeline.errors import UserError
 
 RENAMED = {"fit": "resize", "window": "roi", "permutation": "flip_indices", "average": "ema_decay"}
@@ -27,7 +28,7 @@ def rename_flags(arguments: list[str]) -> list[str]:
         name = flag.removeprefix("--").replace("-", "_")
         if flag.startswith("--") and name in RENAMED:
             name = RENAMED[name]
-            renamed.append(f"--{name.replace('_', '-')}{equals}{_value(name, value)}")
+            renamed.append(f"{flag_of(name)}{equals}{_value(name, value)}")
         elif renamed and renamed[-1] == "--resize":
             renamed.append(_value("resize", argument))
         else:

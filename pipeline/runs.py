@@ -238,16 +238,20 @@ class Run:
 
     @property
     def best_mse(self) -> float:
-        """The validation MSE of the best weights, which lies with them. Raises UserError where there is none."""
-        mse = load_checkpoint(self.best, "mse")["mse"]
-        if type(mse) is not float or not 0 <= mse < math.inf:
-            raise UserError(f"{self.best} is damaged: its validation MSE is {str(mse)[:20]}; take a copy of it")
-        return mse
+        return mse_of(self.best)
 
     def write_metrics(self, rows: list[dict[str, Any]]):
         """Writes the table of all epochs so far."""
         columns = dict.fromkeys(name for row in rows for name in row)  # earlier versions had others
         write_text(self.metrics, csv_text([columns, *([row.get(name) for name in columns] for row in rows)]))
+
+
+def mse_of(weights: Path) -> float:
+    """The validation MSE that lies with weights. Raises UserError where there is none."""
+    mse = load_checkpoint(weights, "mse")["mse"]
+    if type(mse) is not float or not 0 <= mse < math.inf:
+        raise UserError(f"{weights} is damaged: its validation MSE is {str(mse)[:20]}; take a copy of it")
+    return mse
 
 
 def find_run(folder: Path | None, runs: Path) -> Run:

@@ -35,7 +35,7 @@ from pipeline.inference.held_out import training_data
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
 from pipeline.networks import load_run_network
-from pipeline.runs import AboutData, Run, find_run, folder_of
+from pipeline.runs import AboutData, Run, find_run, folder_of, mse_of
 from pipeline.runtime import Runtime
 
 MAX_PHOTOS = 4096  # enough for the statistics of norms
@@ -105,13 +105,7 @@ def average_runs(
 
 def kept_epochs(runs: list[Run]) -> list[Kept]:
     """The epochs that the runs have kept, best first. Raises UserError, naming the file, for one that is damaged."""
-    kept = []
-    for run in runs:
-        for epoch, path in run.best_epochs().items():
-            mse = load_checkpoint(path, "network", "mse")["mse"]
-            if type(mse) is not float or not 0 <= mse < float("inf"):
-                raise UserError(f"{path} is damaged: its validation MSE is {str(mse)[:20]}; take a copy of it")
-            kept.append(Kept(path, epoch, mse))
+    kept = [Kept(path, epoch, mse_of(path)) for run in runs for epoch, path in run.best_epochs().items()]
     return sorted(kept, key=lambda each: each.mse)
 
 

@@ -30,14 +30,13 @@ import numpy as np
 import torch
 from tyro.conf import Positional, arg
 
-from augment import RegionOfInterest
 from models import LandmarkNet
 from pipeline.cli import parse_flags
 from pipeline.data.boxes import MARGIN
 from pipeline.data.contest import LANDMARKS, find_contest
 from pipeline.data.pack import Squares
 from pipeline.data.photos import BrokenPhoto, read_photo
-from pipeline.data.roi import shares_of
+from pipeline.data.roi import region_of
 from pipeline.errors import UserError, run_script
 from pipeline.files import sync, write_text
 from pipeline.inference.onnx_network import (
@@ -130,7 +129,7 @@ def held_out_photos(run: Run, data: Path | None) -> dict[str, np.ndarray]:
 def example_images(run: Run, data: Path | None) -> tuple[torch.Tensor, str]:
     """(B, 3, size, size) uint8 images to verify on, and what they are in a few words."""
     options = run.recipe().photos
-    roi = RegionOfInterest.of(shares_of(options.roi), options.size)
+    roi = region_of(options)
     if photos := held_out_photos(run, data):
         shown, what = roi.cut(Squares.of(photos, roi, options.resize).squares), f"{len(photos)} held-out photos"
     else:
@@ -161,11 +160,10 @@ def main():
             raise UserError(f"{run.best} gives points that are no numbers; there is nothing to export")
     folder = options.output or run.folder / "export"
     folder.mkdir(parents=True, exist_ok=True)
-    roi = RegionOfInterest.of(shares_of(recipe.photos.roi), recipe.photos.size)
     on_boxes = recipe.photos.boxes or recipe.photos.locates
     about = {
         "resize": recipe.photos.resize,
-        **vars(roi),
+        **vars(region_of(recipe.photos)),
         "points": len(network.mean_shape),
         "box_margin": MARGIN if on_boxes else None,
         "middle": network.mean_shape.mean(dim=0).tolist(),

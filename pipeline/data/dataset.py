@@ -255,13 +255,18 @@ def mean_shape_score(data: TrainingData) -> Scores:
 def typical_spread(data: TrainingData) -> float:
     """The median `spread` of the training shapes, in pixels of the ROI; 0 if no photo has two points. For a photo with
     missing points, it is that of the others, scaled up by as much as the mean shape's grows with all of them."""
-    samples = data.train[:: math.ceil(len(data.train) / NUM_SHAPES)]
-    points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
-    known = ~np.isnan(points).any(axis=2)
+    points, known = _training_shapes(data)
     points, known = points[known.any(axis=1)], known[known.any(axis=1)]
     own, of_mean = spread(points), spread(np.where(known[:, :, None], data.mean_shape, np.nan))
     usable = (own > 0) & (of_mean > 0)
     return float(np.median(own[usable] / of_mean[usable]) * spread(data.mean_shape[None])[0]) if usable.any() else 0.0
+
+
+def _training_shapes(data):
+    """(N, K, 2) points of up to NUM_SHAPES training photos, in pixels of the ROI, and (N, K) whether they are known."""
+    samples = data.train[:: math.ceil(len(data.train) / NUM_SHAPES)]
+    points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
+    return points, ~np.isnan(points).any(axis=2)
 
 
 def spread(points: np.ndarray) -> np.ndarray:
@@ -273,9 +278,7 @@ def spread(points: np.ndarray) -> np.ndarray:
 def shape_components(data: TrainingData) -> np.ndarray:
     """(Q, K, 2) the ways in which the training shapes differ, in pixels of the ROI, largest first, each as long as its
     standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them."""
-    samples = data.train[:: math.ceil(len(data.train) / NUM_SHAPES)]
-    points = transform_points(data.pack.photo_to_image[samples], data.pack.values[samples])
-    known = ~np.isnan(points).any(axis=2)
+    points, known = _training_shapes(data)
     enough = known.sum(axis=1) >= 2
     there = known[enough].any(axis=0)  # the others, which few photos have, are assumed to stay where they are
     loadings = np.zeros((*data.mean_shape.shape, 0))

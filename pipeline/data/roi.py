@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import TypeAdapter
 
+from augment import RegionOfInterest
 from augment.fit import pixels_within
 from pipeline.data.boxes import Boxes
 from pipeline.data.cache import claimed, known_key
@@ -25,6 +26,7 @@ from pipeline.errors import Faults
 from pipeline.files import write_text
 from pipeline.precedence import WHOLE
 from pipeline.progress import progress
+from pipeline.recipe import PhotoOptions
 
 Shares = tuple[float, float, float]
 NUM_PHOTOS = 2000  # to look at
@@ -39,6 +41,11 @@ def shares_of(roi: Literal["auto", "whole"] | Shares) -> Shares:
     """The ROI of a recipe as shares; no run has "auto", which is still to be found."""
     assert roi != "auto"
     return WHOLE if roi == "whole" else roi
+
+
+def region_of(options: PhotoOptions) -> RegionOfInterest:
+    """The region that a run is shown of a square. options: the run's, whose ROI is no longer "auto"."""
+    return RegionOfInterest.of(shares_of(options.roi), options.size)
 
 
 def find_roi(

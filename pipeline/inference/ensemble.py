@@ -1,6 +1,5 @@
 """One run or several that predict together, merged as floats in pixels of the photos."""
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pipeline.data.dataset import load_test_data
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.data.pack import Pack, Squares
 from pipeline.errors import UserError
+from pipeline.files import digest
 from pipeline.inference.fitted_weights import (
     Parts,
     SavedWeights,
@@ -276,7 +276,7 @@ class SavedMerge(SavedWeights):
 def _key(members):
     """What the weights of these members belong to."""
     about = [[member.digest, [view.plain for view in member.views], member.weights.tolist()] for member in members]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return digest(json.dumps(about).encode())
 
 
 def _fitted(members, packs, samples, groups, *, batch_size):

@@ -26,7 +26,7 @@ from pipeline.data.boxes import MARGIN, Boxes, boxes_table
 from pipeline.data.dataset import load_test_data, open_train_photos, spread
 from pipeline.data.kept import key_of
 from pipeline.data.pack import Pack, Squares
-from pipeline.data.roi import shares_of
+from pipeline.data.roi import region_of
 from pipeline.errors import UserError
 from pipeline.files import digest, write_text
 from pipeline.inference.predict import predict_views
@@ -87,8 +87,7 @@ class Locator:
     def squares(self, photos: dict[str, np.ndarray]) -> dict[str, Box]:
         """What to show of each of these photos."""
         options = self.recipe.photos
-        roi = RegionOfInterest.of(shares_of(options.roi), options.size)
-        found = self._boxes(Squares.of(photos, roi, options.resize), share=1)
+        found = self._boxes(Squares.of(photos, region_of(options), options.resize), share=1)
         return {name: square_around(tuple(box), MARGIN) for name, box in zip(photos, found.tolist(), strict=True)}
 
     def _table(self, pack):

@@ -6,19 +6,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from augment import RegionOfInterest, transform_points
+from augment import transform_points
 from augment.fit import Box, pixels_within
 from pipeline.blocks import blocks
 from pipeline.data.boxes import Boxes
 from pipeline.data.drawing import PREDICTION, draw_points, scaled, write_picture
 from pipeline.data.pack import Squares
 from pipeline.data.photos import BrokenPhoto, read_photo
-from pipeline.data.roi import shares_of
+from pipeline.data.roi import region_of
 from pipeline.errors import UserError
+from pipeline.files import PHOTO_SUFFIXES
 from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.submission import write_submission
 
-KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 BLOCK = 8
 SIDE = 1000  # of a picture, at most
 EDGE = 1.0  # pixels of the network's image from its edge
@@ -41,9 +41,9 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int, 
 
     Raises UserError if no photo can be read.
     """
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in KINDS) if path.is_dir() else [path]
+    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if path.is_dir() else [path]
     if not paths:
-        raise UserError(f"{path} holds no photo ({', '.join(sorted(KINDS))})")
+        raise UserError(f"{path} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
     out.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
     points: list[np.ndarray] = []
@@ -104,9 +104,8 @@ def _predict(ensemble, shown):
     given = {one.name: one.box for one in shown if one.box}
     for member in ensemble.members:
         options = member.recipe.photos
-        roi = RegionOfInterest.of(shares_of(options.roi), options.size)
         squares = given or (member.locator.squares(photos) if member.locator else {})
-        packs.append(Squares.of(photos, roi, options.resize, squares))
+        packs.append(Squares.of(photos, region_of(options), options.resize, squares))
     found = ensemble.predict_all(packs, np.tile(np.arange(len(shown)), (len(packs), 1)))
     seen = transform_points(packs[0].photo_to_image, found)
     outside = ((seen < EDGE) | (seen > packs[0].roi.size - 1 - EDGE)).any(axis=2).sum(axis=1)

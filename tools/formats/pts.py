@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import read_bytes, write_text
+from pipeline.files import PHOTO_SUFFIXES, read_bytes, write_text
 from tools.formats.instance import Answer, Format, Instance, Source, numbered
-from tools.formats.reading import KINDS, number
+from tools.formats.reading import number
 
 
 def read(source: Path, photos: Path | None) -> Source:
@@ -24,7 +24,7 @@ def read(source: Path, photos: Path | None) -> Source:
     if not source.is_dir():
         raise UserError(f"{source} is no folder; give the one in which the photos and their .pts files lie")
     folder = photos or source
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KINDS)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
     labels = [source / path.relative_to(folder).with_suffix(".pts") for path in found]
     if alone := sorted(set(source.rglob("*.pts")) - set(labels)):
         raise UserError(f"{alone[0]} has no photo of its name in {folder} ({len(alone):,} such files)")

@@ -9,7 +9,6 @@ from pipeline.errors import UserError
 from pipeline.files import parse_json, read_bytes
 
 Content = TypeVar("Content")
-KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_json(path: Path, kind: type[Content], *, what: str) -> Content:

@@ -191,8 +191,10 @@ def read_plain(path: Path, *, said: str, takes: str) -> Any:
 
 
 def parse_json(path: Path, content: bytes, kind: type[Content], *, what: str | None = None) -> Content:
-    """The JSON `content` of the file `path` as a value of a type. Raises UserError where it is anything else, and so no
-    `what`, or, without that, a file of a run that is damaged."""
+    """The JSON `content` of the file `path` as a value of a type. Raises UserError where it is anything else.
+
+    what: the file should be, if it is not of a run.
+    """
     try:
         return TypeAdapter(kind).validate_json(content)
     except (ValidationError, RecursionError) as error:

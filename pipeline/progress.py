@@ -26,7 +26,7 @@ def progress(total: float, description: str | None, *, unit: str, clock: Callabl
     """Shows how far something has come that counts to `total`, in `unit`s such as "photo" or "B"; nothing without a
     description."""
     if description is None:
-        return PlainProgress(total, "", unit=unit, clock=lambda: 0.0)  # the minute after which it speaks never ends
+        return tqdm(total=total, disable=True)
     if sys.stderr.isatty():
         return tqdm(total=total, desc=description, unit=unit, unit_scale=unit == "B", leave=False)
     return PlainProgress(total, description, unit=unit, clock=clock)

@@ -26,7 +26,7 @@ from pipeline.data.cells import MAX_SHOWN, parse_row
 from pipeline.data.cores import map_with_all_cores, num_cores
 from pipeline.data.rows import Lines, compact, parse_rows, read_lines, write_at
 from pipeline.errors import Faults, UserError
-from pipeline.files import check_regular
+from pipeline.files import PHOTO_SUFFIXES, check_regular
 from pipeline.progress import progress
 
 LANDMARKS = "train/landmarks.csv"
@@ -88,6 +88,8 @@ def read_landmarks(path: Path, faults: Faults, *, scratch: Path | None = None) -
             faults.add(
                 f"{path} line 1: {num_cells + 1} columns; a file name and then x and y of each point are expected"
             )
+            return nothing
+        if not _is_header(header, path, faults):
             return nothing
         keep_freed_memory()
         with progress(path.stat().st_size, path.name, unit="B") as bar:
@@ -242,9 +244,20 @@ def _lines(path, faults):
     if b"\t" not in lines[0]:
         faults.add(f"{path} line 1: not a tab-separated header of two columns")
         return
+    if not _is_header(lines[0], path, faults):
+        return
     for number, line in enumerate(lines[1:], start=2):
         if cleaned := _clean(line):
             yield number, cleaned
+
+
+def _is_header(line, path, faults):
+    """Whether the first line, which is not read, is no row. The names in it may be any, but none is that of a photo."""
+    name = line.partition(b"\t")[0].decode("utf-8", "replace")[:MAX_SHOWN]
+    is_row = name.lower().endswith(PHOTO_SUFFIXES)
+    if is_row:
+        faults.add(f"{path} line 1 is the row of {name}, but the first line is a header, which is not read; add one")
+    return not is_row
 
 
 def _clean(line):

@@ -214,6 +214,16 @@ def test_a_header_without_pairs_of_columns_is_a_fault(tmp_path, header):
     assert "line 1" in faults[0]
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "folder/b.PNG"])
+def test_a_table_without_a_header_loses_no_photo_unnoticed(tmp_path, name):
+    _, faults = read(table(tmp_path / "landmarks.csv", ["c.jpg\t1\t2"], header=f"{name}\t3\t4"))
+    (tmp_path / "test_points.csv").write_text(f"{name}\t[1, 2]\nc.jpg\t[1, 2]\n")
+    of_test = Faults()
+    read_test_points(tmp_path / "test_points.csv", of_test, num_points=68)
+    for lines in (faults, of_test.lines):
+        assert f"line 1 is the row of {name}" in lines[0]
+
+
 def test_a_table_without_photos_is_a_fault(tmp_path):
     assert "no photos" in read(table(tmp_path / "landmarks.csv", []))[1][0]
 

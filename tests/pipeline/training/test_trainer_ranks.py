@@ -201,7 +201,7 @@ def test_ranks_that_go_on_from_different_steps_are_refused(contest):
     trainer = trainer_of(contest, "-e 1")
     with (
         mock.patch.object(Ranks, "of_main", return_value=[4.0]),
-        pytest.raises(UserError, match="from step 0, and process 0 from step 4; .* one folder for --runs"),
+        pytest.raises(UserError, match=r"from step 0, and process 0 from step 4; .* one folder for --runs"),
     ):
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))
 

@@ -57,11 +57,6 @@ class Loaded:
     missing: list[str]
     left_over: list[str]
 
-    @property
-    def head(self) -> bool:
-        """Whether all of the head was loaded."""
-        return not self.missing_of_head
-
 
 def read_imagenet_weights(model: str) -> State:
     """Torchvision's own default weights of `model`, or those of timm, downloaded to its cache if they are not there.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from annotated_types import Ge
 from pydantic import TypeAdapter
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
 
@@ -43,7 +42,7 @@ class Command:
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
     """Resume this run, or these folds or stages, from the last checkpoint. You may raise --epochs or --minutes of a
     run."""
-    folds: Annotated[Annotated[int, Ge(2)] | None, arg(metavar="INT")] = None
+    folds: Annotated[int | None, arg(metavar="INT")] = None
     """Train this many runs, each of which holds out a different part; predict.py merges them."""
     find_lr: bool = False
     """Train nothing, but sweep the learning rate over some steps and propose one."""

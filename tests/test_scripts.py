@@ -14,9 +14,10 @@ import torch
 import hack_train
 import predict
 from pipeline.checkpoint import load_checkpoint
+from pipeline.metrics import score
 from pipeline.runs import Run
 from tests.scripts import SMALL, call, call_process, start, train
-from tools.score import score_submission
+from tools.score import read_both
 
 
 def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
@@ -51,7 +52,7 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
     asked = pd.read_csv(contest / "test/test_points.csv", sep="\t")
     assert table.file_name.tolist() == asked.file_name.tolist()
     assert list(table.columns) == ["file_name", *(f"Point_M{k}_{axis}" for k in range(30) for axis in "XY")]
-    assert score_submission(run / "submission.csv", contest / "test_truth.csv").mse < 2000
+    assert score(*read_both(run / "submission.csv", contest / "test_truth.csv")).mse < 2000
     assert (run / "pictures/test.png").stat().st_size > 10_000
 
 

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
 from pipeline.inference.submission import read_in_order, read_submission
-from pipeline.metrics import Scores, photo_errors, score, tail
+from pipeline.metrics import photo_errors, score, tail
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,6 @@ def read_both(submission: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
     if np.isnan(true_points).all():
         raise UserError(f"{truth} has no points: all its cells are empty")
     return read_in_order(submission, names, true_points.shape[1], of=truth), true_points
-
-
-def score_submission(submission: Path, truth: Path) -> Scores:
-    """MSE per coordinate and NME. Raises UserError as `read_both` does."""
-    return score(*read_both(submission, truth))
 
 
 def main():

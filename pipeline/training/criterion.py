@@ -23,7 +23,6 @@ from pipeline.training.losses import (
 from pipeline.training.trimming import (
     as_many_at_random,
     empty_window,
-    mean_of_selected,
     no_running_losses,
     remember,
     select_samples,
@@ -42,7 +41,7 @@ class PhotoLosses(NamedTuple):
 
 
 class Criterion:
-    """The mean loss of the photos of a step that count.
+    """The losses of the photos of a step, and which of them count.
 
     Its state: the recent losses that a batch is ranked against, the running mean of each photo's losses, and for
     residual log-likelihood estimation a flow, whose weights the optimiser trains.
@@ -74,14 +73,6 @@ class Criterion:
             self.flow = Flow() if options.loss == "rle" else None
         self.edges = torch.from_numpy(nearest_neighbours(mean_shape)).to(device) if options.edge_weight else None
 
-    def __call__(self, predicted: Prediction, batch: Batch, key: Key, *, epoch: float) -> torch.Tensor:
-        """() the loss of the predictions for all photos of a step.
-
-        key: (seed, epoch, samples), for the random control. epoch: how many are done, with the share of this one.
-        """
-        losses = self.measure(predicted, batch)
-        return mean_of_selected(losses.weighted, self.select(losses.ranks, key, epoch=epoch), losses.ranks)
-
     def measure(self, predicted: Prediction, batch: Batch) -> PhotoLosses:
         """The losses of the photos of a step, or of a part of it."""
         options = self.options
@@ -99,7 +90,10 @@ class Criterion:
 
     def select(self, losses: torch.Tensor, key: Key, *, epoch: float) -> torch.Tensor:
         """(B,) bool: the photos that count. Called once per step, with the losses and the key of all its photos, in
-        whichever rank or micro-batch they are."""
+        whichever rank or micro-batch they are.
+
+        key: (seed, epoch, samples), for the random control. epoch: how many are done, with the share of this one.
+        """
         options, samples = self.options, on_device(key.samples, losses.device)
         self.recent_losses = slide(self.recent_losses, losses)
         self.running_losses = remember(self.running_losses, samples, losses)

@@ -113,15 +113,13 @@ def _bound(losses):
 @contextmanager
 def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
     state = copy.deepcopy(trainer.state_dict())
-    schedule, callbacks = trainer.schedule, trainer.callbacks
-    recipe, options = trainer.recipe, trainer.criterion.options
+    schedule, recipe, options = trainer.schedule, trainer.recipe, trainer.criterion.options
     modes = [(module, module.training) for module in trainer.network.modules()]
     learns = [(parameter, parameter.requires_grad) for parameter in trainer.network.parameters()]
     try:
         yield
     finally:
-        trainer.schedule, trainer.callbacks = schedule, callbacks
-        trainer.recipe, trainer.criterion.options = recipe, options
+        trainer.schedule, trainer.recipe, trainer.criterion.options = schedule, recipe, options
         trainer.load_state_dict(state)
         trainer.optimiser.zero_grad()
         for module, training in modes:
@@ -187,7 +185,6 @@ def draw(swept: Sweep, proposal: Proposal | None):
     axes.semilogx(swept.rates, swept.losses, color="0.7", linewidth=1)
     if proposal:
         axes.semilogx(*curve(swept), color="black", linewidth=1.5)
-    if proposal:
         for rate, label, colour in (
             (proposal.rate, "proposed", "tab:green"),
             (proposal.steepest, "steepest", "tab:blue"),

@@ -116,7 +116,8 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     chain = parse_chain(recipe)
     parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
     starting = replace(recipe, network=network_to_start(recipe, earlier))
-    start = None if earlier and earlier.last.exists() else read_start(starting.network)
+    resumes = earlier is not None and earlier.last.exists()
+    start = None if resumes else read_start(starting.network)
 
     photos, whole = (earlier.photo_options(), "") if earlier else located(recipe, runtime)
     if earlier and not photos.locates:
@@ -129,7 +130,6 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     if recipe.photos.locator and whole:
         locator = run_of_locator(recipe.photos.locator)
         check_unseen_by(locator, f"--locator {locator.folder}", whole, recipe.run.data, held_out=held_out)
-    resumes = earlier is not None and earlier.last.exists()
     components = shape_components(data) if recipe.network.head in FROM_SHAPES and not resumes else None
     network = make_network(
         starting, start, mean_shape=data.mean_shape, components=components, num_photos=len(data.train)
@@ -200,7 +200,7 @@ def made_by_main(make: Callable[[], Path]) -> Run:
 
 def take_up(trainer: Trainer, run: Run):
     """Loads the last checkpoint of an earlier run, if there is one, and says so."""
-    state, runtime = trainer.state, trainer.runtime
+    runtime = trainer.runtime
     if not run.last.exists():
         runtime.print("resuming     from the start: the run was stopped before its first checkpoint")
         return

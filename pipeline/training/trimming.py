@@ -65,11 +65,11 @@ def as_many_at_random(kept: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor
 
 
 def mean_of_selected(
-    losses: torch.Tensor, kept: torch.Tensor, ranks: torch.Tensor, *, num_kept: torch.Tensor | None = None
+    losses: torch.Tensor, kept: torch.Tensor, ranks: torch.Tensor, *, num_kept: torch.Tensor
 ) -> torch.Tensor:
     """The mean of the losses that are kept. They are summed in the order of `ranks`, whatever the order of the batch.
 
-    num_kept: (), how many are kept in the whole step, if these photos are a part of it.
+    num_kept: (), how many are kept in the whole step, of which these photos may be a part.
     """
     order = ranks.detach().argsort(descending=True)
-    return torch.where(kept, losses, 0)[order].sum() / (kept.sum() if num_kept is None else num_kept)
+    return torch.where(kept, losses, 0)[order].sum() / num_kept

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from pipeline.inference.submission import read_submission
+from pipeline.metrics import score
 from tests.fuzz.campaign import campaign, check_line, one_of, tried
 from tests.fuzz.damage import remove, spoil_file
 from tools import blend
 from tools.blend import read_submissions
-from tools.score import score_submission
+from tools.score import read_both
 
 NAMES = [f"{index}.jpg" for index in range(12)]
 NUM_POINTS = 4
@@ -54,7 +55,7 @@ def test_a_score_is_that_of_what_stands_there(tables):
     def check(rng):
         spoiled = one_of(rng, (submission, truth))
         put(tables, spoiled=spoiled, rng=rng)
-        outcome = tried(lambda: score_submission(submission, truth))
+        outcome = tried(lambda: score(*read_both(submission, truth)))
         if outcome.refused:
             check_line(outcome.refused, spoiled, "the prediction of point")
             return "refused"

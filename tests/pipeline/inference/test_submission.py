@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pipeline.blocks import ROWS
 from pipeline.errors import UserError
 from pipeline.inference.submission import read_submission, verify_submission, write_submission, write_uncertainty
-from tools.score import score_submission
+from pipeline.metrics import score
+from tools.score import read_both
 
 names_of = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t\0"), min_size=1, max_size=9),
@@ -106,10 +107,10 @@ def test_the_score_is_that_of_the_contest_whatever_the_order_of_rows(tmp_path):
     names = list("abcde")
     write_submission(tmp_path / "truth.csv", names[::-1], truth[::-1], decimals=4)
     write_submission(tmp_path / "mine.csv", names, truth + 3, decimals=4)
-    assert score_submission(tmp_path / "mine.csv", tmp_path / "truth.csv").mse == pytest.approx(9, abs=1e-3)
+    assert score(*read_both(tmp_path / "mine.csv", tmp_path / "truth.csv")).mse == pytest.approx(9, abs=1e-3)
     write_submission(tmp_path / "other.csv", names[:4], truth[:4], decimals=4)
     with pytest.raises(UserError, match="of the same photos"):
-        score_submission(tmp_path / "other.csv", tmp_path / "truth.csv")
+        read_both(tmp_path / "other.csv", tmp_path / "truth.csv")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_what_is_no_submission_is_refused_and_not_scored(text, said, tmp_path):
     (tmp_path / "bad.csv").write_text(text)
     write_submission(tmp_path / "truth.csv", ["a", "b"], np.zeros((2, 1, 2)), decimals=0)
     with pytest.raises(UserError, match=said):
-        score_submission(tmp_path / "bad.csv", tmp_path / "truth.csv")
+        read_both(tmp_path / "bad.csv", tmp_path / "truth.csv")
 
 
 @pytest.mark.parametrize(
@@ -152,10 +153,10 @@ def test_labels_that_were_cut_have_no_missing_points_but_are_refused(text, said,
     (tmp_path / "truth.csv").write_text(text)
     write_submission(tmp_path / "mine.csv", ["a", "b"], np.zeros((2, 2, 2)), decimals=0)
     with pytest.raises(UserError, match=said):
-        score_submission(tmp_path / "mine.csv", tmp_path / "truth.csv")
+        read_both(tmp_path / "mine.csv", tmp_path / "truth.csv")
 
 
 def test_a_point_that_the_labels_lack_does_not_count(tmp_path):
     (tmp_path / "truth.csv").write_text("file_name,X0,Y0,X1,Y1\na,1,1,,\nb,1,1,nan,nan\nc,1,1,5,5\n")
     write_submission(tmp_path / "mine.csv", list("abc"), np.full((3, 2, 2), 3.0), decimals=0)
-    assert score_submission(tmp_path / "mine.csv", tmp_path / "truth.csv").mse == pytest.approx(4)
+    assert score(*read_both(tmp_path / "mine.csv", tmp_path / "truth.csv")).mse == pytest.approx(4)

@@ -32,6 +32,13 @@ def criterion_of(options, device="cpu", sample_weights=None) -> Criterion:
     )
 
 
+def total_of(criterion, predicted, batch, key, *, epoch):
+    """() the loss of the predictions for all photos of a step."""
+    losses = criterion.measure(predicted, batch)
+    kept = criterion.select(losses.ranks, key, epoch=epoch)
+    return mean_of_selected(losses.weighted, kept, losses.ranks, num_kept=kept.sum())
+
+
 def steps(epoch, count=NUM_PHOTOS // BATCH):
     """A batch, a prediction and a key for each step of an epoch; photos differ in how far they are off."""
     order = np.random.default_rng(epoch).permutation(NUM_PHOTOS)
@@ -64,7 +71,7 @@ def test_micro_batches_and_ranks_together_are_one_batch(name, trim_at_random):
     whole, parts = criterion_of(options), criterion_of(options)
     for epoch in range(2):
         for batch, predicted, key in steps(epoch, count=3):
-            total = whole(predicted, batch, key, epoch=epoch)
+            total = total_of(whole, predicted, batch, key, epoch=epoch)
             leaves = [*leaves_of(predicted), *whole.parameters()]
             expected = torch.autograd.grad(total, leaves, allow_unused=True)
             rows = np.array_split(np.random.default_rng(0).permutation(BATCH), 3)
@@ -97,7 +104,7 @@ def test_a_criterion_that_was_stopped_ends_as_one_that_was_not(fields):
                 torch.nn.init.uniform_(parameter)
             again.load_state_dict(stopped.state_dict())
         for batch, predicted, key in steps(epoch):
-            totals = [each(predicted, batch, key, epoch=epoch) for each in (whole, again)]
+            totals = [total_of(each, predicted, batch, key, epoch=epoch) for each in (whole, again)]
             assert torch.equal(*totals)
 
 
@@ -163,13 +170,14 @@ def test_a_photo_of_twice_the_weight_counts_twice_whoever_is_in_its_batch(fields
     for batch, predicted, key in steps(0):
         losses = plain.measure(predicted, batch).weighted
         expected = (torch.from_numpy(weights[batch.samples]) * losses.double()).mean()
-        torch.testing.assert_close(weighted(predicted, batch, key, epoch=0.0).double(), expected, rtol=1e-5, atol=1e-6)
+        found = total_of(weighted, predicted, batch, key, epoch=0.0)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(weighted.running_losses, remembered(plain), equal_nan=True)
 
 
 def remembered(criterion):
     for batch, predicted, key in steps(0):
-        criterion(predicted, batch, key, epoch=0.0)
+        total_of(criterion, predicted, batch, key, epoch=0.0)
     return criterion.running_losses
 
 
@@ -187,7 +195,8 @@ def test_which_photos_are_trimmed_does_not_depend_on_their_weights(trim_by):
 def test_equal_weights_change_no_bit(options):
     plain, ones = criterion_of(options), criterion_of(options, sample_weights=np.ones(NUM_PHOTOS))
     for batch, predicted, key in steps(0):
-        assert torch.equal(plain(predicted, batch, key, epoch=0.0), ones(predicted, batch, key, epoch=0.0))
+        one, other = (total_of(criterion, predicted, batch, key, epoch=0.0) for criterion in (plain, ones))
+        assert torch.equal(one, other)
 
 
 def test_the_edge_term_is_added_in_its_unit():
@@ -214,5 +223,5 @@ def test_a_criterion_on_a_gpu_waits_for_nothing(name, trim_by, gpu_without_value
         log_scale=log_scale,
         distributions=predicted.distributions._make((x_logits, y_logits, bins, bins)),
     )
-    total = criterion(predicted, replace(batch, **tensors), key, epoch=1.0)
+    total = total_of(criterion, predicted, replace(batch, **tensors), key, epoch=1.0)
     assert total.device.type == "cuda"

@@ -28,7 +28,7 @@ from pipeline.recipe import (
     flatten,
     needs_distributions,
 )
-from pipeline.recipe_file import read_given, read_recipe
+from pipeline.recipe_file import RUN_RECIPE, read_given, read_recipe
 from pipeline.stages import check_stages, last_stage
 
 
@@ -68,7 +68,7 @@ def parse_command(arguments: list[str]) -> Command:
     if files.config and files.resume:
         raise UserError("--config and --resume exclude each other: a run is resumed with its own recipe")
     given: dict[str, Given] = {}
-    for path in [files.resume / "recipe.yaml"] if files.resume else files.config:
+    for path in [files.resume / RUN_RECIPE] if files.resume else files.config:
         given = override(given, read_given(path))
     length = [name for name in LENGTH if getattr(files, name) is not None]
     values = {name: field.value for name, field in given.items()} | dict.fromkeys(replaced_by(length))
@@ -174,7 +174,7 @@ def _check_together(command, flags):
 
 def read_handed_on(run: Path) -> HandedOn:
     """What a run hands on to another that starts from its weights."""
-    fields = flatten(read_recipe(run / "recipe.yaml"))
+    fields = flatten(read_recipe(run / RUN_RECIPE))
     stated = {name: fields[name] for name in OF_NETWORK}
     about = run / "data.json"
     roi = stated["roi"]

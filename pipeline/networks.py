@@ -91,7 +91,7 @@ def check_unseen(options: NetworkOptions, fingerprint: str, data: Path, *, held_
     folder `data`. everything: whether each photo is held out in turn, as by folds.
     """
     flag, path = _source(options)
-    if path and (path.parent / "recipe.yaml").exists():
+    if path and Run(path.parent).recipe_path.exists():
         fix = "folds start from weights of no run" if everything else None
         check_unseen_by(Run(path.parent), flag, fingerprint, data, held_out=held_out, fix=fix)
 
@@ -199,7 +199,7 @@ def _size_of_start(options):
     """The size of the images that a run was trained on whose weights a network starts from; None where it is of none
     that is known."""
     path = _source(options)[1]
-    recipe = path.parent / "recipe.yaml" if path else None
+    recipe = Run(path.parent).recipe_path if path else None
     return read_recipe(recipe).photos.size if recipe and recipe.exists() else None
 
 

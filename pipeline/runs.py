@@ -39,7 +39,7 @@ from pipeline.flip_indices import check_flip_indices
 from pipeline.metrics import Scores
 from pipeline.precedence import WHOLE
 from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, to_yaml
-from pipeline.recipe_file import read_recipe
+from pipeline.recipe_file import RUN_RECIPE, read_recipe
 from pipeline.stages import has_stages, last_stage
 
 ABOUT_DATA = "data.json"
@@ -169,9 +169,13 @@ class Run:
         (self.folder / "pictures").mkdir(exist_ok=True)
         return self.folder / "pictures" / f"{name}.png"
 
+    @property
+    def recipe_path(self) -> Path:
+        return self.folder / RUN_RECIPE
+
     def recipe(self) -> Recipe:
         """The recipe, with the ROI that was found. Raises UserError where it is another than the run was made by."""
-        recipe = read_recipe(self.folder / "recipe.yaml")
+        recipe = read_recipe(self.recipe_path)
         self.check_recipe(recipe)
         return replace(recipe, photos=replace(recipe.photos, roi=self.about_data().roi))
 
@@ -180,11 +184,11 @@ class Run:
         now = json.loads(json.dumps(flatten(recipe)))
         for name, value in self._manifest().recipe.items():
             if name in now and now[name] != value and name not in KEPT_AS_FILES:
-                file = self.folder / "recipe.yaml"
-                raise UserError(f"{file}: {name} is {now[name]!r}, the run was made with {value!r}; change it back")
+                why = f"{name} is {now[name]!r}, the run was made with {value!r}; change it back"
+                raise UserError(f"{self.recipe_path}: {why}")
 
     def write_recipe(self, recipe: Recipe):
-        write_text(self.folder / "recipe.yaml", to_yaml(recipe))
+        write_text(self.recipe_path, to_yaml(recipe))
         write_text(self.folder / "changes.yaml", yaml.safe_dump(changes(recipe), sort_keys=False, width=110))
 
     def photo_options(self) -> PhotoOptions:
@@ -264,8 +268,8 @@ def find_run(folder: Path | None, runs: Path) -> Run:
         folder = last_stage(folder)
         if folds := fold_runs(folder):
             raise UserError(f"{folder} has {len(folds)} folds; give one of them, such as {folds[0].folder}")
-        if not (folder / "recipe.yaml").exists():
-            raise UserError(f"{folder} is not the folder of a run, or of one that was set up: it has no recipe.yaml")
+        if not Run(folder).recipe_path.exists():
+            raise UserError(f"{folder} is not the folder of a run, or of one that was set up: it has no {RUN_RECIPE}")
         return Run(folder)
     found = sorted(runs.glob("*/best.pt"), key=lambda path: (path.stat().st_mtime, path))
     if not found:

@@ -202,7 +202,7 @@ def _write_into(first, output, network, kept, scores):
         shutil.copytree(first.locator.folder, Run(output).locator.folder)
     content = {"network": network.state_dict(), "epoch": kept[0].epoch, "mse": scores.mse}
     save_checkpoint(Run(output).best, content)
-    shutil.copyfile(first.folder / "recipe.yaml", output / "recipe.yaml")  # last: with it the folder is a run
+    shutil.copyfile(first.recipe_path, Run(output).recipe_path)  # last: with it the folder is a run
 
 
 def folder_of_average(run: Run) -> Path:

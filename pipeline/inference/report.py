@@ -59,7 +59,7 @@ def content_of(run: Run) -> dict[str, Any]:
         regions = with_errors(regions_of_run(run, measured.mean_shape), measured.mean_shape, measured.point_errors)
     views, runs = read_scores(run.views), scores_of_runs(run)
     environments: Any = _json(run.folder / "environment.json", [])
-    recipe = read_yaml(run.folder / "recipe.yaml")
+    recipe = read_yaml(run.recipe_path)
     return {
         "name": run.folder.name,
         "summary": summary(recipe, rows, about, measured),

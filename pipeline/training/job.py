@@ -14,6 +14,7 @@ from pipeline.files import digest, write_text
 from pipeline.launch import read_launch
 from pipeline.ranks import current_ranks
 from pipeline.recipe import flatten
+from pipeline.recipe_file import RUN_RECIPE
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Job:
         if self.path is None or not self.path.is_file():
             return None
         folder = Path(self.path.read_text())
-        return folder if (folder / "recipe.yaml").is_file() else None
+        return folder if (folder / RUN_RECIPE).is_file() else None
 
     def begin(self, folder: Path):
         """Notes the folder, which can be resumed from now on."""

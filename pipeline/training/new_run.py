@@ -15,10 +15,11 @@ from pipeline.files import digest, sealed, write_text
 from pipeline.inference.locator import run_of_locator
 from pipeline.metrics import Scores
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
+from pipeline.recipe_file import RUN_RECIPE
 from pipeline.runs import ABOUT_DATA, AboutData, Manifest, Run
 
 MAX_NAME = 60  # characters of each part of a folder's name
-OF_LOCATOR = ("recipe.yaml", "manifest.json", "data.json", "validation.txt", "best.pt")
+OF_LOCATOR = (RUN_RECIPE, "manifest.json", "data.json", "validation.txt", "best.pt")
 
 
 def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Path | None = None) -> Run:

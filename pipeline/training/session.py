@@ -19,6 +19,7 @@ from pipeline.metrics import errors_of_photos
 from pipeline.networks import check_unseen, load_run_network, read_start
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe, to_yaml
+from pipeline.recipe_file import RUN_RECIPE
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.runtime import Runtime
 from pipeline.stages import check_begun_anew, num_finished, stage_folder, stage_recipe, write_finished
@@ -96,13 +97,13 @@ def train_folds(
     if not locates:
         recipe = replace(recipe, photos=replace(recipe.photos, roi=data.roi))
     if ranks.is_main:
-        write_text(folder / "recipe.yaml", to_yaml(recipe))
+        write_text(folder / RUN_RECIPE, to_yaml(recipe))
         job.begin(folder)
     ranks.wait()
     parts = []
     for fold, run in enumerate(fold_runs(folder)):
         runtime.print(f"\nfold {fold}")
-        known = run if (run.folder / "recipe.yaml").exists() else None
+        known = run if run.recipe_path.exists() else None
         train_run(fold_recipe(recipe, folder, fold), console, known, run.folder, part_of=folder)
         samples = np.flatnonzero(np.isin(data.pack.names, run.held_out_names()))
         network = load_run_network(run, "best").to(runtime.device)

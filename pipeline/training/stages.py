@@ -48,7 +48,7 @@ def folder_of_stages(recipe: Recipe, earlier: Path | None, ranks: Ranks) -> Iter
     try:
         yield folder
     except BaseException:
-        if ranks.is_main and not earlier and not (stage_folder(folder, 0) / "recipe.yaml").exists():
+        if ranks.is_main and not earlier and not Run(stage_folder(folder, 0)).recipe_path.exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -64,7 +64,7 @@ def recipe_of_stage(recipe: Recipe, folder: Path, number: int) -> Recipe:
     before, and starts from its weights. A run that was begun keeps its recipe, except for what may change on resume.
     """
     if run := begun_run(folder, number):
-        own = flatten(read_recipe(run.folder / "recipe.yaml"))
+        own = flatten(read_recipe(run.recipe_path))
         now = flatten(recipe)
         changed = {name: now[name] for name in CHANGEABLE_ON_RESUME - OF_EACH} | {"runs": str(folder)}
         of_stage = flatten(stage_recipe(recipe, number))

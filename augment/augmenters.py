@@ -41,12 +41,10 @@ class Augmenter:
     factors: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
-        for parameter in ("probability", *self.parameters()):
+        check_probability(f"{type(self).__name__}.probability", self.probability)
+        for parameter in self.parameters():
             value = getattr(self, parameter)
             name = f"{type(self).__name__}.{parameter}"
-            if parameter == "probability":
-                check_probability(name, value)
-                continue
             numbers = value if isinstance(value, tuple) else (value, value)
             if len(numbers) != 2 or not all(map(is_number, numbers)) or not numbers[0] <= numbers[1]:
                 raise ValueError(f"{name}: {value!r} is not a number or a range [low, high]")

@@ -159,11 +159,11 @@ def masks() -> np.ndarray:
 
 def _touched(matrix, size):
     """The rows and columns of an image that a patch can reach, or None."""
+    if not is_affine(matrix):
+        return slice(0, size[0]), slice(0, size[1])
     height, width = PATCH
     corners = np.array([[(-1.0, -1.0), (width, -1.0), (-1.0, height), (width, height)]])
     reached = transform_points(matrix[None], corners)[0]
-    if not is_affine(matrix):
-        return slice(0, size[0]), slice(0, size[1])
     (left, top), (right, bottom) = np.floor(reached.min(0)), np.ceil(reached.max(0)) + 1
     columns, rows = (
         slice(max(0, int(left)), min(size[1], int(right))),

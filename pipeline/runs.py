@@ -43,12 +43,8 @@ from pipeline.recipe_file import RUN_RECIPE, read_recipe
 from pipeline.stages import has_stages, last_stage
 
 ABOUT_DATA = "data.json"
-KEPT_AS_FILES = {
-    "split",
-    "flip_indices",
-    "sample_weights",
-    "locator",
-}  # what they led to lies in the run, with a digest; they may be moved
+# What these led to lies in the run, with a digest; they may be moved.
+KEPT_AS_FILES = {"split", "flip_indices", "sample_weights", "locator"}
 
 
 @dataclass(frozen=True)

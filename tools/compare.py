@@ -27,18 +27,8 @@ from pipeline.runs import Run, find_runs, folder_of
 from tools.paired import Difference, difference
 
 TEMPLATE = Path(__file__).with_name("compare.html.j2")
-PLACES = {
-    "name",
-    "data",
-    "runs",
-    "cache",
-    "gpu",
-    "epochs",
-    "minutes",
-    "views",
-    "split",
-    "boxes",
-}  # not counted as changes
+# Not counted as changes.
+PLACES = {"name", "data", "runs", "cache", "gpu", "epochs", "minutes", "views", "split", "boxes"}
 WIDE = (6, 7, 9, 17, 6, 8, 11)  # characters of the columns between the first and the last
 MAX_CHANGES = 60  # characters, on the console
 MAX_COMPARED = 8  # runs, compared in pairs

@@ -13,11 +13,8 @@ from pipeline.recipe import OptimiserOptions
 from pipeline.training.optim import set_rate
 from pipeline.training.state import MOST, numbers_like
 
-COUNTED = {
-    "num_bad_epochs": 0,
-    "cooldown_counter": 0,
-    "last_epoch": 0,
-}  # of a plateau's state; the rest, but for its best, comes from the recipe
+# Of a plateau's state; the rest, but for its best, comes from the recipe.
+COUNTED = {"num_bad_epochs": 0, "cooldown_counter": 0, "last_epoch": 0}
 PROGRESS = 1e-4  # of the size of the best value: a smaller fall counts for nothing
 RISING = ("one_cycle", "triangular")  # which begin with a rise, and so need no warm-up
 RISE = 0.3  # of one cycle

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,15 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
-        "packages": dict(sorted(_packages())),
+        "packages": _packages(),
     }
 
 
-def _packages():
-    """Name and version of every installed package, whichever of several provides a module such as cv2."""
-    for package in importlib.metadata.distributions():
-        about = package.metadata  # parsed anew each time that it is asked for
-        if about and about["Name"]:
-            yield about["Name"].lower(), about["Version"]
+@cache
+def _packages() -> dict[str, str]:
+    """The version of every installed package by its name, whichever of several provides a module such as cv2."""
+    described = (package.metadata for package in importlib.metadata.distributions())
+    return dict(sorted((about["Name"].lower(), about["Version"]) for about in described if about and about["Name"]))
 
 
 def _commit():

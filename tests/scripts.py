@@ -37,7 +37,15 @@ def command(script, folder, *flags):
 
 @contextmanager
 def quick_pictures():
-    """Pictures show one photo, and figures are put together but not drawn: both take longer than to train."""
+    """Pictures show one photo, figures are put together but not drawn, and a training writes no report: each takes
+    longer than to train."""
+    with quick_report(), mock.patch("pipeline.training.one_run.report"):
+        yield
+
+
+@contextmanager
+def quick_report():
+    """The same with the report of a training."""
     with (
         mock.patch("pipeline.training.pictures.NUM_WORST", 1),
         mock.patch("pipeline.inference.ensemble.NUM_SHOWN", 1),

@@ -24,7 +24,7 @@ def train(arguments: Sequence[str | os.PathLike[str]]) -> Path:
         command = parse_command([os.fspath(argument) for argument in arguments])
 
         # This needs torch, which takes seconds to import; --help does not wait for it.
-        from pipeline.training.session import train_command
+        from pipeline.training.command import train_command
 
         return train_command(command, console)
 

@@ -19,7 +19,7 @@ from pipeline.data.dataset import load_training_data, shape_components
 from pipeline.data.loader import parse_chain, training_batches
 from pipeline.files import digest, write_text
 from pipeline.inference.locator import located
-from pipeline.metrics import normalised_mean_error, photo_errors
+from pipeline.metrics import mse_of_photos, normalised_mean_error
 from pipeline.networks import make_network, read_start
 from pipeline.recipe import Recipe
 from pipeline.runs import Run
@@ -42,7 +42,7 @@ def measure(study: Study, row: str, split: int, *, data: Path, cache: Path) -> d
     held_out = trainer.data.validation
     truth, names = trainer.data.pack.values[held_out], trainer.data.pack.names[held_out]
     points = trainer.validate()
-    errors = np.sort(photo_errors(points, truth, names))
+    errors = np.sort(mse_of_photos(points, truth, names))
     found = {
         "mse": round(float(errors.mean()), 3),
         "mse without the worst 1 %": round(float(errors[: len(errors) - round(WORST * len(errors))].mean()), 3),

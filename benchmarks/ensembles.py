@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.results import write_result
 from pipeline.inference.submission import read_submission
-from pipeline.metrics import normalised_mean_error, photo_errors
+from pipeline.metrics import mse_of_photos, normalised_mean_error
 
 ROOT = Path(__file__).parents[1]
 FOLDS = 5
@@ -125,11 +125,11 @@ def main():
     for way, how in ways.items():
         single = [predicted([fold], *how) for fold in folds]
         rows[f"{way}, mean of single networks"] = (
-            np.mean([photo_errors(points, truth) for points in single], axis=0),
+            np.mean([mse_of_photos(points, truth) for points in single], axis=0),
             float(np.mean([normalised_mean_error(points, truth) for points in single])),
         )
         together = predicted([folder], *how)
-        rows[f"{way}, {FOLDS} folds"] = (photo_errors(together, truth), normalised_mean_error(together, truth))
+        rows[f"{way}, {FOLDS} folds"] = (mse_of_photos(together, truth), normalised_mean_error(together, truth))
     table = compare(rows, groups)
     print(f"\n{'':46}{'MSE':>9}{'median':>9}{'NME %':>8}{'change':>9}   95 %")
     for name, row in table.items():

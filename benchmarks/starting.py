@@ -26,7 +26,7 @@ SCRIPT = """
 import json, sys, time
 from pipeline.command import parse_command
 from pipeline.data.dataset import leaks, load_training_data, mean_shape_score
-from pipeline.training import session
+from pipeline.training import command as training_command
 recipe = parse_command(sys.argv[1:]).recipe
 clock, processor = time.perf_counter(), time.process_time()
 data = load_training_data(recipe)

@@ -15,7 +15,7 @@ from pipeline.data.loader import parse_chain
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder
 from pipeline.inference.submission import read_submission
-from pipeline.metrics import photo_errors
+from pipeline.metrics import mse_of_photos
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run, find_run
 from tools.augment_sheet import EVERYTHING, augmenters_sheet, draws_sheet, some_photos
@@ -74,7 +74,7 @@ def draw_predictions(contest: Path, runs: Path) -> np.ndarray:
     if not names == predicted_names == pack.names.tolist():
         raise UserError(f"{run.submission} is of another test than {truth_path}; give the contest of the run")
     samples = np.linspace(0, len(pack) - 1, min(len(pack), NUM_DRAWN)).astype(int)
-    errors = photo_errors(predicted[samples], truth[samples])
+    errors = mse_of_photos(predicted[samples], truth[samples])
     return gallery(
         pack,
         samples,

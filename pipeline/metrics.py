@@ -80,7 +80,7 @@ def squared_error_sums(
     return sums, counts
 
 
-def photo_errors(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+def mse_of_photos(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
     """(N,) mean squared error of each photo; 0 where all of its truth is missing."""
     sums, counts = squared_error_sums(predicted, truth, names)
     return sums / np.maximum(counts, 1)

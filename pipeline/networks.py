@@ -166,7 +166,7 @@ def make_network(
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
-    num_ranks = current_ranks().count
+    num_ranks = current_ranks().num_ranks
     together = num_ranks > 1 and recipe.run.gpu and not options.local_norms  # norms see the photos of all ranks
     batch_size = min(recipe.optimiser.batch_size, num_photos or recipe.optimiser.batch_size)
     alone = batch_size // (num_ranks * recipe.optimiser.accumulate) <= 1

@@ -45,7 +45,7 @@ class Ranks:
     """
 
     rank: int = 0
-    count: int = 1
+    num_ranks: int = 1
     local_rank: int = 0
     num_local: int = 1
 
@@ -55,12 +55,12 @@ class Ranks:
 
     def part(self, total: int, *, unit: int = 1) -> slice:
         """This rank's part of `total` things that lie in a row, whole blocks of `unit` where it is more than one."""
-        own = parts(-(-total // unit), self.count)[self.rank]
+        own = parts(-(-total // unit), self.num_ranks)[self.rank]
         return slice(min(own.start * unit, total), min(own.stop * unit, total))
 
-    def add_up(self, tensors: Sequence[torch.Tensor]):
+    def all_reduce(self, tensors: Sequence[torch.Tensor]):
         """Replaces each by its sum over the ranks, some 8 million numbers at a time."""
-        if self.count == 1:
+        if self.num_ranks == 1:
             return
         pending = []
         for bucket in _buckets(tensors):
@@ -74,18 +74,18 @@ class Ranks:
             for tensor, found in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.detach().copy_(found.view_as(tensor))
 
-    def take_of_main(self, tensors: Sequence[torch.Tensor]):
+    def broadcast(self, tensors: Sequence[torch.Tensor]):
         """Replaces each by that of the main rank."""
-        if self.count > 1:
+        if self.num_ranks > 1:
             with _lost_named():
                 for tensor in tensors:
                     own = tensor.detach().contiguous()
                     dist.broadcast(own, 0)
                     tensor.detach().copy_(own)
 
-    def rows_of_all(self, own: torch.Tensor, rows: slice, total: int) -> torch.Tensor:
+    def gather_rows(self, own: torch.Tensor, rows: slice, total: int) -> torch.Tensor:
         """(total, …) of all ranks, of which this one has `own`, (B, …), at `rows`."""
-        if self.count == 1:
+        if self.num_ranks == 1:
             return own
         found = own.new_zeros((total, *own.shape[1:]))
         found[rows] = own
@@ -93,37 +93,37 @@ class Ranks:
             dist.all_reduce(found)
         return found
 
-    def arrays_of_all(self, own: np.ndarray, rows: slice, total: int) -> np.ndarray:
+    def gather_arrays(self, own: np.ndarray, rows: slice, total: int) -> np.ndarray:
         """The same for arrays of numbers or of bool."""
-        if self.count == 1:
+        if self.num_ranks == 1:
             return own
         plain = own.astype(np.uint8) if own.dtype == bool else own
-        return self.rows_of_all(torch.from_numpy(plain), rows, total).numpy().astype(own.dtype, copy=False)
+        return self.gather_rows(torch.from_numpy(plain), rows, total).numpy().astype(own.dtype, copy=False)
 
-    def most(self, *numbers: float) -> list[float]:
+    def all_max(self, *numbers: float) -> list[float]:
         """Of each number the highest that any rank has."""
-        if self.count == 1:
+        if self.num_ranks == 1:
             return list(numbers)
         found = torch.tensor(numbers, dtype=torch.float64)
         with _lost_named():
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return found.tolist()
 
-    def of_main(self, *numbers: float) -> list[float]:
+    def broadcast_numbers(self, *numbers: float) -> list[float]:
         """The numbers that the main rank has."""
-        if self.count == 1:
+        if self.num_ranks == 1:
             return list(numbers)
         found = torch.tensor(numbers, dtype=torch.float64)
         with _lost_named():
             dist.broadcast(found, 0)
         return found.tolist()
 
-    def text_of_main(self, make: Callable[[], str]) -> str:
+    def broadcast_text(self, make: Callable[[], str]) -> str:
         """What the main rank makes, while the others wait for it."""
         made = make().encode() if self.is_main else b""
-        if self.count == 1:
+        if self.num_ranks == 1:
             return made.decode()
-        (length,) = self.of_main(len(made))
+        (length,) = self.broadcast_numbers(len(made))
         if not length:
             return ""
         text = (
@@ -136,20 +136,20 @@ class Ranks:
     def in_turn(self, make: Callable[[], Made]) -> Made:
         """What each rank makes, the first of each machine before the others: what it leaves in the cache, they find."""
         if self.local_rank > 0:
-            self.wait()
+            self.barrier()
             return make()
         try:
             return make()
         finally:
-            self.wait()
+            self.barrier()
 
-    def wait(self):
+    def barrier(self):
         """Until all ranks have come so far."""
-        self.most(0)
+        self.all_max(0)
 
     def __str__(self) -> str:
-        machines = self.count // self.num_local
-        return f"{self.count} processes" + (f" on {machines} machines" if machines > 1 else "")
+        machines = self.num_ranks // self.num_local
+        return f"{self.num_ranks} processes" + (f" on {machines} machines" if machines > 1 else "")
 
 
 ALONE = Ranks()
@@ -171,7 +171,7 @@ def connected(launch: Launch) -> Iterator[None]:
     store = _connect(launch)
     try:
         yield
-        current_ranks().wait()  # the store goes with the process that holds it
+        current_ranks().barrier()  # the store goes with the process that holds it
     except KeyboardInterrupt as stop:
         if launch.is_main and not _num_failures(store):
             raise

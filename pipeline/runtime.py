@@ -54,7 +54,7 @@ class Runtime:
     def __str__(self) -> str:
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
         device = gpu or f"CPU, {torch.get_num_threads()} threads"
-        return f"{device}, each of {self.ranks}" if self.ranks.count > 1 else device
+        return f"{device}, each of {self.ranks}" if self.ranks.num_ranks > 1 else device
 
 
 def choose_device(*, gpu: bool, ranks: Ranks = ALONE) -> torch.device:
@@ -76,7 +76,7 @@ def choose_device(*, gpu: bool, ranks: Ranks = ALONE) -> torch.device:
             f"--gpu: no usable GPU: {found}; mend the driver or the install (see nvidia-smi), or leave out --gpu"
         )
     torch.backends.cudnn.allow_tf32 = False  # so that float32 is not rounded to TF32, torch's default
-    if ranks.count == 1:
+    if ranks.num_ranks == 1:
         return torch.device("cuda")
     if ranks.num_local > torch.cuda.device_count():
         raise UserError(

@@ -20,7 +20,7 @@ from pipeline.recipe_file import read_recipe
 from pipeline.runs import find_runs
 from pipeline.stages import check_begun_anew, stage_recipe
 from pipeline.training.callbacks import WorstPhotos
-from pipeline.training.session import train_command
+from pipeline.training.command import train_command
 from tests.scripts import quick_pictures
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -15,7 +15,8 @@ from pipeline.recipe import Recipe
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.stopping import Stopped
-from pipeline.training import one_run, session
+from pipeline.training import command as training_command
+from pipeline.training import one_run
 from pipeline.training.state import TrainerState
 
 
@@ -37,7 +38,7 @@ def test_a_run_without_an_epoch_ends_with_a_line(tmp_path, capsys):
     ],
 )
 def test_the_function_returns_the_folder_of_what_was_trained(monkeypatch, tmp_path, trained_by, flags):
-    monkeypatch.setattr(session, trained_by, lambda *_, job=None: tmp_path)
+    monkeypatch.setattr(training_command, trained_by, lambda *_, job=None: tmp_path)
     assert hack_train.train(["--data", tmp_path, *flags]) == tmp_path
 
 
@@ -46,7 +47,7 @@ def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, n
     def stop(*_, job):
         raise Stopped(number)
 
-    monkeypatch.setattr(session, "train_run", stop)
+    monkeypatch.setattr(training_command, "train_run", stop)
     monkeypatch.setattr("sys.argv", ["hack_train.py"])
     with pytest.raises(SystemExit) as caught:
         hack_train.main()
@@ -55,7 +56,7 @@ def test_a_stopped_training_exits_with_the_signals_status(monkeypatch, capsys, n
 
 
 def test_sigterm_while_photos_are_packed_ends_with_a_line(monkeypatch, capsys):
-    monkeypatch.setattr(session, "train_run", lambda *_, job: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(training_command, "train_run", lambda *_, job: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr("sys.argv", ["hack_train.py"])
     with pytest.raises(SystemExit) as caught:
         hack_train.main()
@@ -75,7 +76,7 @@ def test_a_stopped_run_and_stopped_folds_say_what_resumes_them(contest, tmp_path
     folders: set[Path] = set()
     works = (
         lambda console: one_run.train_run(recipe, console, None),
-        lambda console: session.train_folds(recipe, console, 2, None),
+        lambda console: training_command.train_folds(recipe, console, 2, None),
     )
     for work in works:
         with pytest.raises(Stopped), recorded_console() as console:

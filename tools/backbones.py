@@ -76,7 +76,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Measured:
+class StepCost:
     """rate: photos per second. memory: GB."""
 
     rate: float
@@ -149,17 +149,17 @@ def measured(row: Backbone, options: Options) -> Backbone:
         said = result.stderr.decode(errors="replace").split("\n")[-2:-1]
         print(f"{row.name} could not be measured: {''.join(said) or f'it was ended (status {result.returncode})'}")
         return row
-    found = TypeAdapter(Measured).validate_json(result.stdout.splitlines()[-1])
+    found = TypeAdapter(StepCost).validate_json(result.stdout.splitlines()[-1])
     return replace(row, **asdict(found))
 
 
 def measure_alone():
     """Measures the one backbone that standard input names, and prints the result; fails if a step fails."""
     options = TypeAdapter(Options).validate_json(sys.stdin.read())
-    print(TypeAdapter(Measured).dump_json(measure_step(options.models[0], recipe_of(options), options)).decode())
+    print(TypeAdapter(StepCost).dump_json(measure_step(options.models[0], recipe_of(options), options)).decode())
 
 
-def measure_step(name: str, recipe: Recipe, options: Options) -> Measured:
+def measure_step(name: str, recipe: Recipe, options: Options) -> StepCost:
     """Steps of AdamW with one backbone: prediction, SmoothL1, gradient, update."""
     runtime = Runtime.choose(gpu=options.gpu, precision=recipe.network.precision)
     before = psutil.Process().memory_info().rss
@@ -174,7 +174,7 @@ def measure_step(name: str, recipe: Recipe, options: Options) -> Measured:
             break
     on_gpu = runtime.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes() - before
-    return Measured(batch / float(np.median(times[1:])), peak / 1e9)
+    return StepCost(batch / float(np.median(times[1:])), peak / 1e9)
 
 
 def _steps(network, optimiser, images, runtime: Runtime) -> Iterator[float]:

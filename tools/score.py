@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from pipeline.cli import parse_flags
 from pipeline.errors import UserError, run_script
 from pipeline.inference.submission import read_in_order, read_submission
-from pipeline.metrics import photo_errors, score, tail
+from pipeline.metrics import mse_of_photos, score, tail
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def main():
     predicted, truth = read_both(options.submission, options.truth)
     print(score(predicted, truth))
     labelled = ~np.isnan(truth).all(axis=(1, 2))
-    errors = photo_errors(predicted, truth)[labelled]
+    errors = mse_of_photos(predicted, truth)[labelled]
     if of_worst := tail(errors):
         print(f"{of_worst}; the photo in the middle has {np.median(errors):.3f} px²")
 

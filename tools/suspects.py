@@ -38,7 +38,7 @@ from pipeline.data.suspects import (
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder, free_name, write_text
 from pipeline.inference.disagreement import Disagreement, of_folds, of_run
-from pipeline.metrics import photo_errors
+from pipeline.metrics import mse_of_photos
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import find_run, fold_runs
 from pipeline.runtime import Runtime
@@ -154,7 +154,7 @@ def find_suspects(checks: Checks, count: int) -> list[Suspect]:
 def _error(points, truth):
     if points is None or np.isnan(points).any():
         return float("nan")
-    return float(photo_errors(points[None], truth[None])[0] ** 0.5)
+    return float(mse_of_photos(points[None], truth[None])[0] ** 0.5)
 
 
 def _reasons(checks, sample, points, duplicates):

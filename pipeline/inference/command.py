@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.data.boxes import Boxes, boxes_of_one, read_boxes
 from pipeline.errors import UserError
 from pipeline.files import may_write
-from pipeline.inference.ensemble import Ensemble, Prediction, load_members, weigh_runs
+from pipeline.inference.ensemble import Ensemble, TestPrediction, load_members, weigh_runs
 from pipeline.inference.member import print_not_fitted, weigh_views, why_not_calibrated
 from pipeline.inference.options import PredictOptions
 from pipeline.inference.photos import predict_photos
@@ -30,7 +30,7 @@ def predict_command(options: PredictOptions) -> Path:
 
 def predict_and_submit(options: PredictOptions) -> Path:
     runtime = Runtime.choose(gpu=options.gpu)
-    if options.photo and runtime.ranks.count > 1:
+    if options.photo and runtime.ranks.num_ranks > 1:
         raise UserError("--photo is for one process; leave out torchrun")
     runs = find_runs(options.run, options.runs)
     boxes = boxes_of(runs, options)
@@ -89,7 +89,7 @@ def print_ensemble(ensemble: Ensemble, runtime: Runtime, options: PredictOptions
         raise UserError(f"{ensemble.folder} may not be written; give --output a path of yours")
 
 
-def submit(test: Prediction, ensemble: Ensemble, options: PredictOptions, *, output: Path, boxes: Boxes | None):
+def submit(test: TestPrediction, ensemble: Ensemble, options: PredictOptions, *, output: Path, boxes: Boxes | None):
     """Writes the submission, reads it back, and writes what goes with it."""
     if len(test.rows) < len(test.names):
         count = len(test.names) - len(test.rows)

@@ -44,7 +44,7 @@ EACH_ALONE = "each run alone, on what it held out: the mean"
 
 
 @dataclass(frozen=True)
-class Prediction:
+class TestPrediction:
     """What was predicted of a contest's test photos, in the order of its table.
 
     points: (N, L, 2) in pixels of the photos. deviations: (N, L), how far a coordinate may be off.
@@ -77,7 +77,7 @@ class Ensemble:
     folder: Path
     fitted_score: Scores | None = None
 
-    def predict_test(self, *, batch_size: int, boxes: Boxes | None = None) -> Prediction:
+    def predict_test(self, *, batch_size: int, boxes: Boxes | None = None) -> TestPrediction:
         """Predicts the points that the test asks for, each rank for a part of the photos; to be called by all ranks.
 
         Raises UserError with every fault of the data."""
@@ -115,7 +115,7 @@ class Ensemble:
             variance[block] = within + between
             means += [part[there[block]].sum() / (variance.shape[1] * len(rows)) for part in (within, between)]
         variance[~there] = np.nan
-        return Prediction(table.names, merged, self._deviations(variance, *means.tolist()), rows, packs, samples)
+        return TestPrediction(table.names, merged, self._deviations(variance, *means.tolist()), rows, packs, samples)
 
     def predict_all(self, packs: Sequence[Pack | Squares], samples: np.ndarray) -> np.ndarray:
         """(N, K, 2) all points of the photos at (R, N) `samples` of the runs' packs."""
@@ -168,7 +168,7 @@ class Ensemble:
             return {"mse": round(alone[0]["mse"], 4), "low": None, "high": None, "of": WITHOUT_VIEWS}
         return expected_of_mean(alone, self.weights.reshape(len(alone), -1).mean(axis=1).tolist(), of=EACH_ALONE)
 
-    def draw(self, test: Prediction) -> list[Path]:
+    def draw(self, test: TestPrediction) -> list[Path]:
         """Pictures of test photos: of evenly chosen ones, and of those that are most doubtful for their size."""
         pack, own = test.packs[0], test.samples[0]
         deviations = test.deviations[test.rows].mean(axis=1)

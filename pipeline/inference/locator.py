@@ -75,7 +75,7 @@ class Locator:
         ranks = self.runtime.ranks
         key = key_of(self.digest, VERSION, pack.folder.name)  # the name tells other pixels apart
         path = self.recipe.run.cache / f"boxes-{key}.csv"
-        if ranks.most(float(not path.exists()))[0]:
+        if ranks.all_max(float(not path.exists()))[0]:
             table = boxes_table(self._table(pack))
             ranks.in_turn(lambda: path.exists() or write_text(path, table))
         return path
@@ -131,7 +131,7 @@ class Locator:
             for block in blocks(len(own), unit):
                 found[block] = find(own[block])
                 bar.update(len(own[block]))
-        return self.runtime.ranks.arrays_of_all(found, part, len(samples))
+        return self.runtime.ranks.gather_arrays(found, part, len(samples))
 
     def _find(self, pack, samples):
         """(N, 5) boxes, and how far apart two looks find the points, which is 0 if there is only one look."""

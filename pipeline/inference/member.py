@@ -124,7 +124,7 @@ class Member:
         part = ranks.part(len(samples), unit=batch_size)
         own = None if asked is None else asked[part]
         points, variances = self.predict(pack, samples[part], own, batch_size=batch_size, description=description)
-        return ranks.arrays_of_all(points, part, len(samples)), ranks.arrays_of_all(variances, part, len(samples))
+        return ranks.gather_arrays(points, part, len(samples)), ranks.gather_arrays(variances, part, len(samples))
 
 
 def load_member(run: Run, options: PredictOptions, device: torch.device) -> Member:
@@ -260,7 +260,7 @@ def _find(member, data, samples, *, batch_size):
         points[:, found.block], counts[:, found.block], told[:, found.block] = found[1:]
     seconds = (time.perf_counter() - begun) / max(len(own), 1) / len(member.views)
     points, counts, told = (
-        np.ascontiguousarray(ranks.arrays_of_all(array.swapaxes(0, 1), part, len(samples)).swapaxes(0, 1))
+        np.ascontiguousarray(ranks.gather_arrays(array.swapaxes(0, 1), part, len(samples)).swapaxes(0, 1))
         for array in (points, counts, told)
     )
     parts = Parts(

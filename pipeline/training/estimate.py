@@ -74,7 +74,7 @@ def print_estimate(trainer: Trainer):
     recipe, pack, runtime = trainer.recipe, trainer.data.pack, trainer.runtime
     cost = network_cost(trainer.average.network, size=recipe.photos.size, runtime=runtime)
     options = recipe.optimiser
-    at_once = math.ceil(options.batch_size / (options.accumulate * runtime.ranks.count))
+    at_once = math.ceil(options.batch_size / (options.accumulate * runtime.ranks.num_ranks))
     runtime.print(
         f"             {amount(cost.num_parameters)} parameters, {amount(cost.flops)}FLOPs a photo;"
         f" a step takes about {amount(cost.step_bytes(at_once))}B, of {at_once:,} photos at once"

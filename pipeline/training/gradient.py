@@ -41,7 +41,7 @@ class Gradient:
     def add(self, mixed: Mixed, key: Key, *, epoch: float, scaler: torch.amp.GradScaler) -> torch.Tensor:
         """(1 + B,) the loss, and the squared error of each photo. mixed: this rank's photos of the batch. key: of the
         whole batch. epoch: how many are done. With several ranks, no parameter may have a gradient before."""
-        num_parts = min(self.num_parts, len(key.samples) // self.runtime.ranks.count)
+        num_parts = min(self.num_parts, len(key.samples) // self.runtime.ranks.num_ranks)
         if num_parts > 1:  # the same on all ranks, which wait for each other in norms of all photos
             micro = [(mixed.part(rows), rows) for rows in parts(len(mixed.batch.samples), num_parts)]
             measured = self._add_parts(micro, key, epoch, scaler)
@@ -78,13 +78,13 @@ class Gradient:
         all photos count."""
         ranks, count = self.runtime.ranks, len(key.samples)
         rows = ranks.part(count)
-        kept = self.criterion.select(ranks.rows_of_all(own, rows, count), key, epoch=epoch)
+        kept = self.criterion.select(ranks.gather_rows(own, rows, count), key, epoch=epoch)
         return kept[rows], kept.sum()
 
     def _of_all(self, measured, count):
         """What all ranks have measured; also sums their gradients and averages their statistics of norms."""
         ranks = self.runtime.ranks
-        if ranks.count == 1:
+        if ranks.num_ranks == 1:
             return measured
         own = ranks.part(count)
         found = measured.new_zeros(1 + count)
@@ -93,8 +93,8 @@ class Gradient:
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
         statistics = own_statistics(self.network)
         for statistic in statistics:
-            statistic.div_(ranks.count)
-        ranks.add_up([found, *statistics, *(each.grad for each in parameters if each.grad is not None)])
+            statistic.div_(ranks.num_ranks)
+        ranks.all_reduce([found, *statistics, *(each.grad for each in parameters if each.grad is not None)])
         return found
 
     def _measure(self, mixed: Mixed) -> tuple[PhotoLosses, torch.Tensor]:

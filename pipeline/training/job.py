@@ -55,7 +55,7 @@ NO_JOB = Job(None)
 
 def taken_up(command: Command, job: Job) -> Command:
     """The command; if torchrun has restarted it, the one that resumes what it has begun."""
-    begun = current_ranks().text_of_main(lambda: str(job.begun() or ""))
+    begun = current_ranks().broadcast_text(lambda: str(job.begun() or ""))
     if not begun:
         return command
     print(f"started anew by torchrun, which goes on with {begun}")

@@ -54,7 +54,7 @@ def find_rate(trainer: Trainer, chain: Chain, make_folder: Callable[[], Path]) -
     """Sweeps the rate, and writes the result into a folder, which it returns: as a picture, and for TensorBoard."""
     print(f"sweep        {NUM_STEPS} steps, from a learning rate of {LOWEST:g} to {HIGHEST:g}", flush=True)
     swept = sweep(trainer, chain)
-    folder = Path(trainer.runtime.ranks.text_of_main(lambda: str(make_folder())))
+    folder = Path(trainer.runtime.ranks.broadcast_text(lambda: str(make_folder())))
     if not trainer.runtime.is_main:
         return folder
     try:

@@ -15,7 +15,7 @@ from pipeline.runtime import Runtime
 
 def build_norms(network: LandmarkNet, runtime: Runtime, *, synchronised: bool) -> LandmarkNet:
     """The network with norms for these ranks; names and weights stay."""
-    if runtime.ranks.count > 1 and runtime.device.type == "cuda" and synchronised:
+    if runtime.ranks.num_ranks > 1 and runtime.device.type == "cuda" and synchronised:
         synchronise_norms(network)
     return network
 
@@ -23,7 +23,7 @@ def build_norms(network: LandmarkNet, runtime: Runtime, *, synchronised: bool) -
 def describe_norms(network: nn.Module, runtime: Runtime) -> str:
     """Which photos they see, in a few words; empty if no norm sees more than one photo, or one rank sees all."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if runtime.ranks.count == 1 or not norms:
+    if runtime.ranks.num_ranks == 1 or not norms:
         return ""
     if all(isinstance(norm, nn.SyncBatchNorm) for norm in norms):
         return "batch normalisation sees the photos of all processes (SyncBN)"

@@ -102,7 +102,7 @@ def train_run(
         print_account(trainer, run.folder)
         if trainer.state.history:
             report(run, trainer)
-    runtime.ranks.wait()  # what follows may need what the main one has written
+    runtime.ranks.barrier()  # what follows may need what the main one has written
     return run.folder
 
 
@@ -173,7 +173,7 @@ def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, part
         run.folder.mkdir(exist_ok=True)
         run.write_recipe(recipe)  # with it they can be resumed
         job.begin(run.folder)
-    runtime.ranks.wait()
+    runtime.ranks.barrier()
     runtime.print(f"locator      {recipe.photos.locate:.0%} of the training, to find where to look")
     try:
         own = locator_recipe(recipe, run.folder)
@@ -192,7 +192,7 @@ def made_by_main(make: Callable[[], Path]) -> Run:
 
     Raises UserError if another machine does not see it.
     """
-    folder = Path(current_ranks().text_of_main(lambda: str(make().absolute())))
+    folder = Path(current_ranks().broadcast_text(lambda: str(make().absolute())))
     if not folder.is_dir():
         raise UserError(f"{folder} is not there, where process 0 has made it; give all machines one folder for --runs")
     return Run(folder)
@@ -207,8 +207,8 @@ def take_up(trainer: Trainer, run: Run):
     trainer.load(run.last)
     state = trainer.state
     runtime.print(f"resuming     from epoch {state.epoch}, step {state.step:,}, minute {state.minutes:.1f}")
-    if trainer.num_ranks_before != runtime.ranks.count:
-        before, now = trainer.num_ranks_before, runtime.ranks.count
+    if trainer.num_ranks_before != runtime.ranks.num_ranks:
+        before, now = trainer.num_ranks_before, runtime.ranks.num_ranks
         runtime.print(
             f"             as {now} processes, {before} before: each step has the photos that it would have had"
         )

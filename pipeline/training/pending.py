@@ -23,7 +23,7 @@ class StepResult(NamedTuple):
     gradient_norm: float
 
 
-class Measured(NamedTuple):
+class MeasuredStep(NamedTuple):
     """The same before it is averaged, with the samples of the step and their squared errors."""
 
     step: int
@@ -55,7 +55,7 @@ class PendingSteps:
         """The loss of the last step, for which the host waits."""
         return self._steps[-1][1][0].item()
 
-    def read(self, first: int, *, overflows: bool) -> list[Measured]:
+    def read(self, first: int, *, overflows: bool) -> list[MeasuredStep]:
         """What each step has measured; the first has the number `first`.
 
         overflows: whether gradients may overflow, as in fp16, where that is one step among many. Raises UserError, with
@@ -68,7 +68,7 @@ class PendingSteps:
                 raise UserError(self._not_finite(f"loss is {loss}", step, samples[~np.isfinite(errors)]))
             if not (np.isfinite(norm) or overflows):
                 raise UserError(self._not_finite(f"gradient's norm is {norm}", step, samples[:0]))
-            found.append(Measured(step, samples, loss, norm, rate, errors))
+            found.append(MeasuredStep(step, samples, loss, norm, rate, errors))
         return found
 
     def _not_finite(self, what, step, samples):

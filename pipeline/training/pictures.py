@@ -8,7 +8,7 @@ import torch
 
 from pipeline.checkpoint import check_type
 from pipeline.data.drawing import gallery, write_picture
-from pipeline.metrics import photo_errors, point_errors
+from pipeline.metrics import mse_of_photos, point_errors
 from pipeline.runs import Run
 from pipeline.training.figures import draw_curves, draw_loss_over_rate, draw_point_errors
 from pipeline.training.tensorboard import TensorBoard
@@ -46,7 +46,7 @@ class WorstPhotos(Callback):
     def draw(self, trainer: Trainer, split: str, samples: np.ndarray, points: np.ndarray):
         """Draws those of `samples` with the highest mean squared errors, with the truth beside the points."""
         pack = trainer.data.pack
-        errors = photo_errors(points, pack.values[samples], pack.names[samples])
+        errors = mse_of_photos(points, pack.values[samples], pack.names[samples])
         order = errors.argsort()[::-1][:NUM_WORST]
         captions = [f"MSE {errors[i]:.2f} px², RMS {errors[i] ** 0.5:.2f} px" for i in order]
         truth, title = pack.values[samples[order]], f"Worst photos of {split}"

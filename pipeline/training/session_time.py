@@ -53,10 +53,10 @@ def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | 
         mirroring=trainer.data.flip_indices is not None,
         source="views",
     )
-    (speed,) = trainer.runtime.ranks.of_main(measured_speed(trainer))  # predict.py may be one process
+    (speed,) = trainer.runtime.ranks.broadcast_numbers(measured_speed(trainer))  # predict.py may be one process
     prediction = prediction_seconds(trainer, speed=speed, num_views=len(views), locator=locator)
     gone = time.time() - begun_at() if gone is None else gone
-    (gone,) = trainer.runtime.ranks.of_main(gone)
+    (gone,) = trainer.runtime.ranks.broadcast_numbers(gone)
     plan = SessionTime(60 * recipe.running.session_minutes, gone, prediction)
     if plan.training <= 0:
         raise UserError(

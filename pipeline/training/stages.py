@@ -39,12 +39,12 @@ def folder_of_stages(recipe: Recipe, earlier: Path | None, ranks: Ranks) -> Iter
     refused before there was anything to resume.
     """
     named = replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_stages"))
-    folder = Path(ranks.text_of_main(lambda: str(earlier or new_folder(named))))
+    folder = Path(ranks.broadcast_text(lambda: str(earlier or new_folder(named))))
     if ranks.is_main:
         if not has_stages(folder):
             write_finished(folder, 0)
         Run(folder).write_recipe(recipe)  # last: with it they can be resumed
-    ranks.wait()
+    ranks.barrier()
     try:
         yield folder
     except BaseException:

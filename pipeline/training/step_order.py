@@ -53,7 +53,7 @@ class StepOrder:
 
     def _own(self, samples):
         """This rank's part of a step. With mixup it includes the photo before it, which is mixed into its first one."""
-        if self.ranks.count == 1:
+        if self.ranks.num_ranks == 1:
             return samples
         part = self.ranks.part(len(samples))
         before = [samples[part.start - 1]] if self.mixes else []

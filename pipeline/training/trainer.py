@@ -35,7 +35,7 @@ from pipeline.training.gradient import Gradient
 from pipeline.training.identity import identity_of
 from pipeline.training.norms import build_norms
 from pipeline.training.optim import build_optimiser, freeze_backbone, rate_of
-from pipeline.training.pending import Measured, PendingSteps, StepResult
+from pipeline.training.pending import MeasuredStep, PendingSteps, StepResult
 from pipeline.training.phases import Phases
 from pipeline.training.schedules import build_schedule
 from pipeline.training.sitting import Sitting
@@ -101,9 +101,9 @@ class Trainer:
     ):
         self.recipe, self.data, self.runtime, self.callbacks = recipe, data, runtime, callbacks
         options, device = recipe.optimiser, runtime.device
-        if min(options.batch_size, len(data.train)) < runtime.ranks.count:
+        if min(options.batch_size, len(data.train)) < runtime.ranks.num_ranks:
             raise UserError(
-                f"--batch-size {options.batch_size}: {runtime.ranks.count} processes train on {len(data.train):,} "
+                f"--batch-size {options.batch_size}: {runtime.ranks.num_ranks} processes train on {len(data.train):,} "
                 "photos, and each needs one of a step; give a larger batch or fewer processes"
             )
         self.network = build_norms(network.to(device), runtime, synchronised=not recipe.network.local_norms)
@@ -137,7 +137,7 @@ class Trainer:
         self.pending = PendingSteps(data.pack.names)
         self.stop, self.all_stop = StopRequest(), False
         self.phases = Phases()
-        self.num_ranks_before = runtime.ranks.count  # of the sitting that it was loaded from
+        self.num_ranks_before = runtime.ranks.num_ranks  # of the sitting that it was loaded from
         self.identity = identity_of(recipe, data)
         self.regions = regions_of(recipe.running.regions, data.mean_shape)
         self.sitting = Sitting(self.state)
@@ -221,7 +221,7 @@ class Trainer:
         """The samples of the step that the batch, or a part of it, belongs to, with this rank's photos, mixed."""
         alpha = self.recipe.optimiser.mixup
         mixed = mix(batch, self._key(batch.samples), alpha=alpha)
-        if self.runtime.ranks.count == 1:
+        if self.runtime.ranks.num_ranks == 1:
             return batch.samples, mixed
         return self.order.of_step(self.state.step), mixed.part(slice(1, None)) if alpha else mixed
 
@@ -241,7 +241,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.after_flush(self, measured)
 
-    def _read(self) -> list[Measured]:
+    def _read(self) -> list[MeasuredStep]:
         """What each pending step measured. Raises UserError for one that is not finite, and if no gradient has been
         finite for so long that the scaler of fp16 has given up."""
         measured = self.pending.read(self.num_flushed + 1, overflows=self.scaler.is_enabled())
@@ -274,7 +274,7 @@ class Trainer:
     def stoppable(self) -> AbstractContextManager[None]:
         """A context for what need not be finished: a signal raises Stopped within it, at once. Several ranks finish it,
         since they have to stop together."""
-        return self.stop.at_once() if self.runtime.ranks.count == 1 else nullcontext()
+        return self.stop.at_once() if self.runtime.ranks.num_ranks == 1 else nullcontext()
 
     def _validated(self, speed):
         """The scores of the validation photos and of a sample of the training photos, both predicted by the averaged
@@ -308,7 +308,7 @@ class Trainer:
         """What `predict` gives, with each rank predicting a part of the photos. Raises Stopped on all ranks if one is
         told to stop and does not finish its part."""
         ranks = self.runtime.ranks
-        if ranks.count == 1:
+        if ranks.num_ranks == 1:
             return self.predict(samples, description, image_size=image_size)
         part, points = ranks.part(len(samples)), None
         with suppress(Stopped), self.stop.at_once():
@@ -316,14 +316,14 @@ class Trainer:
         self.clock()
         self._refuse_together()
         assert points is not None
-        return ranks.arrays_of_all(points, part, len(samples))
+        return ranks.gather_arrays(points, part, len(samples))
 
     def _score(self, points, samples):
         """The scores of (N, K, 2) points of the photos at `samples`; the main rank computes them for all."""
         pack, ranks, none = self.data.pack, self.runtime.ranks, [float("nan")] * 4
         if ranks.is_main:
             scores = score(points, pack.values[samples], self.data.groups[samples], pack.names[samples])
-        return Scores(*ranks.of_main(*(astuple(scores) if ranks.is_main else none)))
+        return Scores(*ranks.broadcast_numbers(*(astuple(scores) if ranks.is_main else none)))
 
     def _region_errors(self, points):
         """The errors of regions in (N, K, 2) points of the validation photos, computed by the main rank."""
@@ -332,7 +332,7 @@ class Trainer:
         def find():
             return region_errors(*point_error_sums(points, data.pack.values[data.validation]), self.regions)
 
-        return json.loads(self.runtime.ranks.text_of_main(lambda: json.dumps(find())))
+        return json.loads(self.runtime.ranks.broadcast_text(lambda: json.dumps(find())))
 
     def predict(
         self, samples: np.ndarray, description: str | None = None, *, image_size: int | None = None
@@ -355,7 +355,7 @@ class Trainer:
         self._read()  # what is not finite must not be saved, since no run could go on from it
         for callback in self.callbacks:
             callback.on_stop(self)
-        self.runtime.ranks.wait()  # the end of one process would end the others before all is saved
+        self.runtime.ranks.barrier()  # the end of one process would end the others before all is saved
         self.stop.refuse()
 
     def _refuse_together(self):
@@ -412,7 +412,7 @@ class Trainer:
         """Minutes of the training over all sittings, which are kept in its state. All ranks follow the clock of the
         main one, and learn here of a signal that has come to any of them: then they all stop."""
         ranks, now = self.runtime.ranks, self.sitting.minutes
-        self.state.minutes, number = ranks.most(now if ranks.is_main else 0.0, self.stop.number or 0)
+        self.state.minutes, number = ranks.all_max(now if ranks.is_main else 0.0, self.stop.number or 0)
         if number and not self.stop:
             self.stop.learn(int(number))
         self.all_stop = bool(number)
@@ -423,12 +423,12 @@ class Trainer:
         with the weights of the main one, since processors differ in how they draw them. Their random numbers differ, so
         that no two have the same dropout; those of the main one are saved in the checkpoint."""
         ranks, seed = self.runtime.ranks, self.recipe.run.seed
-        if ranks.text_of_main(lambda: self.identity) != self.identity:
+        if ranks.broadcast_text(lambda: self.identity) != self.identity:
             raise UserError(
                 "it has other photos, another split or another recipe than process 0; give all machines the same data, "
                 "command and version"
             )
-        (step_of_main,) = ranks.of_main(self.state.step)
+        (step_of_main,) = ranks.broadcast_numbers(self.state.step)
         if step_of_main != self.state.step:
             raise UserError(
                 f"it goes on from step {self.state.step:,}, and process 0 from step {int(step_of_main):,}; give all "
@@ -436,7 +436,7 @@ class Trainer:
             )
         networks = (self.network, self.average.network)
         states = [tensor for network in networks for tensor in network.state_dict().values()]
-        ranks.take_of_main([*states, *self.criterion.parameters()])
+        ranks.broadcast([*states, *self.criterion.parameters()])
         if not ranks.is_main:
             torch.manual_seed(int(np.random.SeedSequence([seed, self.state.step, ranks.rank]).generate_state(1)[0]))
 
@@ -455,7 +455,7 @@ class Trainer:
             "sample_errors": self.sample_errors,
             "pending": self.pending.state(),
             "of": self.identity,
-            "num_ranks": self.runtime.ranks.count,
+            "num_ranks": self.runtime.ranks.num_ranks,
             "random": [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])],
         }
 

@@ -12,9 +12,10 @@ from pipeline.errors import UserError
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.ranks import _lost_named
 from pipeline.recipe import NetworkOptions, OptimiserOptions, Recipe
-from pipeline.training import one_run, session
+from pipeline.training import command as training_command
+from pipeline.training import one_run
+from pipeline.training.command import find_learning_rate
 from pipeline.training.one_run import train_run, what_fits
-from pipeline.training.session import find_learning_rate
 
 RAN_OUT = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has"),
@@ -39,14 +40,15 @@ def test_a_sweep_of_rates_names_a_batch_size_too(monkeypatch):
     def find_rate(*arguments):
         raise RAN_OUT["gpu"]
 
-    monkeypatch.setattr(session, "prepare", lambda recipe, earlier: (None, None))
-    monkeypatch.setattr(session, "find_rate", find_rate)
+    monkeypatch.setattr(training_command, "prepare", lambda recipe, earlier: (None, None))
+    monkeypatch.setattr(training_command, "find_rate", find_rate)
     with pytest.raises(UserError, match=r"the GPU is out of memory: .*--batch-size 24"):
         find_learning_rate(Recipe(optimiser=OptimiserOptions(batch_size=48)))
 
 
 @pytest.mark.parametrize(
-    ("module", "begin"), [(session, find_learning_rate), (one_run, lambda recipe: train_run(recipe, None, None))]
+    ("module", "begin"),
+    [(training_command, find_learning_rate), (one_run, lambda recipe: train_run(recipe, None, None))],
 )
 def test_memory_that_runs_out_before_the_first_step_is_that_line_too(module, begin, monkeypatch):
     def prepare(recipe, earlier):

@@ -14,8 +14,8 @@ from pipeline.metrics import (
     check_predictions,
     errors_of_photos,
     mean_shape,
+    mse_of_photos,
     normalised_mean_error,
-    photo_errors,
     point_error_sums,
     score,
     to_photo_coordinates,
@@ -29,7 +29,7 @@ PREDICTED = TRUTH + RNG.normal(0, 3, TRUTH.shape)
 def test_mse_is_the_mean_over_all_coordinates():
     found = score(PREDICTED, TRUTH)
     assert found.mse == pytest.approx(mean_squared_error(TRUTH.reshape(40, -1), PREDICTED.reshape(40, -1)))
-    assert found.mse == pytest.approx(photo_errors(PREDICTED, TRUTH).mean())
+    assert found.mse == pytest.approx(mse_of_photos(PREDICTED, TRUTH).mean())
     assert found.low < found.mse < found.high
 
 
@@ -107,7 +107,7 @@ def test_the_mean_shape_is_the_mean_in_the_square_and_comes_home():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("measure", [score, photo_errors, normalised_mean_error])
+@pytest.mark.parametrize("measure", [score, mse_of_photos, normalised_mean_error])
 def test_a_prediction_that_is_no_number_is_an_error_with_the_photos_name(measure, value):
     """It was taken for a missing truth once: one photo 100 px off improved the score by being NaN."""
     names = np.array([f"{i}.jpg" for i in range(40)])

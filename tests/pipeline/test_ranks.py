@@ -34,10 +34,10 @@ def test_the_parts_of_all_ranks_are_the_whole_in_order_and_in_whole_blocks(count
 
 def test_one_process_exchanges_nothing():
     ranks, own = Ranks(), torch.arange(3.0)
-    ranks.add_up([own])
-    assert ranks.rows_of_all(own, slice(0, 3), 3) is own
-    assert ranks.most(1.5, 2) == [1.5, 2]
-    assert ranks.text_of_main(lambda: "ä") == "ä"
+    ranks.all_reduce([own])
+    assert ranks.gather_rows(own, slice(0, 3), 3) is own
+    assert ranks.all_max(1.5, 2) == [1.5, 2]
+    assert ranks.broadcast_text(lambda: "ä") == "ä"
     assert ranks.in_turn(lambda: 5) == 5
     assert current_ranks() == ranks
     assert not torch.distributed.is_initialized()
@@ -54,7 +54,7 @@ def test_no_thread_of_the_exchange_outlives_it(tmp_path):
 
         with connected(read_launch()):
             import torch.distributed.nn
-            import pipeline.training.session
+            import pipeline.training.command
             names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
             assert "pt_gloo_runloop" in names, names
         names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
@@ -69,20 +69,20 @@ def exchange(folder):
     ranks = current_ranks()
     module.BUCKET = 10
     tensors = [torch.full((size,), float(10**ranks.rank), dtype=kind) for size, kind in SIZES]
-    ranks.add_up(tensors)
+    ranks.all_reduce(tensors)
     rows = ranks.part(TOTAL)
     own = torch.arange(TOTAL * 2.0).view(TOTAL, 2)[rows]
     own[own == 4] = torch.nan
     taken = torch.full((2, 3, 1, 1), float(ranks.rank)).to(memory_format=torch.channels_last)
-    ranks.take_of_main([taken])
+    ranks.broadcast([taken])
     found = {
         "taken": taken.tolist(),
         "sums": [tensor.tolist() for tensor in tensors],
-        "rows": ranks.rows_of_all(own, rows, TOTAL).tolist(),
-        "flags": ranks.arrays_of_all(np.arange(TOTAL)[rows] % 2 == 0, rows, TOTAL),
-        "most": ranks.most(ranks.rank, -ranks.rank),
-        "of_main": ranks.of_main(ranks.rank + 0.1),
-        "text": ranks.text_of_main(lambda: "ä" * 3) + ranks.text_of_main(str),
+        "rows": ranks.gather_rows(own, rows, TOTAL).tolist(),
+        "flags": ranks.gather_arrays(np.arange(TOTAL)[rows] % 2 == 0, rows, TOTAL),
+        "max": ranks.all_max(ranks.rank, -ranks.rank),
+        "numbers": ranks.broadcast_numbers(ranks.rank + 0.1),
+        "text": ranks.broadcast_text(lambda: "ä" * 3) + ranks.broadcast_text(str),
         "ranks": str(ranks),
     }
 
@@ -106,7 +106,7 @@ def test_what_is_exchanged_is_exact_and_the_same_on_all_ranks(tmp_path):
     assert np.isnan(first["rows"]).sum() == 1
     assert first["flags"].tolist() == [True, False] * 3 + [True]
     assert first["flags"].dtype == bool
-    assert (first["most"], first["of_main"], first["text"]) == ([2, 0], [0.1], "äää")
+    assert (first["max"], first["numbers"], first["text"]) == ([2, 0], [0.1], "äää")
     assert first["ranks"] == "3 processes"
     assert [found.pop("was_there") for found in (first, *others)] == [False, True, True]
     for other in others:
@@ -120,12 +120,12 @@ def lasting_store():
 
 def fail(how):
     ranks = current_ranks()
-    ranks.wait()
+    ranks.barrier()
     if ranks.rank == 1:
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise {"fault": UserError("photo 5 is broken"), "bug": ValueError("a bug"), "stop": Stopped(15)}[how]
-    ranks.wait()
+    ranks.barrier()
 
 
 @pytest.mark.slow

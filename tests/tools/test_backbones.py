@@ -11,7 +11,7 @@ from pipeline.networks import make_network
 from pipeline.runtime import Runtime
 from pipeline.training.estimate import network_cost
 from tools import backbones
-from tools.backbones import Backbone, Measured, Options, backbone_of, in_order, measured, recipe_of, table
+from tools.backbones import Backbone, Options, StepCost, backbone_of, in_order, measured, recipe_of, table
 
 
 @pytest.mark.parametrize(("head", "loss"), [("integral", "smooth_l1"), ("integral", "rle"), ("linear", "smooth_l1")])
@@ -93,5 +93,5 @@ def test_the_rate_is_the_median_of_the_steps_without_the_first(monkeypatch):
     monkeypatch.setattr(backbones, "_steps", lambda *_: seconds)
     options = Options(size=48, batch_size=2, points=7)
     found = backbones.measure_step("mobilenet_v3_small", recipe_of(options), options)
-    assert isinstance(found, Measured)
+    assert isinstance(found, StepCost)
     assert found.rate == 2 / 0.375

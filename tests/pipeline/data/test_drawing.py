@@ -184,7 +184,7 @@ def test_the_doubtful_photos_are_in_the_order_of_their_captions(monkeypatch, tmp
 
 def test_the_worst_photos_are_in_the_order_of_their_captions(monkeypatch):
     drawn = captured(monkeypatch, pictures)
-    monkeypatch.setattr(pictures, "photo_errors", lambda *_: errors)
+    monkeypatch.setattr(pictures, "mse_of_photos", lambda *_: errors)
     errors = np.random.default_rng(0).uniform(0, 99, 20)
     board = SimpleNamespace(add_picture=lambda *_, **__: None)
     data = SimpleNamespace(pack=Photos(np.zeros((40, 4, 2))))

@@ -33,7 +33,8 @@ from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.runs import Run
 from pipeline.runtime import Runtime
 from pipeline.stages import OF_ONE_SIZE
-from pipeline.training import new_run, session
+from pipeline.training import command as training_command
+from pipeline.training import new_run
 from pipeline.training.locating import after_locating, locator_recipe
 from tests.ranks import results_of
 from tests.scripts import SMALL, call
@@ -454,10 +455,10 @@ def test_an_average_of_its_epochs_looks_where_the_run_does(located, tmp_path):
 
 def test_a_rate_is_looked_for_where_a_locator_that_is_there_already_says(monkeypatch, capsys):
     found = []
-    monkeypatch.setattr(session, "prepare", lambda recipe, earlier: (found.append(recipe.photos), None))
-    monkeypatch.setattr(session, "find_rate", lambda *arguments: None)
+    monkeypatch.setattr(training_command, "prepare", lambda recipe, earlier: (found.append(recipe.photos), None))
+    monkeypatch.setattr(training_command, "find_rate", lambda *arguments: None)
     for photos in (PhotoOptions(locator=Path("x"), locate=0.2), PhotoOptions(locate=0.2)):
-        session.find_learning_rate(Recipe(photos=photos))
+        training_command.find_learning_rate(Recipe(photos=photos))
         assert ("on whole photos" in capsys.readouterr().out) == (photos.locator is None)
     assert [(photos.locator, photos.locate) for photos in found] == [(Path("x"), 0), (None, 0)]
 

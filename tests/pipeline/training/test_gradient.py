@@ -130,12 +130,12 @@ def test_all_ranks_pass_through_the_network_as_often():
         counted = mock.Mock(wraps=network.predict)
         own = parts(BATCH, 2)[rank]
         ranks = SimpleNamespace(
-            count=2,
+            num_ranks=2,
             part=lambda total, own=own: own,
-            rows_of_all=lambda found, rows, count: torch.zeros(count, dtype=found.dtype).index_copy(
+            gather_rows=lambda found, rows, count: torch.zeros(count, dtype=found.dtype).index_copy(
                 0, torch.arange(count)[rows], found
             ),
-            add_up=lambda tensors: None,
+            all_reduce=lambda tensors: None,
         )
         with mock.patch.object(network, "predict", counted):
             gradient = Gradient(

@@ -19,7 +19,8 @@ from pipeline.errors import UserError
 from pipeline.inference.submission import read_submission
 from pipeline.runs import Run, find_run, find_runs
 from pipeline.stages import num_finished, write_finished
-from pipeline.training import one_run, session
+from pipeline.training import command as training_command
+from pipeline.training import one_run
 from pipeline.training.callbacks import WorstPhotos
 from pipeline.training.stages import recipe_of_stage
 from pipeline.training.trainer import Trainer
@@ -54,7 +55,7 @@ def recipe_in(contest, folder, *flags, stages=STAGES):
 
 
 def train(recipe, earlier=None):
-    trained = session.train_stages(recipe, Console(io.StringIO()), earlier)
+    trained = training_command.train_stages(recipe, Console(io.StringIO()), earlier)
     (folder,) = recipe.run.runs.iterdir()
     assert trained == folder
     return folder
@@ -196,13 +197,13 @@ def test_what_a_later_stage_cannot_be_trained_with_is_refused_before_the_first(c
 
 
 def test_a_training_of_fields_that_contradict_each_other_is_not_begun_but_resumed(contest, tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "train_run", lambda *_, job: tmp_path)
-    monkeypatch.setattr(session, "find_run", lambda *_: None)
+    monkeypatch.setattr(training_command, "train_run", lambda *_, job: tmp_path)
+    monkeypatch.setattr(training_command, "find_run", lambda *_: None)
     command = Command(recipe=recipe_of(contest, tmp_path, "--progressive", "[[0.5, 64]]"))
     with pytest.raises(UserError, match="--progressive: its size 64 is above --size 32"):
-        session.train_command(command, Console(io.StringIO()))
+        training_command.train_command(command, Console(io.StringIO()))
     resumed = replace(command, resume=tmp_path)  # of an earlier version
-    assert session.train_command(resumed, Console(io.StringIO())) == tmp_path
+    assert training_command.train_command(resumed, Console(io.StringIO())) == tmp_path
 
 
 def test_a_first_stage_that_is_refused_leaves_no_folder(contest, tmp_path):

@@ -190,7 +190,7 @@ def test_a_signal_to_one_rank_stops_all_of_them_at_the_same_step_when_it_is_save
 def test_other_data_on_a_rank_are_refused(contest):
     trainer = trainer_of(contest, "-e 1")
     with (
-        mock.patch.object(Ranks, "text_of_main", return_value="of other photos"),
+        mock.patch.object(Ranks, "broadcast_text", return_value="of other photos"),
         pytest.raises(UserError, match="the same data"),
     ):
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))
@@ -200,7 +200,7 @@ def test_ranks_that_go_on_from_different_steps_are_refused(contest):
     """One may see an older checkpoint than the others do, where folders are not one and the same."""
     trainer = trainer_of(contest, "-e 1")
     with (
-        mock.patch.object(Ranks, "of_main", return_value=[4.0]),
+        mock.patch.object(Ranks, "broadcast_numbers", return_value=[4.0]),
         pytest.raises(UserError, match=r"from step 0, and process 0 from step 4; .* one folder for --runs"),
     ):
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))

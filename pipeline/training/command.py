@@ -99,7 +99,7 @@ def train_folds(
     if ranks.is_main:
         write_text(folder / RUN_RECIPE, to_yaml(recipe))
         job.begin(folder)
-    ranks.wait()
+    ranks.barrier()
     parts = []
     for fold, run in enumerate(fold_runs(folder)):
         runtime.print(f"\nfold {fold}")
@@ -110,7 +110,7 @@ def train_folds(
         part = ranks.part(len(samples))
         pack = pack_of_fold(run, recipe, ranks) if locates else data.pack
         own = predict_points(network, pack, samples[part], runtime=runtime)
-        points = ranks.arrays_of_all(own, part, len(samples))
+        points = ranks.gather_arrays(own, part, len(samples))
         if ranks.is_main:
             save_held_out(run, points)
             parts.append((data.groups[samples], errors_of_photos(points, data.pack.values[samples])))
@@ -142,7 +142,7 @@ def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job:
             train_run(stage, console, begun_run(folder, number), stage_folder(folder, number), part_of=folder)
             if runtime.is_main:
                 write_finished(folder, number + 1)
-            runtime.ranks.wait()
+            runtime.ranks.barrier()
     runtime.print(f"\nstages       {folder}")
     runtime.print(f"submission   python predict.py --run {folder}")
     return folder

@@ -20,6 +20,7 @@ from pipeline.precedence import LENGTH, OF_NETWORK, TIMES, WHOLE, Given, HandedO
 from pipeline.recipe import (
     CHANGEABLE_ON_RESUME,
     HOLDS_WITH,
+    LossOptions,
     NetworkOptions,
     PartOfSquare,
     Recipe,
@@ -28,7 +29,7 @@ from pipeline.recipe import (
     flatten,
     needs_distributions,
 )
-from pipeline.recipe_file import RUN_RECIPE, read_given, read_recipe
+from pipeline.recipe_file import FOLDS, RUN_RECIPE, read_given, read_recipe
 from pipeline.stages import check_stages, last_stage
 
 
@@ -57,26 +58,9 @@ def parse_command(arguments: list[str]) -> Command:
     """
     arguments = rename_flags(arguments)
     check_arguments(arguments)
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path, action="append", default=[])
-    early.add_argument("--resume", type=Path)
-    early.add_argument("--init", type=Path)
-    # these count where they say the same as a file does, too
-    for names in (["--epochs", "-e"], ["--minutes"], ["--session-minutes"]):
-        early.add_argument(*names, nargs="?", const="")
-    files, _ = early.parse_known_args(arguments)
-    if files.config and files.resume:
-        raise UserError("--config and --resume exclude each other: a run is resumed with its own recipe")
-    given: dict[str, Given] = {}
-    for path in [files.resume / RUN_RECIPE] if files.resume else files.config:
-        given = override(given, read_given(path))
-    length = [name for name in LENGTH if getattr(files, name) is not None]
-    values = {name: field.value for name, field in given.items()} | dict.fromkeys(replaced_by(length))
-    init = files.init or values.get("init")
-    handed_on = read_handed_on(last_stage(Path(init))) if init and not files.resume else None
-    if handed_on:
-        values = {"data": handed_on.data, **values, **handed_on.network}
-    base = build_recipe(values, name_of=flag_of)
+    early = _read_early(arguments)
+    length = [name for name in LENGTH if getattr(early, name) is not None]
+    given, handed_on, base = _before_flags(early, length)
     try:
         command = tyro.cli(
             Command,
@@ -105,6 +89,35 @@ def parse_command(arguments: list[str]) -> Command:
     return command
 
 
+def _read_early(arguments: list[str]) -> argparse.Namespace:
+    """The flags that say where the others' defaults come from, and those of the length, which count where they say the
+    same as a file does, too."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path, action="append", default=[])
+    early.add_argument("--resume", type=Path)
+    early.add_argument("--init", type=Path)
+    for names in (["--epochs", "-e"], ["--minutes"], ["--session-minutes"]):
+        early.add_argument(*names, nargs="?", const="")
+    found, _ = early.parse_known_args(arguments)
+    if found.config and found.resume:
+        raise UserError("--config and --resume exclude each other: a run is resumed with its own recipe")
+    return found
+
+
+def _before_flags(early: argparse.Namespace, length: list[str]) -> tuple[dict[str, Given], HandedOn | None, Recipe]:
+    """What recipe files give, what a run hands on that the network starts from, and the recipe that both make. length:
+    the fields of the length that a flag gives, which replace those of files."""
+    given: dict[str, Given] = {}
+    for path in [early.resume / RUN_RECIPE] if early.resume else early.config:
+        given = override(given, read_given(path))
+    values = {name: field.value for name, field in given.items()} | dict.fromkeys(replaced_by(length))
+    init = early.init or values.get("init")
+    handed_on = read_handed_on(last_stage(Path(init))) if init and not early.resume else None
+    if handed_on:
+        values = {"data": handed_on.data, **values, **handed_on.network}
+    return given, handed_on, build_recipe(values, name_of=flag_of)
+
+
 def _print_idle(recipe: Recipe, flags: dict[str, Given]):
     """Prints which flags have no effect because of the value of another field."""
     fields = flatten(recipe)
@@ -127,49 +140,75 @@ def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):
             print(f"{name:12} {given} does not hold in stage {', '.join(own)}, which has its own")
 
 
-def _check_together(command, flags):
+def _check_together(command: Command, flags: dict[str, Given]):
     """Raises UserError for flags that exclude each other."""
     recipe = command.recipe
-    if command.folds is not None and command.folds < 2:
-        raise UserError(f"--folds {command.folds}: at least 2 are needed")
-    if command.folds and (command.resume or recipe.photos.split):
-        raise UserError("--folds makes splits of its own, and is resumed by --resume alone; leave out the other flag")
     if command.find_lr and (command.folds or command.resume):
         raise UserError("--find-lr is for a run that is to be started; leave out --folds and --resume")
-    several = command.folds or recipe.run.stages or (command.resume and (command.resume / "folds.json").exists())
-    if recipe.running.session_minutes and several:
+    if command.folds is not None:
+        _check_folds(command)
+    _check_length(command, flags)
+    _check_head(recipe.network, recipe.loss)
+    if command.resume:
+        _check_resumed(command, flags)
+    else:
+        _check_photos(recipe)
+        _check_start(recipe)
+
+
+def _check_folds(command):
+    if command.folds < 2:
+        raise UserError(f"--folds {command.folds}: at least 2 are needed")
+    if command.resume or command.recipe.photos.split:
+        raise UserError("--folds makes splits of its own, and is resumed by --resume alone; leave out the other flag")
+    if command.recipe.photos.locator:
+        raise UserError("--folds: --locator has seen photos that are to be held out; give --locate instead")
+    if command.recipe.run.stages:
+        raise UserError("--folds and stages exclude each other; leave out --folds, or the stages of the recipe")
+
+
+def _check_length(command, flags):
+    several = command.folds or command.recipe.run.stages or (command.resume and (command.resume / FOLDS).exists())
+    if command.recipe.running.session_minutes and several:
         raise UserError(
             "--session-minutes is for one run; for folds give --minutes, the time of each of them, and for stages the "
             "session_minutes by which each of them ends"
         )
     if set(TIMES) <= flags.keys():
         raise UserError("--minutes and --session-minutes both say when the training ends; leave out one of them")
-    if command.resume and (fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME)):
-        raise UserError(f"{flag_of(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
-    if recipe.network.deepest_stride < NetworkOptions.deepest_stride and recipe.network.head == "linear":
+
+
+def _check_head(network: NetworkOptions, loss: LossOptions):
+    if network.deepest_stride < NetworkOptions.deepest_stride and network.head == "linear":
         raise UserError(
-            f"--deepest-stride {recipe.network.deepest_stride}: the linear head stands on the whole backbone; "
+            f"--deepest-stride {network.deepest_stride}: the linear head stands on the whole backbone; "
             "give another --head"
         )
-    if needs_distributions(recipe.loss) and recipe.network.head != "simcc":
-        raise UserError(f"--loss {recipe.loss.loss} is of --head simcc, not of {recipe.network.head}; give the one too")
-    if command.resume and recipe.run.stages and (fixed := sorted(flags.keys() & {"epochs", "minutes"})):
+    if needs_distributions(loss) and network.head != "simcc":
+        raise UserError(f"--loss {loss.loss} is of --head simcc, not of {network.head}; give the one too")
+
+
+def _check_resumed(command, flags):
+    if fixed := sorted(flags.keys() - CHANGEABLE_ON_RESUME):
+        raise UserError(f"{flag_of(fixed[0])} cannot change on --resume; start a new run with --init {command.resume}")
+    if command.recipe.run.stages and (fixed := sorted(flags.keys() & {"epochs", "minutes"})):
         raise UserError(f"{flag_of(fixed[0])} cannot change on --resume of stages, of which each has its own length")
-    if recipe.photos.limit_photos and recipe.photos.split and not command.resume:
-        raise UserError(
-            f"--limit-photos leaves out photos that --split {recipe.photos.split} names; leave out one of them"
-        )
+
+
+def _check_photos(recipe: Recipe):
     photos = recipe.photos
-    if not command.resume and sum(map(bool, (photos.boxes, photos.locate, photos.locator))) > 1:
+    if photos.limit_photos and photos.split:
+        raise UserError(f"--limit-photos leaves out photos that --split {photos.split} names; leave out one of them")
+    if sum(map(bool, (photos.boxes, photos.locate, photos.locator))) > 1:
         raise UserError("--boxes, --locate and --locator all say where to look; give one of them")
-    if photos.locate and recipe.network.init and not command.resume:
-        raise UserError(f"--locate: --init {recipe.network.init} looks where it was trained to; leave out one of them")
-    if command.folds and photos.locator:
-        raise UserError("--folds: --locator has seen photos that are to be held out; give --locate instead")
-    if command.folds and recipe.run.stages:
-        raise UserError("--folds and stages exclude each other; leave out --folds, or the stages of the recipe")
-    if recipe.network.init and recipe.network.weights not in ("imagenet", "none") and not command.resume:
-        raise UserError(f"--init and --weights {recipe.network.weights} both say where to start; leave out one of them")
+
+
+def _check_start(recipe: Recipe):
+    init, weights = recipe.network.init, recipe.network.weights
+    if init and recipe.photos.locate:
+        raise UserError(f"--locate: --init {init} looks where it was trained to; leave out one of them")
+    if init and weights not in ("imagenet", "none"):
+        raise UserError(f"--init and --weights {weights} both say where to start; leave out one of them")
 
 
 def read_handed_on(run: Path) -> HandedOn:

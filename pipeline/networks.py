@@ -166,33 +166,44 @@ def make_network(
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
-    num_ranks = current_ranks().num_ranks
-    together = num_ranks > 1 and recipe.run.gpu and not options.local_norms  # norms see the photos of all ranks
-    batch_size = min(recipe.optimiser.batch_size, num_photos or recipe.optimiser.batch_size)
-    alone = batch_size // (num_ranks * recipe.optimiser.accumulate) <= 1
-    if alone and not together and not options.freeze_epochs:
+    if not options.freeze_epochs and _norms_see_one_photo(recipe, num_photos):
         _check_alone(network, recipe, num_photos)
     if components is not None:
         network.start_from(components)
     if start is not None:
-        if "mean_shape" in start and (before := _size_of_start(options)):
-            start = resized(start, before, size) if before != size else start
-        own = network.mean_shape.clone()
-        try:
-            print(_describe(load_state(network, start)))
-        except ValueError as error:
-            raise UserError(f"{_source(options)[0]}: {error}") from error
-        if "mean_shape" in start and len(start["mean_shape"]) != len(own):
-            print(
-                f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: "
-                "what depends on that starts anew"
-            )
-        if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
-            print("  their mean shape lies elsewhere (another size, ROI or contest); that of these photos is taken")
-            network.mean_shape.copy_(own)
-            if components is not None and options.head == "integral":
-                network.start_from(components)  # those of the start are as large as shapes were there
+        _load_start(network, start, recipe, components)
     return network
+
+
+def _norms_see_one_photo(recipe, num_photos):
+    """Whether a part of a batch may have a single photo, which norms then see alone."""
+    ranks, options = current_ranks(), recipe.optimiser
+    if ranks.num_ranks > 1 and recipe.run.gpu and not recipe.network.local_norms:
+        return False  # they see the photos of all ranks
+    batch_size = min(options.batch_size, num_photos or options.batch_size)
+    return batch_size // (ranks.num_ranks * options.accumulate) <= 1
+
+
+def _load_start(network, start, recipe, components):
+    """Loads weights, and says what was loaded and what starts anew."""
+    options, size = recipe.network, recipe.photos.size
+    of_run, own = "mean_shape" in start, network.mean_shape.clone()
+    if of_run and (before := _size_of_start(options)) and before != size:
+        start = resized(start, before, size)
+    try:
+        print(_describe(load_state(network, start)))
+    except ValueError as error:
+        raise UserError(f"{_source(options)[0]}: {error}") from error
+    if of_run and len(start["mean_shape"]) != len(own):
+        print(
+            f"  their head is for {len(start['mean_shape'])} points, these photos have {len(own)}: "
+            "what depends on that starts anew"
+        )
+    if (network.mean_shape - own).abs().mean() > ELSEWHERE * size:
+        print("  their mean shape lies elsewhere (another size, ROI or contest); that of these photos is taken")
+        network.mean_shape.copy_(own)
+        if components is not None and options.head == "integral":
+            network.start_from(components)  # those of the start are as large as shapes were there
 
 
 def _size_of_start(options):

@@ -17,6 +17,7 @@ from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten
 from pipeline.stages import check_stages
 
 RUN_RECIPE = "recipe.yaml"  # in the folder of a run, of folds or of stages
+FOLDS = "folds.json"  # of a folder of folds: how many, and what they hold out
 MAX_DEPTH, MAX_VALUES = 30, 100_000  # of a recipe file
 MAX_FILES = 100  # that one file extends, each as often as it is named
 

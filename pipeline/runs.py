@@ -39,7 +39,7 @@ from pipeline.flip_indices import check_flip_indices
 from pipeline.metrics import Scores
 from pipeline.precedence import WHOLE
 from pipeline.recipe import PhotoOptions, Recipe, changes, flatten, to_yaml
-from pipeline.recipe_file import RUN_RECIPE, read_recipe
+from pipeline.recipe_file import FOLDS, RUN_RECIPE, read_recipe
 from pipeline.stages import has_stages, last_stage
 
 ABOUT_DATA = "data.json"
@@ -308,7 +308,7 @@ def fold_runs(folder: Path) -> list[Run]:
 
     Raises UserError where what they hold out was changed since.
     """
-    path = folder / "folds.json"
+    path = folder / FOLDS
     if not path.exists():
         return []
     about = unsealed(path, Folds)
@@ -325,5 +325,5 @@ def folder_of(run: Run) -> Path:
     """Where the results of a run go: for one of several folds or stages, the folder of all of them."""
     name, parent = run.folder.name, run.folder.parent
     of_stages = re.fullmatch(r"stage-\d+", name) and has_stages(parent)
-    of_folds = re.fullmatch(r"fold-\d+", name) and (parent / "folds.json").exists()
+    of_folds = re.fullmatch(r"fold-\d+", name) and (parent / FOLDS).exists()
     return parent if of_stages or of_folds else run.folder

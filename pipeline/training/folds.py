@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.files import csv_text, digest, replacing, sealed, write_text
 from pipeline.metrics import PhotoErrors, scores_of
 from pipeline.recipe import Recipe, to_yaml
-from pipeline.recipe_file import RUN_RECIPE
+from pipeline.recipe_file import FOLDS, RUN_RECIPE
 from pipeline.runs import Folds, Run
 from pipeline.training.new_run import new_folder
 
@@ -45,7 +45,7 @@ def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
         write_text(folder / SAMPLE_WEIGHTS, weights)
         digests[SAMPLE_WEIGHTS] = digest(weights.encode())
     write_text(folder / RUN_RECIPE, to_yaml(recipe))
-    write_text(folder / "folds.json", sealed(asdict(Folds(count, digests))))  # last: with it they can be resumed
+    write_text(folder / FOLDS, sealed(asdict(Folds(count, digests))))  # last: with it they can be resumed
     return folder
 
 

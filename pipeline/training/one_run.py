@@ -79,19 +79,13 @@ def train_run(
         print_start(run, recipe, data, floor=floor, trainer=trainer, resume=resume)
     with run.claimed() if is_main else nullcontext(), out_of_memory_named(what_fits(recipe)):
         if is_main:
-            run.write_recipe(recipe)
-            run.add_environment(str(runtime))
-            write_text(run.regions, regions_text(trainer.regions))
+            write_beginning(run, recipe, trainer)
             print_estimate(trainer)
             trainer.callbacks = default_callbacks(run, own_callbacks)
         if earlier:
             take_up(trainer, run)
         if recipe.running.session_minutes:
-            locator = run.locator if recipe.photos.locates else None
-            recipe = in_session(recipe, minutes=plan_session(trainer, locator=locator))
-            trainer.recipe = after_locating(recipe)
-            if is_main:
-                run.write_recipe(recipe)
+            plan(trainer, recipe, run)
         try:
             trainer.train(chain)
         except Stopped:
@@ -198,6 +192,13 @@ def made_by_main(make: Callable[[], Path]) -> Run:
     return Run(folder)
 
 
+def write_beginning(run: Run, recipe: Recipe, trainer: Trainer):
+    """Writes what a run is, and what it is trained with in this sitting."""
+    run.write_recipe(recipe)
+    run.add_environment(str(trainer.runtime))
+    write_text(run.regions, regions_text(trainer.regions))
+
+
 def take_up(trainer: Trainer, run: Run):
     """Loads the last checkpoint of an earlier run, if there is one, and says so."""
     runtime = trainer.runtime
@@ -212,6 +213,15 @@ def take_up(trainer: Trainer, run: Run):
         runtime.print(
             f"             as {now} processes, {before} before: each step has the photos that it would have had"
         )
+
+
+def plan(trainer: Trainer, recipe: Recipe, run: Run):
+    """Shortens the training so that it ends in time for its session."""
+    locator = run.locator if recipe.photos.locates else None
+    planned = in_session(recipe, minutes=plan_session(trainer, locator=locator))
+    trainer.recipe = after_locating(planned)
+    if trainer.runtime.is_main:
+        run.write_recipe(planned)
 
 
 def in_session(recipe: Recipe, *, minutes: float) -> Recipe:

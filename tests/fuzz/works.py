@@ -11,7 +11,7 @@ from unittest import mock
 
 from pipeline.errors import run_script
 from tests.fuzz.conftest import TINY
-from tests.scripts import call
+from tests.scripts import call, quick_report
 from tests.tools import formats
 from tools import average, blend, compare, convert, convert_back, export, inspect, ledger, report, suspects
 
@@ -35,7 +35,7 @@ def train_anew(folder, run, contest):
 
 def train_on_jpegs(folder, run, contest):
     paths = ["-d", contest, "--cache", folder / "cache", "--runs", folder / "new"]
-    return call("hack_train.py", folder, "-n", "new", *TINY, *paths, "--pack", "jpeg")
+    return call("hack_train.py", folder, "-n", "new", *TINY, *paths, "--pack", "jpeg", pictures=quick_report)
 
 
 def resume(folder, run, contest):

@@ -295,7 +295,7 @@ def test_a_backbone_of_maps_starts_from_torchvisions_weights_and_leaves_out_the_
     loaded = load_state(network, {f"backbone.{name}": tensor for name, tensor in source.items()})
     assert not loaded.missing
     assert not loaded.left_over
-    assert not loaded.head
+    assert loaded.missing_of_head
     assert loaded.num_loaded == len(network.backbone.state_dict())
     assert all(torch.equal(tensor, source[name]) for name, tensor in network.backbone.state_dict().items())
 

@@ -183,16 +183,9 @@ def test_predict_takes_the_last_stage_that_is_finished_from_the_folder_and_as_th
     write_finished(folder, 2)
 
 
-@pytest.mark.parametrize(
-    ("stage", "named"),
-    [
-        ({"schedule": "exponential"}, "exponential never falls to 0"),
-        ({"augment": [{"NoAugmenter": {}}]}, "NoAugmenter"),
-    ],
-)
-def test_what_a_later_stage_cannot_be_trained_with_is_refused_before_the_first(contest, tmp_path, stage, named):
-    with pytest.raises(UserError, match=named):
-        train(recipe_in(contest, tmp_path, stages=[{}, stage]))
+def test_what_a_later_stage_cannot_be_trained_with_is_refused_before_the_first(contest, tmp_path):
+    with pytest.raises(UserError, match="NoAugmenter"):
+        train(recipe_in(contest, tmp_path, stages=[{}, {"augment": [{"NoAugmenter": {}}]}]))
     assert not (tmp_path / "runs").exists()
 
 

@@ -15,7 +15,7 @@ from pipeline.data.boxes import Boxes, read_boxes
 from pipeline.data.kept import kept, kept_numbers, key_of
 from pipeline.data.pack import Pack, open_pack
 from pipeline.data.reading import ReadOnce, read_few
-from pipeline.data.roi import Shares, find_roi, shares_of
+from pipeline.data.roi import Shares, find_roi, shares_of, shares_shown
 from pipeline.data.sample_weights import read_sample_weights
 from pipeline.data.shape_model import fit_shapes
 from pipeline.data.split import (
@@ -206,7 +206,8 @@ def load_test_data(recipe: Recipe, num_points: int, *, boxes: Boxes | None = Non
     path = contest.find_contest(recipe.run.data, contest.TEST_POINTS) / contest.TEST_POINTS
     read_asked = partial(contest.read_test_points, num_points=num_points)
     faults = Faults()
-    pack = _open(recipe, path, read_asked, faults, shares_of(recipe.photos.roi), boxes=boxes)
+    shares = shares_shown(recipe.photos, in_boxes=boxes is not None)
+    pack = _open(recipe, path, read_asked, faults, shares, boxes=boxes)
     faults.refuse()
     assert pack is not None
     table = read_asked(path, faults)  # the pack may be from a time when it was read for a network of more points

@@ -43,9 +43,16 @@ def shares_of(roi: Literal["auto", "whole"] | Shares) -> Shares:
     return WHOLE if roi == "whole" else roi
 
 
-def region_of(options: PhotoOptions) -> RegionOfInterest:
-    """The region that a run is shown of a square. options: the run's, whose ROI is no longer "auto"."""
-    return RegionOfInterest.of(shares_of(options.roi), options.size)
+def shares_shown(options: PhotoOptions, *, in_boxes: bool) -> Shares:
+    """What a run is shown of a square, as shares. options: the run's, whose ROI is no longer "auto". in_boxes: of the
+    square around a box, of which a run that was trained on whole photos is shown everything: its ROI is of photos."""
+    trained_on_photos = not (options.boxes or options.locates)
+    return WHOLE if in_boxes and trained_on_photos else shares_of(options.roi)
+
+
+def region_of(options: PhotoOptions, *, in_boxes: bool = False) -> RegionOfInterest:
+    """The same as a region of images of the run's size."""
+    return RegionOfInterest.of(shares_shown(options, in_boxes=in_boxes), options.size)
 
 
 def find_roi(

@@ -15,7 +15,7 @@ from pipeline.data.pack import Squares
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.data.roi import region_of
 from pipeline.errors import UserError
-from pipeline.files import PHOTO_SUFFIXES
+from pipeline.files import PHOTO_SUFFIXES, free_name
 from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.submission import write_submission
 
@@ -23,6 +23,7 @@ BLOCK = 8
 SIDE = 1000  # of a picture, at most
 EDGE = 1.0  # pixels of the network's image from its edge
 NUM_SAID = 5  # photos
+DRAWN = ".points.png"  # behind the name of a photo
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int, 
 
     Raises UserError if no photo can be read.
     """
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if path.is_dir() else [path]
+    paths = sorted(filter(_is_photo, path.iterdir())) if path.is_dir() else [path]
     if not paths:
         raise UserError(f"{path} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
     out.mkdir(parents=True, exist_ok=True)
@@ -54,16 +55,32 @@ def predict_photos(ensemble: Ensemble, path: Path, out: Path, *, decimals: int, 
             found, touching = _predict(ensemble, shown)
             for name in dict.fromkeys(one.file for one in shown):
                 own = [row for row, one in enumerate(shown) if one.file == name]
-                write_picture(out / f"{name}.points.png", _picture(shown[own[0]].photo, np.concatenate(found[own])))
+                write_picture(out / f"{name}{DRAWN}", _picture(shown[own[0]].photo, np.concatenate(found[own])))
             names += [one.name for one in shown]
             points += list(found)
             at_edge += touching
     if not names:
         raise UserError(f"of the {len(paths):,} photos of {path} all were left out, for the reasons above")
-    write_submission(out / "points.csv", names, np.stack(points), decimals=decimals)
     print(f"pictures    {out}/")
-    print(f"points      {out / 'points.csv'}: {points[0].shape[0]} points on each of {len(names):,} photos")
+    table = _write_points(out / "points.csv", names, np.stack(points), decimals=decimals)
+    print(f"points      {table}: {points[0].shape[0]} points on each of {len(names):,} photos")
     _print_at_edge(at_edge)
+
+
+def _is_photo(path):
+    """Whether a file of a folder is a photo, and none of the pictures that were drawn there before."""
+    return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.endswith(DRAWN)
+
+
+def _write_points(path, names, points, *, decimals):
+    """Writes the table, and keeps an earlier one with other rows."""
+    earlier = path.rename(free_name(path)) if path.exists() else None
+    write_submission(path, names, points, decimals=decimals)
+    if earlier and earlier.read_bytes() == path.read_bytes():
+        earlier.unlink()
+    elif earlier:
+        print(f"earlier     the table of other photos, or by other runs, is now {earlier}")
+    return path
 
 
 def _read(paths):
@@ -105,7 +122,7 @@ def _predict(ensemble, shown):
     for member in ensemble.members:
         options = member.recipe.photos
         squares = given or (member.locator.squares(photos) if member.locator else {})
-        packs.append(Squares.of(photos, region_of(options), options.resize, squares))
+        packs.append(Squares.of(photos, region_of(options, in_boxes=bool(given)), options.resize, squares))
     found = ensemble.predict_all(packs, np.tile(np.arange(len(shown)), (len(packs), 1)))
     seen = transform_points(packs[0].photo_to_image, found)
     outside = ((seen < EDGE) | (seen > packs[0].roi.size - 1 - EDGE)).any(axis=2).sum(axis=1)

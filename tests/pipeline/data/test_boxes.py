@@ -2,6 +2,7 @@
 pixels of the whole photo."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -110,9 +111,9 @@ def test_a_name_may_hold_whatever_ends_a_line_elsewhere(tmp_path):
     assert list(read_boxes(tmp_path / "boxes.csv").of_photo) == names
 
 
-def fake(shown):
+def fake(shown, **options):
     """An ensemble that finds the corners of what it is shown, `shown` pixels inwards."""
-    recipe = Recipe(photos=PhotoOptions(size=48, roi=(0.0, 0.0, 1.0)))
+    recipe = Recipe(photos=PhotoOptions(**{"size": 48, "roi": (0.0, 0.0, 1.0), **options}))
 
     def predict_all(packs, samples):
         corners = np.array([[(shown, shown), (47 - shown, 47 - shown)]])
@@ -152,6 +153,21 @@ def test_each_box_of_a_photo_is_predicted_and_points_at_the_edge_are_said(tmp_pa
         fake(0), tmp_path / "a.jpg", tmp_path / "one", decimals=2, boxes=boxes_of_one("a.jpg", (20, 20, 60, 60))
     )
     assert "a.jpg: 2 of 2" in capsys.readouterr().out
+
+
+def test_a_run_of_whole_photos_is_shown_all_of_a_box_and_one_on_boxes_its_part_of_it(tmp_path):
+    """The region of interest of the first is a part of photos, that of the second a part of the squares."""
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((100, 200, 3), 99, np.uint8))
+    box, roi = boxes_of_one("a.jpg", (20, 20, 60, 60)), (0.25, 0.25, 0.5)
+
+    def corners(**options):
+        predict_photos(fake(0, **options), tmp_path / "a.jpg", tmp_path / "out", decimals=2, boxes=box)
+        return read_submission(tmp_path / "out/points.csv")[1][0]
+
+    whole = corners()
+    np.testing.assert_allclose(corners(roi=roi), whole, atol=0.01)
+    left, top = corners(roi=roi, boxes=Path("boxes.csv"))[0]
+    assert (left, top) > tuple(whole[0] + 10)
 
 
 def test_a_run_on_boxes_trains_and_asks_for_those_of_what_it_predicts(contest, tmp_path):

@@ -87,3 +87,18 @@ def test_points_that_are_no_numbers_are_not_written(photos, tmp_path):
     with pytest.raises(UserError, match=r"point 1 of photo a\.jpg"):
         predict_photos(ensemble_of(np.array([(0, 0), (0, np.nan)])), photos / "a.jpg", tmp_path / "out", decimals=1)
     assert not (tmp_path / "out/points.csv").exists()
+
+
+def test_an_earlier_table_is_kept_unless_it_is_the_same(photos, tmp_path, capsys):
+    points, out = np.array([(3.0, 4.0)]), tmp_path / "out"
+    for name in ("a.jpg", "b.png", "b.png"):
+        predict_photos(ensemble_of(points), photos / name, out, decimals=1)
+    assert sorted(name for path in out.glob("points*.csv") for name in read_submission(path)[0]) == ["a.jpg", "b.png"]
+    assert sum(line.startswith("earlier ") for line in capsys.readouterr().out.splitlines()) == 1
+
+
+def test_pictures_of_points_are_no_photos(photos, tmp_path):
+    points = np.array([(3.0, 4.0)])
+    for _ in range(2):
+        predict_photos(ensemble_of(points), photos, photos, decimals=1)
+        assert read_submission(photos / "points.csv")[0] == ["a.jpg", "b.png", "two\nlines.jpg"]

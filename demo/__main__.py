@@ -7,9 +7,10 @@ from typing import Annotated
 from annotated_types import Ge
 from tyro.conf import Positional
 
-from demo.contest import write_contest
+from demo.contest import TRUTH, write_contest
 from pipeline.cli import parse_flags
-from pipeline.errors import run_script
+from pipeline.data.contest import LANDMARKS
+from pipeline.errors import UserError, run_script
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Options:
 
 def main():
     options = parse_flags(Options, __doc__)
+    if (options.out / LANDMARKS).exists() and not (options.out / TRUTH).exists():
+        raise UserError(f"{options.out} holds a contest that is not the demo's; give another folder")
     write_contest(options.out, train=options.train, test=options.test, seed=options.seed)
     print(f"{options.out}: {options.train} photos to train on, {options.test} to predict; answers in test_truth.csv")
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from demo.photo import draw_photo
 
 NUM_ASKED = 30
+TRUTH = "test_truth.csv"  # what is to be found in the test photos
 QUALITY = 92
 PARTS = {"train": 0, "test": 1}
 
@@ -39,7 +40,7 @@ def write_contest(out: Path, *, train: int, test: int, seed: int):
     answers = np.take_along_axis(points, asked[..., None], axis=1).reshape(test, -1)
     header = ",".join(["file_name", *(f"Point_M{k}_{axis}" for k in range(NUM_ASKED) for axis in "XY")])
     rows = (",".join([name, *map(str, row)]) for name, row in zip(names, answers.tolist(), strict=True))
-    (out / "test_truth.csv").write_text("\n".join([header, *rows]) + "\n")
+    (out / TRUTH).write_text("\n".join([header, *rows]) + "\n")
 
 
 def draw_part(folder: Path, part: str, count: int, seed: int) -> tuple[list[str], np.ndarray]:

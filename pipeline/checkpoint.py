@@ -6,6 +6,7 @@ fits, and half of it is never used.
 Each tensor lies in the file with its checksum (a CRC-32, as in any zip archive), which is compared before it is used.
 """
 
+import hashlib
 import pickle
 import struct
 import zipfile
@@ -85,6 +86,18 @@ def load_checkpoint(path: Path, *keys: str) -> dict[str, Any]:
     if missing := [key for key in keys if key not in content]:
         raise UserError(f"{path} is no checkpoint of this kind: it has no {missing[0]!r}; take a copy of it")
     return content
+
+
+def checkpoint_digest(path: Path) -> str:
+    """What tells a checkpoint from others of its run. Raises UserError where it is missing or cannot be read."""
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; the run has not come so far") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _check_sums(path):

@@ -104,12 +104,18 @@ def check_unseen_by(run: Run, flag: str, fingerprint: str, data: Path, *, held_o
     mended. Then the run may have been trained on any that it has not held out.
     """
     is_same = run.about_data().fingerprint == fingerprint
-    if not is_same and os.path.realpath(run.recipe().run.data) != os.path.realpath(data):
+    if not is_same and not _are_one(run.recipe().run.data, data):
         return
     if seen := set(held_out) - set(run.held_out_names()):
         was, without = ("was", "") if is_same else ("may have been", ", without --limit-photos")
         fix = fix or f"give --split {run.split}{without}"
         raise UserError(f"{flag} {was} trained on {len(seen):,} of the photos that are to be held out; {fix}")
+
+
+def _are_one(folder: Path, other: Path) -> bool:
+    """Whether two folders of contests are the same, which --data takes where it lies and one level above."""
+    one, two = os.path.realpath(folder), os.path.realpath(other)
+    return one == two or os.path.dirname(one) == two or os.path.dirname(two) == one
 
 
 def _source(options: NetworkOptions) -> tuple[str, Path | None]:

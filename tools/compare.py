@@ -20,7 +20,7 @@ from pipeline.files import check_folder, write_text
 from pipeline.inference.measured import Measured, load_measured
 from pipeline.inference.page import render
 from pipeline.inference.record import read_record
-from pipeline.inference.report import read_metrics, read_scores, read_yaml
+from pipeline.inference.report import read_metrics, read_yaml, scores_of_views
 from pipeline.inference.svg import COLOURS, as_svg, draw_legend, draw_line, new_figure, prepare
 from pipeline.inference.weights import CHOSEN
 from pipeline.runs import Run, find_runs, folder_of
@@ -84,7 +84,7 @@ def folder_of_all(runs: Sequence[Run], below: Path) -> Path:
 def row_of(run: Run, measured: Measured | None, *, below: Path, same: Collection[str]) -> Row:
     """The row of a run, from its files. same: fields of the recipe to leave out."""
     history = read_metrics(run)
-    chosen = [row for row in read_scores(run.views)["scores"] if row.get("part") == CHOSEN]
+    chosen = [row for row in scores_of_views(run)["scores"] if row.get("part") == CHOSEN]
     best = min((row for row in history if "validation_mse" in row), key=lambda row: row["validation_mse"], default={})
     scores = (
         measured.scores.tolist()

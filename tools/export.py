@@ -94,6 +94,7 @@ def export_onnx_file(network: LandmarkNet, example: torch.Tensor, path: Path) ->
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
+ABOUT = "landmarks.json"
 FORMATS = {
     "landmarks.torchscript.pt": export_torchscript,
     "landmarks.pt2": export_program,
@@ -169,7 +170,8 @@ def main():
         "middle": network.mean_shape.mean(dim=0).tolist(),
         "spread": run.about_data().spread,
     }
-    write_text(folder / "landmarks.json", json.dumps(about))
+    for name in (ABOUT, *FORMATS):  # of earlier weights
+        (folder / name).unlink(missing_ok=True)
     print(f"compared on {what}")
     print(f"{'file':44}{'worst px':>10}{'ms, 1 photo':>14}{f'ms of {len(photos)}':>12}")
     print(f"{'the network itself':44}{'':10}{_times(network, photos)}")
@@ -180,6 +182,7 @@ def main():
             print(f"{name:44}left out: {error}; it needs: {INSTALL}")
             continue
         print(f"{name:44}{worst:10.5f}{_times(found, photos)}")
+    write_text(folder / ABOUT, json.dumps(about))
     print(f"written to {folder}")
 
 

@@ -28,10 +28,13 @@ class Difference:
 
 
 def difference(names: tuple[str, str], first: Measured, second: Measured) -> Difference | None:
-    """The paired difference of two runs, None if they held out fewer than two groups of photos in common."""
+    """The paired difference of two runs, None if they held out fewer than two groups of photos in common. Photos of the
+    same name whose labels differ are of other contests, or of one before and after a label was mended."""
     row_of_name = {name: row for row, name in enumerate(second.names.tolist())}
     pairs = [(row, row_of_name[name]) for row, name in enumerate(first.names.tolist()) if name in row_of_name]
     pairs = [(a, b) for a, b in pairs if first.counts[a] == second.counts[b] > 0]
+    if len(first.labels) and len(second.labels):
+        pairs = [(a, b) for a, b in pairs if first.labels[a] == second.labels[b]]
     if not pairs:
         return None
     a, b = np.array(pairs).T

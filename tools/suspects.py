@@ -152,7 +152,7 @@ def find_suspects(checks: Checks, count: int) -> list[Suspect]:
 
 
 def _error(points, truth):
-    if points is None or np.isnan(points).any():
+    if points is None or np.isnan(points).any() or np.isnan(truth).all():
         return float("nan")
     return float(mse_of_photos(points[None], truth[None])[0] ** 0.5)
 
@@ -217,6 +217,8 @@ def print_summary(checks: Checks, suspects: list[Suspect]):
 def draw_sheets(out: Path, suspects: list[Suspect], checks: Checks) -> list[Path]:
     """Writes pictures of the suspects with truth and prediction, ON_A_SHEET photos each."""
     pack, paths = checks.data.pack, []
+    for earlier in out.glob("suspects_[0-9]*.jpg"):
+        earlier.unlink()
     for first in range(0, len(suspects), ON_A_SHEET):
         some = suspects[first : first + ON_A_SHEET]
         samples = np.array([suspect.sample for suspect in some])

@@ -6,7 +6,8 @@ held_out.npz    arrays of the fields of `Measured`
 
 import io
 import zipfile
-from dataclasses import dataclass, fields
+import zlib
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import cv2
@@ -28,7 +29,14 @@ NAME = "held_out.npz"
 MAX_MEASURED = 4000  # photos; more take long and tell no more
 WORST, MEDIAN, DOUBTFUL = 8, 4, 8  # photos that are shown
 TILE = 256  # pixels, of a photo that is shown
-KINDS = {"names": "U", "kinds": "U", "counts": "i", "groups": "i", "tiles": "u"}  # of arrays; the others are numbers
+KINDS = {
+    "names": "U",
+    "kinds": "U",
+    "counts": "i",
+    "groups": "i",
+    "tiles": "u",
+    "labels": "u",
+}  # of arrays; the others are numbers
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Measured:
     coordinates are known; groups: what belongs together. point_errors: (K,) RMS, in pixels of the photos. mean_shape:
     (K, 2). shown: (M,) rows of the photos. kinds: (M,) why each is shown. tiles: (M, S, S, 3). predicted, truth:
     (M, K, 2) in pixels of the tiles. doubts: (N,) RMS distance of a photo's points from those of its mirror image, as a
-    share of the image's side; of length 0 without mirroring.
+    share of the image's side; of length 0 without mirroring. labels: (N,) what tells the points of a photo from others;
+    of length 0 in runs of earlier versions.
     """
 
     scores: np.ndarray
@@ -55,6 +64,7 @@ class Measured:
     predicted: np.ndarray
     truth: np.ndarray
     doubts: np.ndarray
+    labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
 
     @property
     def errors(self) -> np.ndarray:
@@ -91,6 +101,7 @@ def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch
         predicted=scaled(transform_points(to_tile, points[rows]), factor),
         truth=scaled(transform_points(to_tile, truth[rows]), factor),
         doubts=doubts,
+        labels=np.array([zlib.crc32(points.tobytes()) for points in pack.values[samples]], np.uint32),
     )
 
 
@@ -127,7 +138,7 @@ def choose(errors: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def save_measured(folder: Path, measured: Measured):
     with replacing(folder / NAME) as file:
-        np.savez_compressed(file, **{field.name: getattr(measured, field.name) for field in fields(Measured)})
+        np.savez_compressed(file, **vars(measured))
 
 
 def load_measured(folder: Path) -> Measured | None:
@@ -138,7 +149,11 @@ def load_measured(folder: Path) -> Measured | None:
     try:
         check_regular(path)
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            found = {field.name: arrays[field.name] for field in fields(Measured)}
+            found = {
+                each.name: arrays[each.name]
+                for each in fields(Measured)
+                if each.name in arrays or not each.default_factory
+            }
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"{path} is damaged: {error}; delete it, and make it anew: python -m tools.report RUN"
@@ -150,7 +165,8 @@ def load_measured(folder: Path) -> Measured | None:
         "predicted": (num_shown, num_points, 2), "truth": (num_shown, num_points, 2),
     }  # fmt: skip
     right = all(found[name].shape == shape for name, shape in shapes.items())
-    right &= len(found["doubts"]) in (0, num_photos) and found["tiles"].shape[:1] == (num_shown,)
+    right &= all(len(found.get(name, ())) in (0, num_photos) for name in ("doubts", "labels"))
+    right &= found["tiles"].shape[:1] == (num_shown,)
     right &= all(found[name].dtype.kind == KINDS.get(name, found[name].dtype.kind) for name in found)
     right &= bool(((found["shown"] >= 0) & (found["shown"] < num_photos)).all())
     if not right:

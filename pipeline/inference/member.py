@@ -1,6 +1,5 @@
 """A run that is ready to predict: its network, its views and their weights, fitted on the photos that it held out."""
 
-import hashlib
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.checkpoint import checkpoint_digest
 from pipeline.data.dataset import TrainingData
 from pipeline.data.pack import Pack, Squares
 from pipeline.errors import UserError
-from pipeline.files import check_regular
 from pipeline.inference.equivariance import equivariance, print_equivariance
 from pipeline.inference.fitted_weights import (
     FittedWeights,
@@ -139,7 +138,7 @@ def load_member(run: Run, options: PredictOptions, device: torch.device) -> Memb
         check_photos=options.check_photos,
     )
     recipe, checkpoint, views = replace(own, run=where), options.checkpoint, options.views
-    digest = _digest(run.best if checkpoint == "best" else run.last)
+    digest = checkpoint_digest(run.best if checkpoint == "best" else run.last)
     network = _load_predictor(run, recipe, options, device, digest)
     flip_indices = run.read_flip_indices(len(network.mean_shape))
     source = f"--views {views}" if views else "views"
@@ -306,15 +305,3 @@ def by_reason(members: list[Member], reasons: list[str]) -> list[str]:
 
 def _reason(error):
     return " ".join(line.strip() for line in str(error).splitlines()[:2])
-
-
-def _digest(path):
-    """What tells a checkpoint from others of its run."""
-    if not path.exists():
-        raise UserError(f"{path} is missing; the run has not come so far")
-    try:
-        check_regular(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

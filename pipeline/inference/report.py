@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pipeline.checkpoint import checkpoint_digest
 from pipeline.errors import UserError
 from pipeline.files import parse_json, read_bytes, unsealed, write_text
 from pipeline.inference import report_figures as figures
@@ -57,7 +58,7 @@ def content_of(run: Run) -> dict[str, Any]:
     regions: list[Region] = []
     if measured:
         regions = with_errors(regions_of_run(run, measured.mean_shape), measured.mean_shape, measured.point_errors)
-    views, runs = read_scores(run.views), scores_of_runs(run)
+    views, runs = scores_of_views(run), scores_of_runs(run)
     environments: Any = _json(run.folder / "environment.json", [])
     recipe = read_yaml(run.recipe_path)
     return {
@@ -129,9 +130,12 @@ def speed(rows: list[dict[str, float]]) -> str:
     return f"{np.median(rates):.0f}" if rates else ""
 
 
-def read_scores(path: Path) -> dict[str, Any]:
-    """From a file of fitted weights: the scores of parts and merges, equivariance and the calibration's table."""
-    fields = unsealed(path, dict[str, Any]) if path.exists() else {}
+def scores_of_views(run: Run) -> dict[str, Any]:
+    """What the views of a run's best weights found: the scores of views and merges, equivariance and the calibration's
+    table. They are empty if predict.py has seen other weights: those before the run was resumed, or the last."""
+    fields = unsealed(run.views, dict[str, Any]) if run.views.exists() and run.best.exists() else {}
+    if fields and fields.get("checkpoint") != checkpoint_digest(run.best):
+        fields = {}
     table = fields.get("calibration", {}).get("table", [])
     return {"scores": fields.get("scores", []), "equivariance": fields.get("equivariance", []), "table": table}
 

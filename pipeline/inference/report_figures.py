@@ -93,7 +93,7 @@ def parts(rows: list[dict[str, Any]], *, prefix: str) -> str:
         colour = COLOURS[1] if row["part"] == CHOSEN else COLOURS[2] if merged else COLOURS[0]
         axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
         axes.scatter([row["mse"]], [place], color=colour, s=24, gid=hint([_says(row)]))
-    axes.set_yticks(range(len(rows), 0, -1), [row["part"] for row in rows])
+    axes.set_yticks(range(len(rows), 0, -1), [row["part"] for row in rows], parse_math=False)
     prepare(axes, x="MSE on held-out photos, px², and 95 % interval")
     return as_svg(figure, title="What each part brings", prefix=prefix)
 

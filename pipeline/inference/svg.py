@@ -57,7 +57,8 @@ def draw_line(axes: "Axes", x: Sequence[float], y: Sequence[float], says: Sequen
 
 
 def draw_legend(axes: "Axes"):
-    axes.legend(frameon=False, labelcolor=INK, fontsize="small")
+    for text in axes.legend(frameon=False, labelcolor=INK, fontsize="small").get_texts():
+        text.set_parse_math(False)  # a name of a run may have dollar signs
 
 
 def hint(says: Iterable[str]) -> str:

@@ -17,7 +17,11 @@ DPI = 100
 RAW, SMOOTHED, VALIDATION = "0.75", "black", "tab:orange"
 AREA = 12000.0  # square points that the dots of all points of a shape share
 LARGEST = 90.0  # square points, of a dot
-LABEL: dict[str, Any] = {"fontsize": 8, "bbox": {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "0.8", "alpha": 0.8}}
+LABEL: dict[str, Any] = {
+    "fontsize": 8,
+    "parse_math": False,
+    "bbox": {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "0.8", "alpha": 0.8},
+}
 
 
 def new_figure(width: float, height: float) -> "Figure":

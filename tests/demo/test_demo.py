@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from demo.__main__ import main
 from demo.contest import draw_and_write
 from demo.draw import Camera, Looks, render
 from demo.head import NUM_POINTS, Head
 from demo.photo import draw_photo
+from pipeline.errors import UserError
 from tests.partners import PARTNERS
 
 
@@ -63,3 +65,12 @@ def test_a_mirrored_head_is_the_head_with_its_partners_swapped(seed):
     points = head.points()
     assert points.shape == (NUM_POINTS, 3)
     np.testing.assert_allclose(points * (-1, 1, 1), points[PARTNERS], atol=1e-9)
+
+
+def test_a_contest_that_is_not_the_demos_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/landmarks.csv").write_text("of a real contest")
+    monkeypatch.setattr("sys.argv", ["demo", str(tmp_path)])
+    with pytest.raises(UserError, match="holds a contest that is not the demo's"):
+        main()
+    assert (tmp_path / "train/landmarks.csv").read_text() == "of a real contest"

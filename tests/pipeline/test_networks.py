@@ -19,7 +19,7 @@ from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
 from pipeline.runs import AboutData, Run
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
-ELSEWHERE = Path("elsewhere")
+ELSEWHERE = Path("else/where")
 
 
 @pytest.fixture
@@ -130,6 +130,8 @@ def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
     check_unseen(options, "more faces", same_folder, held_out=["d"], everything=False)
     with pytest.raises(UserError, match="may have been trained on 1 of the photos"):
         check_unseen(options, "more faces", same_folder, held_out=["b", "g"], everything=False)
+    with pytest.raises(UserError, match="may have been trained on 1 of the photos"):  # --data may name the one above
+        check_unseen(options, "more faces", same_folder / "contest", held_out=["b", "g"], everything=False)
     check_unseen(options, "other faces", ELSEWHERE, held_out=list("abcdef"), everything=False)
     check_unseen(NetworkOptions(), "faces", ELSEWHERE, held_out=list("abcdef"), everything=True)
     run.split.unlink()  # nobody can tell any more

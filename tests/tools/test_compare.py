@@ -48,6 +48,8 @@ def test_a_difference_is_of_the_photos_that_both_held_out_and_has_an_interval_ov
     assert difference(("a", "b"), measured(errors), part).mse == pytest.approx((errors - better)[shuffled].mean())
     assert difference(("a", "b"), measured(errors), measured(errors[:9], names=[f"x{i}" for i in range(9)])) is None
     assert difference(("a", "b"), measured(errors, groups=np.zeros(300, int)), measured(errors)) is None
+    labelled = [replace(measured(errors), labels=np.arange(300) % last) for last in (300, 100)]  # by two contests
+    assert difference(("a", "b"), *labelled).photos == 100
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.tools import formats
 from tools.convert import Converted, Options, convert, named, partners_by_name, write_test
 from tools.convert_back import convert_back
 from tools.cutting import Cut, Piece
+from tools.formats import deeplabcut, label_studio, tables
 from tools.formats.instance import Instance
 from tools.formats.known import FORMATS
 
@@ -280,3 +281,44 @@ def test_predictions_of_other_photos_or_points_do_not_go_back(tmp_path):
             convert_back(tmp_path / "out", tmp_path / f"{name}.csv", tmp_path / "answer")
     with pytest.raises(UserError, match=r"source\.json"):
         convert_back(tmp_path, tmp_path / "few.csv", tmp_path / "answer")
+
+
+def test_names_without_their_folder_are_taken_where_they_say_which_photo(tmp_path):
+    """Frames of several videos have the same names, and an upload of Label Studio a prefix of eight hex digits."""
+    rows = [["scorer", "me", "me"], ["bodyparts", "nose", "nose"], ["coords", "x", "y"]]
+    frames = tmp_path / "one"
+    frames.mkdir()
+    (frames / "0.png").touch()
+    for videos, there in ((["one"], [True]), (["one", "two"], [False, False])):
+        path = tmp_path / "CollectedData_me.csv"
+        path.write_text(
+            "".join(",".join(row) + "\n" for row in [*rows, *([f"{video}/0.png", "1", "2"] for video in videos)])
+        )
+        assert [one.photo.exists() for one in deeplabcut.read(path, frames).instances] == there
+    path.write_text("".join(",".join(row) + "\n" for row in [*rows, ["0.png", "1", "2"], ["1.png", "3", "4"]]))
+    assert [one.group for one in deeplabcut.read(path, frames).instances] == ["", ""]
+
+    (tmp_path / "photo.jpg").touch()
+    (frames / "my-photo.jpg").touch()
+    value = {"x": 50, "y": 50, "keypointlabels": ["nose"]}
+    region = {"type": "keypointlabels", "value": value, "original_width": 100, "original_height": 100}
+
+    def named(address, **changes):
+        task = {"data": {"image": address}, "annotations": [{"result": [region | changes]}]}
+        path = tmp_path / "export.json"
+        path.write_text(json.dumps([task]))
+        return label_studio.read(path, None).instances[0].name
+
+    assert named("/data/local-files/?d=shared/one/my-photo.jpg") == "one/my-photo.jpg"
+    assert named("/data/upload/1/0a1b2c3d-photo.jpg") == "photo.jpg"
+    assert named("/data/local-files/?d=shared/two/my-photo.jpg") == "my-photo.jpg"  # which is not there
+    with pytest.raises(UserError, match="without original_width"):
+        named("photo.jpg", original_width=0)
+
+
+@pytest.mark.parametrize(("cell", "hidden"), [("0.0", True), ("0", True), ("False", True), ("1.0", False), ("", False)])
+def test_a_point_is_hidden_however_a_table_writes_it(tmp_path, cell, hidden):
+    path = tmp_path / "long.csv"
+    path.write_text(f"file_name,point,x,y,visible\na.png,nose,1,2,{cell}\n")
+    (one,) = tables.read_long(path, None).instances
+    assert ("nose" in one.hidden) == hidden

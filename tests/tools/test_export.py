@@ -132,7 +132,7 @@ def test_a_file_that_does_not_agree_is_not_left_there(run, monkeypatch, capsys):
     monkeypatch.setitem(FORMATS, "wrong", wrong)
     with pytest.raises(UserError, match="px off the network"):
         exported(monkeypatch, capsys, run, format="wrong")
-    assert [path.name for path in out.parent.iterdir()] == ["landmarks.json"]
+    assert not list(out.parent.iterdir())
 
 
 def test_a_network_that_gives_no_numbers_is_not_exported(run, monkeypatch, capsys):
@@ -171,3 +171,19 @@ def assert_as_predict_does(run, about, path, tmp_path, monkeypatch):
     points = exported(image)[0].detach().numpy() + (left, top)
     home = transform_points(np.linalg.inv(matrix)[None], points[None])[0]
     np.testing.assert_allclose(read_submission(tmp_path / "out/points.csv")[1][0], home, atol=0.05)
+
+
+def test_a_file_of_earlier_weights_is_not_left_beside_the_others(run, monkeypatch, capsys):
+    """If one cannot be made again, it would be taken for one of these weights."""
+    folder = run.folder / "export"
+    folder.mkdir(exist_ok=True)
+    for name in ("landmarks.onnx", "landmarks.json"):
+        (folder / name).write_text("of earlier weights")
+
+    def missing(*arguments):
+        raise ModuleNotFoundError("No module named 'onnx'")
+
+    monkeypatch.setitem(FORMATS, "landmarks.onnx", missing)
+    assert "left out" in exported(monkeypatch, capsys, run, format="landmarks.onnx")
+    assert [path.name for path in folder.iterdir()] == ["landmarks.json"]
+    assert json.loads((folder / "landmarks.json").read_text())["points"] == 7

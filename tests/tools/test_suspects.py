@@ -131,3 +131,15 @@ def test_folds_tell_of_all_photos_what_they_never_saw(wrong, tmp_path):
 
 def test_nothing_to_look_at_is_refused_in_a_line():
     assert "give the folder of a run or of folds, or --data PATH" in call()[1]
+
+
+def test_a_photo_without_labels_has_no_error():
+    assert np.isnan(tool._error(np.ones((2, 2)), np.full((2, 2), np.nan)))
+    assert tool._error(np.ones((2, 2)), np.ones((2, 2))) == 0
+
+
+def test_sheets_of_an_earlier_list_do_not_stay(wrong, tmp_path):
+    root, _ = wrong
+    for count, sheets in ((6, 3), (2, 1)):
+        call("-d", root, "--cache", tmp_path / "cache", "--out", tmp_path / "out", "--count", count)
+        assert len(list((tmp_path / "out").glob("*.jpg"))) == sheets

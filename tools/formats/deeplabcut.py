@@ -21,6 +21,7 @@ def read(source: Path, photos: Path | None) -> Source:
     headers, num_index = _headers(rows, source)
     parts, coords = headers["bodyparts"], headers["coords"]
     individuals = headers.get("individuals", [""] * len(parts))
+    folders = {Path("/".join(row[:num_index])).parent for row in rows[len(headers) :]}
     instances = []
     for line, row in enumerate(rows[len(headers) :], start=len(headers) + 1):
         name = "/".join(row[:num_index])
@@ -32,8 +33,9 @@ def read(source: Path, photos: Path | None) -> Source:
             points = {part: (xy.get("x"), xy.get("y")) for part, xy in cells.items()}
             known = {part: (x, y) for part, (x, y) in points.items() if x is not None and y is not None}
             about = {"index": row[:num_index], "individual": individual}
-            photo = _find(source, photos, name)
-            instances.append(Instance(name, photo, known, group=str(Path(name).parent), about=about))
+            photo = _find(source, photos, name, bare=len(folders) == 1)
+            group = "" if (parent := str(Path(name).parent)) == "." else parent  # a video
+            instances.append(Instance(name, photo, known, group=group, about=about))
     some = {instance.name for instance in instances if instance.points}
     kept = [one for one in instances if one.points or one.name not in some]  # animals that are not in the picture
     return Source(kept, in_order(parts))
@@ -49,11 +51,12 @@ def _headers(rows, source):
     return {kind: [cell.strip() for cell in row[num_index:]] for kind, row in headers.items()}, num_index
 
 
-def _find(source, photos, name):
-    """The photo: names start at the project's folder, and the table lies some levels below it."""
+def _find(source, photos, name, *, bare):
+    """The photo: names start at the project's folder, and the table lies some levels below it. bare: whether the name
+    without its folder says enough, as that of a frame of one video does."""
     folders = [photos] if photos else [source.parent, *source.parent.parents]
     places = [folder / name for folder in folders]
-    if photos:
+    if photos and bare:
         places += [photos / Path(name).name]
     return next((place for place in places if place.exists()), places[0])
 

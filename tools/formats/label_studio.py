@@ -6,8 +6,9 @@ keypoints of a photo are one. Predictions are written as tasks with pre-annotati
 """
 
 import json
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
@@ -43,6 +44,7 @@ class Place:
 
 
 PLACE = TypeAdapter(Place)
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 OF_BOX = ("type", "value", "from_name", "to_name")  # what is kept of a rectangle
 
 
@@ -99,11 +101,13 @@ def _points_of(regions, source, name):
         if label in found or not label:
             what = f"two points {label!r}" if label else "a point without a label"
             raise UserError(f"{source}: {name} has {what}; a parent region tells several instances apart")
-        found[label] = _in_pixels(region, place.x, place.y)
+        found[label] = _in_pixels(region, place.x, place.y, source, name)
     return found
 
 
-def _in_pixels(region, x, y):
+def _in_pixels(region, x, y, source, name):
+    if not (region.original_width > 0 and region.original_height > 0):
+        raise UserError(f"{source}: {name} has a {region.type} without original_width and original_height")
     return x / 100 * region.original_width, y / 100 * region.original_height
 
 
@@ -118,18 +122,19 @@ def _place_of(region, source, name) -> Place:
 
 def _box_of(region, source, name) -> Box:
     place = _place_of(region, source, name)
-    left, top = _in_pixels(region, place.x, place.y)
-    width, height = _in_pixels(region, place.width, place.height)
+    left, top = _in_pixels(region, place.x, place.y, source, name)
+    width, height = _in_pixels(region, place.width, place.height, source, name)
     return left, top, left + width, top + height
 
 
 def _file_of(address, folder):
-    """The photo's name below the folder: the address ends with it, and an upload has a random prefix before it."""
+    """The photo's name below the folder: as much of the end of the address as there is, and an upload has a random
+    prefix before it."""
     parts = urlparse(address)
-    local = parse_qs(parts.query).get("d", [parts.path])[0]
-    name = Path(unquote(local)).name
-    without_prefix = name.partition("-")[2]
-    return without_prefix if without_prefix and not (folder / name).exists() else name
+    local = PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0]))
+    steps = [step for step in local.parts if step not in ("/", "..")]
+    names = ["/".join(steps[first:]) for first in range(len(steps))]
+    return next((name for name in names if (folder / name).exists()), UPLOADED.sub("", local.name))
 
 
 def write(source: Path, out: Path, answers: list[Answer], point_names: list[str]):

@@ -50,6 +50,12 @@ def _pairs(header, source):
     return pairs
 
 
+def _is_visible(cell, source, where):
+    """From true or false, or a number as pandas writes them, 0 for hidden; an empty cell is visible."""
+    said = {"true": 1.0, "false": 0.0}.get(cell.strip().lower())
+    return (number(cell, source, where) if said is None else said) != 0
+
+
 def _box_of(row, columns, source, line) -> Box | None:
     if not all(name in columns for name in BOX):
         return None
@@ -92,7 +98,7 @@ def _of_long(key, rows, columns, source, photos):
             )
         if point and x is not None and y is not None:
             points[point] = (x, y)
-            if "visible" in columns and row[columns["visible"]].strip().lower() in ("0", "false"):
+            if "visible" in columns and not _is_visible(row[columns["visible"]], source, f"row {line}"):
                 hidden.add(point)
     line, row = rows[0]
     group = row[columns["group"]] if "group" in columns else ""

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.checkpoint import checkpoint_digest, load_checkpoint, save_checkpoint
 from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.inference.measured import choose, load_measured, measure, save_measured
-from pipeline.inference.report import write_report
+from pipeline.inference.report import scores_of_views, write_report
 from pipeline.inference.report_figures import curves
 from pipeline.inference.report_regions import regions_of_run, with_errors
 from pipeline.metrics import tail
@@ -63,6 +64,7 @@ def views(run):
     """A views.json such as predict.py leaves."""
     row = {"low": 1.5, "high": 3.0, "nme": 4.0, "seconds": 0.1}
     about = {
+        "checkpoint": checkpoint_digest(run.best),
         "scores": [row | {"part": "as it is", "mse": 2.25}, row | {"part": "chosen", "mse": 2.0}],
         "equivariance": [{"view": "Mirror <b>", "bias": [0.125, -0.25], "spread": 1.5, "confused": 0.02}],
         "calibration": {"table": [{"expected": 1.0, "found": 1.25}, {"expected": 2.0, "found": 1.75}]},
@@ -226,3 +228,13 @@ def test_a_browser_shows_it_without_an_error(run, tmp_path):
 def test_nothing_is_cut_off_on_paper(run, tmp_path):
     views(run)
     assert cut_on_paper(write_report(run).read_text(), tmp_path) == "nothing"
+
+
+def test_views_of_other_weights_are_not_shown(run):
+    """A run that was resumed has better ones since, and --checkpoint last weighs others."""
+    views(run)
+    assert scores_of_views(run)["scores"]
+    state = load_checkpoint(run.best)
+    save_checkpoint(run.best, state | {"epoch": state["epoch"] + 1})
+    assert not scores_of_views(run)["scores"]
+    assert "Mirror &lt;b&gt;" not in write_report(run).read_text()

@@ -80,3 +80,8 @@ def test_a_record_that_is_none_is_refused():
         with pytest.raises((TypeError, ValueError)):
             StepRecord().load_state_dict(state)
     StepRecord().load_state_dict({})  # of an earlier version
+
+
+def test_a_region_may_have_any_name():
+    shape = np.array([(1.0, 2.0), (3.0, 4.0), (5.0, 1.0)])
+    assert is_drawn(draw_point_errors(shape, np.ones(3), title="x", regions={"a_$x_$": np.array([0, 1])}))

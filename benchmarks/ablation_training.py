@@ -14,7 +14,7 @@ from benchmarks.ablation_rows import Study
 from models import FROM_SHAPES
 from pipeline.command import parse_command
 from pipeline.console import Console
-from pipeline.data.contest import GROUPS, LANDMARKS
+from pipeline.data.contest import GROUPS, LANDMARKS, find_contest
 from pipeline.data.dataset import load_training_data, shape_components
 from pipeline.data.loader import parse_chain, training_batches
 from pipeline.files import digest, write_text
@@ -132,9 +132,13 @@ def recipe_of(study: Study, row: str, split: int, *, data: Path, cache: Path) ->
 
 
 def names_held_out(data: Path, split: int) -> list[str]:
-    """The photos whose group, or without groups whose row, has the number of the split as its remainder by five."""
+    """The photos whose group, or without groups whose row, has the number of the split as its remainder by five. Groups
+    with names are numbered in their order."""
+    data = find_contest(data)
     if (data / GROUPS).exists():
         groups = pd.read_csv(data / GROUPS, sep="\t", index_col=0).iloc[:, 0]
+        if not pd.api.types.is_integer_dtype(groups):
+            groups = pd.Series(pd.factorize(groups, sort=True)[0], groups.index)
         return list(groups.index[groups % PARTS == split])
     names = pd.read_csv(data / LANDMARKS, sep="\t", usecols=[0]).iloc[:, 0]
     return list(names[np.arange(len(names)) % PARTS == split])

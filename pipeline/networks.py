@@ -113,9 +113,10 @@ def check_unseen_by(run: Run, flag: str, fingerprint: str, data: Path, *, held_o
 
 
 def _are_one(folder: Path, other: Path) -> bool:
-    """Whether two folders of contests are the same, which --data takes where it lies and one level above."""
-    one, two = os.path.realpath(folder), os.path.realpath(other)
-    return one == two or os.path.dirname(one) == two or os.path.dirname(two) == one
+    """Whether two folders are of the same contest, which --data takes where it lies and one level above."""
+    above, below = sorted(map(os.path.realpath, (folder, other)), key=len)
+    holds_another = os.path.exists(os.path.join(above, "train/landmarks.csv"))
+    return above == below or (os.path.dirname(below) == above and not holds_another)
 
 
 def _source(options: NetworkOptions) -> tuple[str, Path | None]:

@@ -19,6 +19,7 @@ that was cut or exchanged is an error, not another split or other flip indices.
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -244,6 +245,11 @@ class Run:
         """Writes the table of all epochs so far."""
         columns = dict.fromkeys(name for row in rows for name in row)  # earlier versions had others
         write_text(self.metrics, csv_text([columns, *([row.get(name) for name in columns] for row in rows)]))
+
+
+def predict_command(folder: Path) -> str:
+    """What a shell takes to predict with a run, with folds or with stages."""
+    return f"python predict.py --run {shlex.quote(str(folder))}"
 
 
 def mse_of(weights: Path) -> float:

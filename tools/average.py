@@ -35,7 +35,7 @@ from pipeline.inference.held_out import training_data
 from pipeline.inference.predict import predict_points
 from pipeline.metrics import Scores, score
 from pipeline.networks import load_run_network
-from pipeline.runs import AboutData, Run, find_run, folder_of, mse_of
+from pipeline.runs import AboutData, Run, find_run, folder_of, mse_of, predict_command
 from pipeline.runtime import Runtime
 
 MAX_PHOTOS = 4096  # enough for the statistics of norms
@@ -224,7 +224,7 @@ def main():
     runtime = Runtime.choose(gpu=options.gpu, precision=runs[0].recipe().network.precision)
     run = average_runs(runs, output, runtime, best=options.best, data=options.data, cache=options.cache)
     print(f"written to {run.folder}")
-    print(f"submission  python predict.py --run {run.folder}")
+    print(f"submission  {predict_command(run.folder)}")
 
 
 if __name__ == "__main__":

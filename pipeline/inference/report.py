@@ -27,7 +27,8 @@ from pipeline.inference.record import read_record
 from pipeline.inference.report_regions import Region, regions_of_run, with_errors
 from pipeline.inference.svg import dots, segments
 from pipeline.metrics import tail
-from pipeline.runs import AboutData, Run, folder_of
+from pipeline.runs import AboutData, Run, folder_of, predict_command
+from pipeline.stages import has_stages
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MANY = 200  # points, from which on lines from truth to prediction would hide the photo
@@ -207,12 +208,13 @@ def console_lines(run: Run) -> list[str]:
 
 def commands(run: Run) -> list[tuple[str, str]]:
     """What to do next, and the command for it."""
-    folder = shlex.quote(str(run.folder))
+    folder, whole = shlex.quote(str(run.folder)), folder_of(run)
+    longer = "" if has_stages(whole) else " --epochs N"
     return [
-        ("Predict and submit", f"python predict.py --run {shlex.quote(str(folder_of(run)))}"),
-        ("Go on", f"python hack_train.py --resume {shlex.quote(str(folder_of(run)))} --epochs N"),
+        ("Predict and submit", predict_command(whole)),
+        ("Go on", f"python hack_train.py --resume {shlex.quote(str(whole))}{longer}"),
         ("Fine-tune", f"python hack_train.py --name x --init {folder} --learning-rate 1e-4"),
-        ("Compare with other runs", f"python -m tools.compare --runs {shlex.quote(str(folder_of(run).parent))}"),
+        ("Compare with other runs", f"python -m tools.compare --runs {shlex.quote(str(whole.parent))}"),
         ("Look for wrong labels", f"python -m tools.suspects {folder}"),
         ("Make this report again", f"python -m tools.report {folder}"),
     ]

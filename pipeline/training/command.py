@@ -20,7 +20,7 @@ from pipeline.networks import check_unseen, load_run_network, read_start
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.recipe_file import RUN_RECIPE
-from pipeline.runs import Run, find_run, fold_runs
+from pipeline.runs import Run, find_run, fold_runs, predict_command
 from pipeline.runtime import Runtime
 from pipeline.stages import check_begun_anew, num_finished, stage_folder, stage_recipe, write_finished
 from pipeline.training.folds import create_folds, fold_recipe, print_folds, save_held_out, with_kept_weights
@@ -144,5 +144,5 @@ def train_stages(recipe: Recipe, console: Console, earlier: Path | None, *, job:
                 write_finished(folder, number + 1)
             runtime.ranks.barrier()
     runtime.print(f"\nstages       {folder}")
-    runtime.print(f"submission   python predict.py --run {folder}")
+    runtime.print(f"submission   {predict_command(folder)}")
     return folder

@@ -20,7 +20,7 @@ from pipeline.files import csv_text, digest, replacing, sealed, write_text
 from pipeline.metrics import PhotoErrors, scores_of
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.recipe_file import FOLDS, RUN_RECIPE
-from pipeline.runs import Folds, Run
+from pipeline.runs import Folds, Run, predict_command
 from pipeline.training.new_run import new_folder
 
 SAMPLE_WEIGHTS = "sample_weights.csv"
@@ -85,7 +85,7 @@ def print_folds(folder: Path, parts: list[tuple[np.ndarray, PhotoErrors]]):
         interval = f"{row['low']:.2f} … {row['high']:.2f}"
         print(f"{row['part']:10}{row['photos']:8,}{row['mse']:10.3f}{interval:>20}{row['nme']:8.2f}")
     print(f"\nfolds        {folder}")
-    print(f"submission   python predict.py --run {folder}")
+    print(f"submission   {predict_command(folder)}")
 
 
 def _row(part, groups, errors):

@@ -28,7 +28,7 @@ from pipeline.metrics import Scores
 from pipeline.networks import check_unseen, check_unseen_by, load_run_network, make_network, read_start
 from pipeline.ranks import current_ranks
 from pipeline.recipe import NetworkOptions, Recipe
-from pipeline.runs import Run
+from pipeline.runs import Run, predict_command
 from pipeline.runtime import Runtime, compute_deterministically
 from pipeline.stopping import Stopped
 from pipeline.threads import choose_threads
@@ -196,7 +196,8 @@ def write_beginning(run: Run, recipe: Recipe, trainer: Trainer):
     """Writes what a run is, and what it is trained with in this sitting."""
     run.write_recipe(recipe)
     run.add_environment(str(trainer.runtime))
-    write_text(run.regions, regions_text(trainer.regions))
+    if recipe.running.regions or not run.regions.exists():  # it is where regions are given names
+        write_text(run.regions, regions_text(trainer.regions))
 
 
 def take_up(trainer: Trainer, run: Run):
@@ -240,11 +241,16 @@ def what_fits(recipe: Recipe) -> str:
 
 
 def report(run: Run, trainer: Trainer):
-    """Writes the run's report, for which its best weights predict the held-out photos once more."""
+    """Writes the run's report, for which its best weights predict the held-out photos once more. Files of the run that
+    make no report, such as regions that were edited, are said, and what follows is trained all the same."""
     runtime = trainer.runtime
-    network = load_run_network(run, "best").to(runtime.device)
-    save_measured(run.folder, measure(network, trainer.data, runtime))
-    runtime.print(f"report       {write_report(run)}")
+    try:
+        network = load_run_network(run, "best").to(runtime.device)
+        with out_of_memory_named("make the report with python -m tools.report"):
+            save_measured(run.folder, measure(network, trainer.data, runtime))
+        runtime.print(f"report       {write_report(run)}")
+    except UserError as reason:
+        runtime.print(f"report       left out: {reason}")
 
 
 def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, trainer: Trainer, resume: str):
@@ -296,4 +302,4 @@ def print_result(run: Run, trainer: Trainer, *, floor: Scores):
     runtime.print(f"weights      {run.best}")
     runtime.print(f"metrics      {run.metrics}")
     runtime.print(f"pictures     {run.picture('worst_validation')}")
-    runtime.print(f"submission   python predict.py --run {run.folder}")
+    runtime.print(f"submission   {predict_command(run.folder)}")

@@ -353,8 +353,9 @@ class Trainer:
 
     def _save_and_stop(self):
         self._read()  # what is not finite must not be saved, since no run could go on from it
-        for callback in self.callbacks:
-            callback.on_stop(self)
+        with ExitStack() as stopping:  # all of them save, whatever one of them raises
+            for callback in reversed(self.callbacks):
+                stopping.callback(callback.on_stop, self)
         self.runtime.ranks.barrier()  # the end of one process would end the others before all is saved
         self.stop.refuse()
 

@@ -117,8 +117,9 @@ def test_freezing_a_random_backbone_is_refused(run):
 
 
 @pytest.mark.parametrize("source", ["init", "weights"])
-def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
+def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run, tmp_path, monkeypatch):
     """It would validate a network that knows it; every photo is held out by one of several folds."""
+    monkeypatch.chdir(tmp_path)  # where the run's data lie
     options = NetworkOptions(**{source: run.folder if source == "init" else str(run.best)})
     check_unseen(options, "faces", ELSEWHERE, held_out=["b", "d"], everything=False)
     check_unseen(options, "faces", ELSEWHERE, held_out=["d"], everything=False)
@@ -132,6 +133,9 @@ def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run):
         check_unseen(options, "more faces", same_folder, held_out=["b", "g"], everything=False)
     with pytest.raises(UserError, match="may have been trained on 1 of the photos"):  # --data may name the one above
         check_unseen(options, "more faces", same_folder / "contest", held_out=["b", "g"], everything=False)
+    (same_folder / "train").mkdir(parents=True)
+    (same_folder / "train/landmarks.csv").touch()  # then the one below is another
+    check_unseen(options, "other faces", same_folder / "contest", held_out=list("abcdef"), everything=False)
     check_unseen(options, "other faces", ELSEWHERE, held_out=list("abcdef"), everything=False)
     check_unseen(NetworkOptions(), "faces", ELSEWHERE, held_out=list("abcdef"), everything=True)
     run.split.unlink()  # nobody can tell any more

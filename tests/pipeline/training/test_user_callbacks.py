@@ -130,3 +130,15 @@ def test_the_example_of_the_documentation_is_a_callback(tmp_path):
     (tmp_path / "notify.py").write_text(example)
     found = load_callbacks([f"{tmp_path / 'notify.py'}:Notify"])
     assert any(isinstance(callback, found[0]) for callback in default_callbacks(Run(tmp_path), found))
+
+
+def test_a_stop_saves_whatever_a_callback_of_a_users_own_raises(contest, tmp_path):
+    name = write(tmp_path, f"{COUNT}\n    def on_stop(self, trainer):\n        raise OSError('no network')\n")
+    recipe = recipe_of(contest, tmp_path, "-e", "1", "--callbacks", name)
+    training = start(recipe)
+    training.callbacks = default_callbacks(training.run, load_callbacks(recipe.running.callbacks))
+    for callback in training.callbacks:
+        callback.begin(training)
+    with pytest.raises(OSError, match="no network"):
+        training._save_and_stop()
+    assert training.run.last.exists()

@@ -10,7 +10,8 @@ from augment import parse_augmenters
 from pipeline.errors import UserError
 from pipeline.training import lr_finder
 from pipeline.training.lr_finder import Sweep, propose, sweep
-from tests.scripts import call
+from tests.pipeline.training.test_trainer import recipe_of, start
+from tests.scripts import SMALL, call
 
 CHAIN = parse_augmenters([])
 
@@ -37,17 +38,15 @@ def same(one, other) -> bool:
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("begun", "flags"),
     [
-        [],
-        ["--optimiser", "muon", "--layer-decay", "0.5", "--freeze-epochs", "1"],
-        ["--optimiser", "schedule_free", "--schedule", "constant"],
+        (False, []),
+        (True, []),
+        (True, ["--optimiser", "muon", "--layer-decay", "0.5", "--freeze-epochs", "1"]),
+        (True, ["--optimiser", "schedule_free", "--schedule", "constant"]),
     ],
 )
-@pytest.mark.parametrize("begun", [False, True])
 def test_a_sweep_leaves_no_trace(contest, tmp_path, flags, begun):
-    from tests.pipeline.training.test_trainer import recipe_of, start
-
     training = start(recipe_of(contest, tmp_path, "-e", "3", *flags))
     for batch in training.batches(CHAIN, 3 if begun else 0):
         training.step(batch)
@@ -66,8 +65,6 @@ def test_a_sweep_leaves_no_trace(contest, tmp_path, flags, begun):
 
 
 def test_a_sweep_stops_where_the_loss_diverges(contest, tmp_path, monkeypatch):
-    from tests.pipeline.training.test_trainer import recipe_of, start
-
     monkeypatch.setattr(lr_finder, "HIGHEST", 1e15)
     training = start(recipe_of(contest, tmp_path, "--optimiser", "sgd", "--head", "linear"))
     found = sweep(training, CHAIN, num_steps=40)
@@ -77,8 +74,6 @@ def test_a_sweep_stops_where_the_loss_diverges(contest, tmp_path, monkeypatch):
 
 
 def test_all_steps_of_a_sweep_measure_one_loss_at_one_size(contest, tmp_path, monkeypatch):
-    from tests.pipeline.training.test_trainer import recipe_of, start
-
     flags = ["--head", "linear", "--progressive", "[[0.3, 32]]", "--size", "40", "-e", "2"]
     trimmed = ["--top-perc-train", "30", "--trim-from", "1"]
     training = start(recipe_of(contest, tmp_path, *flags, *trimmed))
@@ -127,8 +122,6 @@ def test_a_loss_that_falls_at_no_rate_has_no_proposal(losses):
 def test_the_command_draws_and_proposes_and_starts_no_run(contest, tmp_path, monkeypatch):
     monkeypatch.setattr(lr_finder, "NUM_STEPS", 40)
     monkeypatch.setattr(lr_finder.sweep, "__kwdefaults__", {"num_steps": 40})
-    from tests.scripts import SMALL
-
     flags = ["-n", "x", "-d", contest, *SMALL, "--find-lr"]
     status, out, err = call("hack_train.py", tmp_path, *flags)
     assert status == 0, err

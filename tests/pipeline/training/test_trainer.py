@@ -37,7 +37,7 @@ from pipeline.training import trainer as module
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.identity import identity_of
 from pipeline.training.new_run import create_run
-from pipeline.training.pictures import Curves, WorstPhotos
+from pipeline.training.pictures import WorstPhotos
 from pipeline.training.sitting import Sitting
 from pipeline.training.trainer import Callback, Trainer, sample_like_validation
 
@@ -74,28 +74,9 @@ def recipe_of(contest, folder, *flags) -> Recipe:
     ).recipe
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch):
-    """Drawing and packing pictures of 971 points takes longer than all else here. The data, which nothing changes, are
-    loaded once, and so is a whole run of equal flags trained once."""
-    for kind, method in ((WorstPhotos, "draw"), (WorstPhotos, "draw_point_errors"), (Curves, "draw")):
-        monkeypatch.setattr(kind, method, lambda *_: None)
-
-
-@pytest.fixture(autouse=True)
-def small_network(monkeypatch):
-    """mobilenet_v3_small with three of its eleven blocks and narrow at its end: all kinds of its layers are left, norms
-    with statistics and dropout too, and its steps and checkpoints take a quarter of the time."""
-
-    def build(blocks, _, *rest, **named):
-        return WHOLE_NETWORK(blocks[:3], 128, *rest, **named)
-
-    monkeypatch.setattr(mobilenetv3, "_mobilenet_v3", build)
-
-
 WHOLE_NETWORK = mobilenetv3._mobilenet_v3
 DRAW = WorstPhotos.draw
-DATA: dict = {}
+DATA: dict = {}  # what nothing here changes is loaded once
 WHOLE: dict = {}
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
-from unittest.mock import DEFAULT
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 
 from augment import RegionOfInterest, transform_points
 from augment.fit import square_around
-from demo.pictures import draw_predictions
+from demo import pictures
 from demo.result import scores_of
 from models import Prediction
 from pipeline.checkpoint import load_checkpoint
@@ -41,6 +40,7 @@ from tests.scripts import SMALL, call
 from tools.average import average_runs
 
 LOCATE = ("-e", "2", "--locate", "0.5")
+ONE_STEP = ("--steps-per-epoch", "1", "--views", "[[]]")
 HERE = {"rtol": 0, "atol": 0.051}  # boxes are written to a tenth of a pixel
 
 
@@ -371,30 +371,36 @@ def test_a_photo_outside_the_contest_is_predicted_as_in_it(located, contest, tmp
         np.testing.assert_allclose(found[row_of[name]][asked], own, atol=0.5)
 
 
-def test_a_run_that_is_stopped_in_its_locator_or_after_it_ends_as_one_that_was_not(located, contest, tmp_path):
-    for stopped_after in ("in the locator", "before the run is made"):
-        folder = tmp_path / stopped_after.replace(" ", "-")
-        run = Run(shutil.copytree(located.folder, folder))
-        for path in folder.iterdir():
-            if path.name not in ("recipe.yaml", "locator"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        text = run.folder.joinpath("recipe.yaml").read_text()
-        own = str(located.locator.folder)
-        assert own in text
-        run.folder.joinpath("recipe.yaml").write_text(text.replace(own, "null"))
-        if stopped_after == "in the locator":
-            (run.locator.last).unlink()
-            (run.locator.best).unlink()
-        status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder)
-        assert status == 0, err
-        assert run.boxes.read_text() == located.boxes.read_text()
-        again, once = (load_checkpoint(one.best)["network"] for one in (run, located))
-        assert all(torch.equal(again[name], once[name]) for name in once)
+def with_its_locator_alone(located, folder) -> Run:
+    """A copy of the run as it is when its locator has been trained and nothing of the run itself is there yet."""
+    run = Run(shutil.copytree(located.folder, folder))
+    for path in folder.iterdir():
+        if path.name not in ("recipe.yaml", "locator"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text, own = run.folder.joinpath("recipe.yaml").read_text(), str(located.locator.folder)
+    assert own in text
+    run.folder.joinpath("recipe.yaml").write_text(text.replace(own, "null"))
+    return run
+
+
+def assert_ends_as(run, located):
+    assert run.boxes.read_text() == located.boxes.read_text()
+    again, once = (load_checkpoint(one.best)["network"] for one in (run, located))
+    assert all(torch.equal(again[name], once[name]) for name in once)
+
+
+def test_a_run_that_is_stopped_in_its_locator_ends_as_one_that_was_not(located, contest, tmp_path):
+    run = with_its_locator_alone(located, tmp_path / "run")
+    run.locator.last.unlink()
+    run.locator.best.unlink()
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder)
+    assert status == 0, err
+    assert_ends_as(run, located)
 
 
 def test_a_run_may_look_where_another_has_found_the_points_and_stays_whole_without_it(located, contest, tmp_path):
     other = shutil.copytree(located.locator.folder, tmp_path / "other")
-    flags = ("-n", "y", "-d", contest, *SMALL, "-e", "1", "--locator")
+    flags = ("-n", "y", "-d", contest, *SMALL, *ONE_STEP, "-e", "1", "--locator")
     status, _, err = call("hack_train.py", tmp_path, *flags, tmp_path / "nowhere")
     assert status == 2
     assert "is not the folder of a run" in err
@@ -411,7 +417,7 @@ def test_a_run_may_look_where_another_has_found_the_points_and_stays_whole_witho
     assert Run(run).boxes.read_text() == located.boxes.read_text()
     status, _, err = call("predict.py", tmp_path, "--weights", "equal")
     assert status == 0, err
-    status, _, err = call("hack_train.py", tmp_path, "-n", "z", "--init", run, "-e", "1")
+    status, _, err = call("hack_train.py", tmp_path, "-n", "z", "--init", run, *ONE_STEP, "-e", "1")
     assert status == 0, err
     for flag, value in (("--locator", located.locator.folder), ("--boxes", located.boxes)):
         status, _, err = call("hack_train.py", tmp_path, "-n", "z", "--init", run, "-e", "1", flag, value)
@@ -423,7 +429,8 @@ def test_a_run_may_look_where_another_has_found_the_points_and_stays_whole_witho
 
 
 def test_folds_and_stages_look_where_their_own_locators_say(contest, tmp_path):
-    status, out, err = call("hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL[:-2], *LOCATE, "--folds", "2")
+    short = (*LOCATE, *ONE_STEP, "--limit-photos", "24", "--flip-indices", "none")
+    status, out, err = call("hack_train.py", tmp_path, "-n", "f", "-d", contest, *SMALL[:-2], *short, "--folds", "2")
     assert status == 0, err
     (folds,) = (tmp_path / "runs").iterdir()
     assert all((folds / f"fold-{k}/locator/best.pt").exists() for k in (0, 1))
@@ -435,7 +442,7 @@ def test_folds_and_stages_look_where_their_own_locators_say(contest, tmp_path):
     assert status == 0, err
     shutil.rmtree(folds)
     stages = '[{"learning_rate": 0.001}, {"learning_rate": 0.0001}]'
-    status, _, err = call("hack_train.py", tmp_path, "-n", "s", "-d", contest, *SMALL, *LOCATE, "--stages", stages)
+    status, _, err = call("hack_train.py", tmp_path, "-n", "s", "-d", contest, *SMALL, *short, "--stages", stages)
     assert status == 0, err
     (folder,) = (tmp_path / "runs").iterdir()
     assert Run(folder / "stage-1").boxes.read_text() == Run(folder / "stage-0").boxes.read_text()
@@ -477,19 +484,15 @@ def test_what_the_run_cannot_be_trained_with_is_refused_before_its_locator_is_tr
 
 
 def test_a_locator_that_is_trained_is_kept_where_the_run_behind_it_could_not_be_written(located, contest, tmp_path):
-    flags = ("-n", "x", "-d", contest, *SMALL, *LOCATE)
-    outcomes = [DEFAULT, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))]  # of the locator and of the run
-    with mock.patch.object(new_run, "sealed", mock.Mock(wraps=new_run.sealed, side_effect=outcomes)):
-        status, _, err = call("hack_train.py", tmp_path, *flags)
+    run = with_its_locator_alone(located, tmp_path / "run")
+    with mock.patch.object(new_run, "sealed", side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))):
+        status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder)
     assert status == 2, err
-    (folder,) = (tmp_path / "runs").iterdir()
-    run = Run(folder)
     assert run.locator.is_made
     assert not run.is_made
-    status, _, err = call("hack_train.py", tmp_path, "--resume", folder)
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder)
     assert status == 0, err
-    again, once = (load_checkpoint(one.best)["network"] for one in (run, located))
-    assert all(torch.equal(again[name], once[name]) for name in once)
+    assert_ends_as(run, located)
 
 
 def test_a_stage_with_a_locator_that_was_stopped_before_its_first_checkpoint_begins_anew(located, tmp_path):
@@ -521,8 +524,12 @@ def test_the_demo_shows_whole_photos_of_a_run_that_is_shown_parts(located, conte
     scores = scores_of(contest, located.folder.parent)
     assert scores["mean shape"]["validation"] == located.locator.about_data().mean_shape.mse
     assert scores["mean shape"]["test"] > scores["network"]["test"]
-    picture = draw_predictions(contest, located.folder.parent)
-    assert picture.shape[2] == 3
+    with mock.patch.object(pictures, "gallery", wraps=pictures.gallery) as gallery:
+        picture = pictures.draw_predictions(contest, located.folder.parent)
+    pack = gallery.call_args.args[0]
+    _, whole = load_test_data(located.locator.recipe(), 971)
+    np.testing.assert_allclose(pack.photo_to_image, whole.photo_to_image)
+    assert picture.std() > 20  # it is not blank
 
 
 def test_data_that_are_refused_leave_no_folder(contest, tmp_path):

@@ -9,7 +9,6 @@ from unittest import mock
 
 import pytest
 import torch
-from torchvision.models import mobilenetv3
 
 from models import resized
 from pipeline.checkpoint import load_checkpoint
@@ -21,14 +20,12 @@ from pipeline.runs import Run, find_run, find_runs
 from pipeline.stages import num_finished, write_finished
 from pipeline.training import command as training_command
 from pipeline.training import one_run
-from pipeline.training.callbacks import WorstPhotos
 from pipeline.training.stages import recipe_of_stage
 from pipeline.training.trainer import Trainer
 from tests.pipeline.training.test_trainer import recipe_of
-from tests.scripts import call
+from tests.scripts import call, quick_pictures
 
 STAGES = [{"epochs": 1}, {"epochs": 2, "learning_rate": 1e-4, "size": 40, "loss": "l1"}]
-WHOLE_NETWORK = mobilenetv3._mobilenet_v3
 TRAIN, STEP = Trainer.train, Trainer.step
 
 
@@ -37,16 +34,8 @@ class Killed(Exception):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_network():
-    """Three of the network's eleven blocks, and no pictures."""
-
-    def build(blocks, _, *rest, **named):
-        return WHOLE_NETWORK(blocks[:3], 128, *rest, **named)
-
-    with (
-        mock.patch.object(mobilenetv3, "_mobilenet_v3", build),
-        mock.patch.object(WorstPhotos, "draw", return_value=None),
-    ):
+def without_reports():
+    with quick_pictures():
         yield
 
 
@@ -103,25 +92,24 @@ def test_stages_have_one_split_one_region_and_one_mirroring_and_what_differs_is_
     assert [run.recipe().loss.loss for run in (first, second)] == ["smooth_l1", "l1"]
 
 
-@pytest.mark.parametrize("step", [1, 6])
 def test_stages_that_are_killed_in_the_second_and_resumed_end_with_the_same_weights_to_the_bit(
-    whole, contest, tmp_path, step
+    whole, contest, tmp_path
 ):
-    """Before its first checkpoint, when it begins anew, and after it."""
-    recipe, stepped = recipe_in(contest, tmp_path), []
+    """Killed before its first checkpoint, when it begins anew, and once more after it."""
+    recipe, folder = recipe_in(contest, tmp_path), None
+    for killed_at in (0, 5):
 
-    def step_or_die(trainer, batch):
-        if trainer.recipe.photos.size == 40:
-            stepped.append(batch)
-        if len(stepped) == step:
-            raise Killed
-        STEP(trainer, batch)
+        def step_or_die(trainer, batch, killed_at=killed_at):
+            if trainer.recipe.photos.size == 40 and trainer.state.step == killed_at:
+                raise Killed
+            STEP(trainer, batch)
 
-    with mock.patch.object(Trainer, "step", step_or_die), pytest.raises(Killed):
-        train(recipe)
-    (folder,) = recipe.run.runs.iterdir()
-    assert num_finished(folder) == 1
-    assert find_run(folder, folder).folder == folder / "stage-0"
+        with mock.patch.object(Trainer, "step", step_or_die), pytest.raises(Killed):
+            train(recipe, folder)
+        (folder,) = recipe.run.runs.iterdir()
+        assert (folder / "stage-1/last.pt").exists() == (killed_at > 0)
+        assert num_finished(folder) == 1
+        assert find_run(folder, folder).folder == folder / "stage-0"
     train(recipe, folder)
     assert num_finished(folder) == 2
     for (key, one), other in zip(networks(folder).items(), networks(whole[0]).values(), strict=True):

@@ -1,6 +1,7 @@
 """N ranks that share each step are one that takes all of it, within rounding, where norms are frozen; and all of them
 have the same network and the same figures at every step, to the bit."""
 
+import copy
 import hashlib
 import os
 import signal
@@ -83,15 +84,19 @@ def outcome(trainer):
 
 
 def train_all(contest, folder, cases):
-    """What comes of each case, on these ranks; one with trained norms; and one that is resumed at half its way."""
+    """What comes of each case, on these ranks; one with trained norms, whose statistics are looked at after a step; and
+    one that is resumed at half its way."""
     found = {}
     for name, flags in cases.items():
-        trainer = trainer_of(contest, flags, frozen=name != "norms")
+        trainer = trainer_of(contest, flags, frozen=name not in ("norms", "statistics"))
         if name in ("plain", "sweep") and not current_ranks().is_main:
             for parameter in trainer.network.parameters():
                 parameter.data += 1  # all begin with the weights of the main one
         if name == "sweep":
             found[name] = {"same": sweep(trainer, parse_augmenters([]), num_steps=12).losses.tolist()}
+            continue
+        if name == "statistics":
+            found[name] = statistics_after_a_step(trainer)
             continue
         if name == "resumed":
             trainer.load(folder / "half.pt")
@@ -100,6 +105,17 @@ def train_all(contest, folder, cases):
         if name == "half" and current_ranks().is_main:
             save_checkpoint(folder / "half.pt", trainer.state_dict())
     return found
+
+
+def statistics_after_a_step(trainer):
+    """The statistics of the network's norms, the same on all ranks, and those that this rank's photos alone give."""
+    (batch,) = trainer.batches(parse_augmenters([]), 1)
+    alone = copy.deepcopy(trainer.network)
+    with torch.no_grad():
+        alone.predict(batch.images)
+    trainer.step(batch)
+    same, own = (torch.cat(own_statistics(network)).tolist() for network in (trainer.network, alone))
+    return {"same": same, "own": own}
 
 
 @pytest.fixture(scope="module")
@@ -120,20 +136,33 @@ def assert_equal(found, expected):
         assert row == pytest.approx(other, rel=1e-4)
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_several_ranks_are_one(contest, tmp_path, alone, count):
-    (tmp_path / "half.pt").symlink_to(alone[0] / "half.pt")
-    cases = {**CASES, "resumed": "-e 2 -b 16", "norms": "-e 1 -b 16", "sweep": "-b 16"}
-    first, *others = results_of(count, tmp_path / "ranks", train_all, contest, tmp_path, cases)
-    for name in CASES:
-        assert_equal(first[name], alone[1][name])
-    assert_equal(first["resumed"], alone[1]["plain"])  # half of it was trained by one rank
-    assert first["sweep"]["same"] == pytest.approx(alone[1]["sweep"]["same"], rel=1e-4)
+def train_on_ranks(count, contest, folder, alone, cases):
+    """What comes of the cases on the first of so many ranks and on the others, which have the same."""
+    (folder / "half.pt").symlink_to(alone[0] / "half.pt")
+    first, *others = results_of(count, folder / "ranks", train_all, contest, folder, cases)
     for other in others:
         assert {name: found["same"] for name, found in other.items()} == {
             name: found["same"] for name, found in first.items()
         }
+    for name in cases.keys() & CASES.keys():
+        assert_equal(first[name], alone[1][name])
+    assert_equal(first["resumed"], alone[1]["plain"])  # half of it was trained by one rank
+    return first, others
+
+
+def test_two_ranks_are_one(contest, tmp_path, alone):
+    """They divide a batch into equal parts."""
+    train_on_ranks(2, contest, tmp_path, alone, {"plain": CASES["plain"], "resumed": "-e 2 -b 16"})
+
+
+def test_three_ranks_are_one(contest, tmp_path, alone):
+    cases = {**CASES, "resumed": "-e 2 -b 16", "norms": "-e 1 -b 16", "statistics": "-b 16", "sweep": "-b 16"}
+    first, others = train_on_ranks(3, contest, tmp_path, alone, cases)
+    assert first["sweep"]["same"] == pytest.approx(alone[1]["sweep"]["same"], rel=1e-4)
     assert np.isfinite(first["norms"]["rows"][-1]["validation_mse"])
+    own = np.array([found["statistics"]["own"] for found in (first, *others)])
+    assert np.ptp(own, axis=0).max() > 0.01  # each rank's photos have statistics of their own
+    np.testing.assert_allclose(first["statistics"]["same"], own.mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
 class Save(Callback):

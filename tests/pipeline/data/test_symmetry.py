@@ -1,12 +1,13 @@
 """The flip indices are right or refused, never wrong."""
 
 import contextlib
+import functools
 import json
 import os
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo.head import Head
@@ -41,11 +42,13 @@ def faces(count, seed=0, turned=0.0):
     return np.rint(shapes)
 
 
-FACES = faces(300)
+@functools.cache
+def drawn_faces():
+    return faces(300)
 
 
 def test_the_971_points_of_drawn_faces_have_the_contests_partners():
-    np.testing.assert_array_equal(find_flip_indices(FACES), PARTNERS)
+    np.testing.assert_array_equal(find_flip_indices(drawn_faces()), PARTNERS)
 
 
 def test_the_68_points_of_real_faces_have_their_known_partners(faces68):
@@ -53,25 +56,25 @@ def test_the_68_points_of_real_faces_have_their_known_partners(faces68):
     np.testing.assert_array_equal(find_flip_indices(points), MIRROR68)
 
 
-@given(st.integers(0, 10_000))
-def test_renumbering_the_points_renumbers_the_partners(seed):
-    order = np.random.default_rng(seed).permutation(NUM_POINTS)[:60]
-    keep = np.union1d(order, PARTNERS[order])
-    new_index = {point: i for i, point in enumerate(np.random.default_rng(seed).permutation(keep))}
-    shuffled = FACES[:, list(new_index)]
-    try:
-        found = find_flip_indices(shuffled)
-    except NoSymmetry:
-        return  # refused is allowed, wrong is not
-    np.testing.assert_array_equal(found, [new_index[PARTNERS[point]] for point in new_index])
+def test_renumbering_the_points_renumbers_the_partners():
+    num_found = 0
+    for seed in range(15):
+        order = np.random.default_rng(seed).permutation(NUM_POINTS)[:60]
+        keep = np.union1d(order, PARTNERS[order])
+        new_index = {point: i for i, point in enumerate(np.random.default_rng(seed).permutation(keep))}
+        with contextlib.suppress(NoSymmetry):  # refused is allowed, wrong is not
+            found = find_flip_indices(drawn_faces()[:, list(new_index)])
+            np.testing.assert_array_equal(found, [new_index[PARTNERS[point]] for point in new_index])
+            num_found += 1
+    assert num_found > 12
 
 
-@pytest.mark.parametrize("turned", [5, 15, 30, 45])
+@pytest.mark.parametrize("turned", [15, 30])
 def test_faces_that_look_to_one_side_are_right_or_refused(turned):
     try:
         found = find_flip_indices(faces(200, seed=turned, turned=turned))
     except NoSymmetry:
-        assert turned > 5
+        assert turned > 15
     else:
         np.testing.assert_array_equal(found, PARTNERS)
 
@@ -88,7 +91,7 @@ def test_points_without_symmetry_are_refused(seed):
 def test_a_symmetric_mean_of_asymmetric_shapes_is_refused():
     """Only the points of one side ever move, so a mirrored shape is one that never occurs."""
     rng = np.random.default_rng(0)
-    shapes = np.tile(FACES.mean(0)[[0, 20, 64, 84, 969, 970, 200, 540]], (200, 1, 1))
+    shapes = np.tile(drawn_faces().mean(0)[[0, 20, 64, 84, 969, 970, 200, 540]], (200, 1, 1))
     shapes += rng.normal(0, 0.2, shapes.shape)
     shapes[:, :2] += rng.normal(0, 8, (200, 1, 2))
     with pytest.raises(NoSymmetry):
@@ -146,27 +149,32 @@ def test_the_partners_of_real_faces_are_found_where_only_one_side_is_ever_seen(f
 
 
 def test_the_971_partners_are_found_with_points_missing():
-    np.testing.assert_array_equal(find_flip_indices(without(FACES[:150], 0.3)), PARTNERS)
+    np.testing.assert_array_equal(find_flip_indices(without(drawn_faces()[:150], 0.3)), PARTNERS)
 
 
-@pytest.mark.parametrize("behind", [0, 0.25])
-@pytest.mark.parametrize("share", [0, 0.3, 0.7])
+@pytest.mark.parametrize(("share", "behind"), [(0, 0.25), (0.3, 0.25), (0.7, 0), (0.7, 0.25)])
 def test_the_partners_of_a_persons_joints_are_found_with_joints_missing(share, behind):
     """Left and right are the person's own, from behind too."""
     np.testing.assert_array_equal(find_flip_indices(without(bodies(2000, 1, behind), share)), JOINTS)
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 10_000), st.sampled_from([0, 0.2, 0.5]), st.sampled_from([0, 0.1, 0.4]), st.integers(60, 400))
-@example(2500, 0.5, 0, 130)  # the wrists and elbows were taken to lie on the axis
-def test_partners_of_joints_are_right_or_refused(seed, behind, share, count):
-    points = without(bodies(count, seed, behind), share, seed)
-    for shapes in (points, without_a_side(points, JOINTS, seed)):
-        with contextlib.suppress(NoSymmetry):
-            np.testing.assert_array_equal(find_flip_indices(shapes), JOINTS)
+def test_partners_of_joints_are_right_or_refused():
+    """Refused are mostly those of people of whom half are seen from behind."""
+    cases = [(2500, 0.5, 0, 130)]  # the wrists and elbows were taken to lie on the axis
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        cases.append((seed, rng.choice([0, 0.2, 0.5]), rng.choice([0, 0.1, 0.4]), int(rng.integers(60, 401))))
+    num_found = 0
+    for seed, behind, share, count in cases:
+        points = without(bodies(count, seed, behind), share, seed)
+        for shapes in (points, without_a_side(points, JOINTS, seed)):
+            with contextlib.suppress(NoSymmetry):
+                np.testing.assert_array_equal(find_flip_indices(shapes), JOINTS)
+                num_found += 1
+    assert num_found >= 7
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.integers(0, 10_000), st.sampled_from([0, 0.3, 0.6]))
 def test_incomplete_points_without_symmetry_are_refused(seed, share):
     rng = np.random.default_rng(seed)
@@ -247,7 +255,7 @@ def test_pairs_that_pass_for_points_on_the_axis_are_noticed(share):
 
 
 def test_too_few_shapes_are_refused():
-    shapes = FACES[:, ::50].copy()
+    shapes = drawn_faces()[:, ::50].copy()
     shapes[20:, 2:] = np.nan
     with pytest.raises(NoSymmetry, match="20 photos have 3 points or more; 50 are needed"):
         find_flip_indices(shapes)

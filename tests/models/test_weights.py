@@ -1,5 +1,6 @@
 """Starting from weights: what fits comes over and sees what it expects, what does not is named, the rest is refused."""
 
+import functools
 import pickle
 from collections import OrderedDict
 from copy import deepcopy
@@ -32,8 +33,10 @@ def small_vision_transformer(monkeypatch):
     monkeypatch.setattr(vision_transformer, "_vision_transformer", lambda **named: build(**{**named, **small}))
 
 
+@functools.cache
 def as_released(model) -> OrderedDict:
-    """Random weights of a classifier in the form of torchvision's files, which have names of older versions."""
+    """Random weights of a classifier in the form of torchvision's files, which have names of older versions. Nothing
+    changes them."""
     torch.manual_seed(3)
     init = {"init_weights": True} if model in ("inception_v3", "googlenet") else {}
     backbone = get_model(model, weights=None, **init).eval()
@@ -59,8 +62,13 @@ def release(monkeypatch, state):
     monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: deepcopy(state))
 
 
-@pytest.mark.parametrize("from_file", [False, True], ids=["imagenet", "file"])
-@pytest.mark.parametrize("model", SPECIAL)
+@pytest.mark.parametrize(
+    ("model", "from_file"),
+    [
+        *((model, False) for model in SPECIAL),
+        *((model, True) for model in ("inception_v3", "densenet121", "vit_b_32")),
+    ],
+)
 def test_a_network_computes_what_torchvision_computes_with_the_same_weights(model, from_file, monkeypatch, tmp_path):
     """Of 500 points, so that its head can have the weights of the classifier of 1,000 kinds of things."""
     size = SPECIAL[model]
@@ -248,7 +256,7 @@ def test_a_file_with_other_bytes_is_read_as_it_was_or_refused_by_its_name(tmp_pa
     path = tmp_path / "x.pt"
     torch.save({"network": {"mean_shape": torch.ones(2, 2)}}, path, _use_new_zipfile_serialization=new_format)
     whole = path.read_bytes()
-    random = np.random.default_rng(0)
+    random, num_read = np.random.default_rng(0), 0
     for _ in range(400):
         damaged = bytearray(whole)
         for offset in random.integers(0, len(whole), random.integers(1, 4)):
@@ -261,7 +269,12 @@ def test_a_file_with_other_bytes_is_read_as_it_was_or_refused_by_its_name(tmp_pa
         except OSError:
             continue  # a place before the start of the file is looked for; who asks for weights names the file
         else:
-            assert not new_format or torch.equal(found["mean_shape"], torch.ones(2, 2))
+            num_read += 1
+            if new_format:
+                assert torch.equal(found["mean_shape"], torch.ones(2, 2))
+            else:
+                assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
+    assert 10 < num_read < 390
 
 
 def test_a_file_that_would_run_code_is_not_run(tmp_path):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augment import (
@@ -85,6 +85,7 @@ def test_opencv_and_torch_agree_to_rounding_for_any_geometry(view):
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10_000))
 def test_opencv_and_torch_agree_to_rounding_for_every_augmenter(name, seed):
     """JPEG may round a coefficient the other way; of such noise it has many that lie close to the middle."""

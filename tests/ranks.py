@@ -1,6 +1,5 @@
 """Several ranks of one computation as processes of their own, connected as torchrun would connect them."""
 
-import multiprocessing
 import os
 import pickle
 import socket
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import run_script
 from pipeline.together import started_together
-from tests.scripts import SLOW_TO_IMPORT
+from tests.scripts import forked
 
 
 class Ended(NamedTuple):
@@ -29,12 +28,10 @@ def run_together(count, folder: Path, function, *arguments, store: int | None = 
 
     The function lies in a module of the tests, so that the processes find it.
     """
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload([*SLOW_TO_IMPORT, "torch.distributed"])
     port = store or free_port()
     folder.mkdir(exist_ok=True)
     processes = [
-        forked.Process(target=_run, args=(rank, count, (port, bool(store)), folder, function, arguments))
+        forked().Process(target=_run, args=(rank, count, (port, bool(store)), folder, function, arguments))
         for rank in range(count)
     ]
     for process in processes:

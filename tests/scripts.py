@@ -23,7 +23,10 @@ from pipeline.errors import run_script
 ROOT = Path(__file__).parents[1]
 SMALL = ["--model", "mobilenet_v3_small", "--weights", "none", "--size", "48", "-b", "16", "--train-share", "0.8"]
 SCRIPTS = {"hack_train.py": hack_train.main, "predict.py": predict.main}
-SLOW_TO_IMPORT = ["cv2", "pandas", "scipy.optimize", "sklearn.decomposition", "torch.utils.tensorboard", "torchvision"]
+SLOW_TO_IMPORT = [
+    *("pipeline.training.command", "pipeline.inference.command", "pandas", "scipy.optimize", "torch.distributed.nn"),
+    *("torch.utils.tensorboard", "matplotlib.backends.backend_agg", "pytest", "hypothesis"),
+]
 
 
 def command(script, folder, *flags):
@@ -68,11 +71,16 @@ def call(script, folder, *flags, pictures=quick_pictures):
     return status, out.getvalue(), err.getvalue()
 
 
+def forked():
+    """The context of processes that are forked from one that has done the slow imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SLOW_TO_IMPORT)
+    return context
+
+
 def start(script, folder, *flags) -> BaseProcess:
-    """Starts a script in `folder` as a process of its own, forked from one that has done the slow imports."""
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(SLOW_TO_IMPORT)
-    process = forked.Process(target=_run_quietly, args=(script, folder, *flags))
+    """Starts a script in `folder` as a process of its own."""
+    process = forked().Process(target=_run_quietly, args=(script, folder, *flags))
     process.start()
     return process
 
@@ -83,7 +91,8 @@ def _run_quietly(script, folder, *flags):
         os.dup2(nowhere.fileno(), 2)
     sys.argv = command(script, folder, *flags)[1:]
     os.chdir(folder)
-    run_script(SCRIPTS[script])
+    with quick_pictures():
+        run_script(SCRIPTS[script])
 
 
 def call_process(script, folder, *flags):

@@ -1,7 +1,6 @@
 """A file is whole or not there, and what was changed in it is seen."""
 
 import errno
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pipeline.inference.submission import read_submission
 from pipeline.inference.tta import read_views
 from pipeline.networks import read_start
 from pipeline.recipe import NetworkOptions
-from tests.scripts import ROOT
+from tests.scripts import ROOT, forked
 
 
 def test_a_file_that_could_not_be_finished_leaves_the_old_one(tmp_path):
@@ -252,8 +251,8 @@ def _write_again_and_again(path, letter):
 @pytest.mark.slow
 def test_of_several_processes_that_write_one_file_each_writes_a_whole_one(tmp_path):
     """Neither do they take the temporary file away from one another, nor is half a file ever there."""
-    path, forked = tmp_path / "o.csv", multiprocessing.get_context("forkserver")
-    writers = [forked.Process(target=_write_again_and_again, args=(path, letter)) for letter in "ab"]
+    path, context = tmp_path / "o.csv", forked()
+    writers = [context.Process(target=_write_again_and_again, args=(path, letter)) for letter in "ab"]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):

@@ -1,6 +1,5 @@
 """The pack holds what the folder holds, is made once, whole or not at all, and refuses what it must."""
 
-import multiprocessing
 import shutil
 from functools import partial
 
@@ -15,6 +14,7 @@ from pipeline.data.contest import LANDMARKS, TEST_POINTS, read_landmarks, read_t
 from pipeline.data.pack import open_pack
 from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import Faults, UserError
+from tests.scripts import forked
 
 WHOLE = RegionOfInterest(64, 0, 0, 64)
 
@@ -252,7 +252,7 @@ def _open_in_process(root, cache, queue):
 
 
 def test_two_runs_that_build_at_once_both_get_it(contest, tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = forked()
     queue = context.Queue()
     processes = [context.Process(target=_open_in_process, args=(contest, tmp_path, queue)) for _ in range(2)]
     for process in processes:

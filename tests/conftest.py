@@ -25,11 +25,14 @@ settings.load_profile("project")
 
 SLOW_TO_MAKE = {"contest", "tiny_contest", "faces68"}  # fixtures; what needs one of them mostly trains on it
 
+WAITS_LONGEST = "test_torchrun.py"  # so that it begins first, while other processes of the tests go on
+
 
 @pytest.hookimpl(tryfirst=True)  # before "-m" looks at the marks
 def pytest_collection_modifyitems(items):
     import torch
 
+    items.sort(key=lambda item: item.path.name != WAITS_LONGEST)
     for item in items:
         if not SLOW_TO_MAKE.isdisjoint(item.fixturenames):
             item.add_marker("slow")

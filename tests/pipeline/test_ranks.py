@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.launch import Launch, read_launch
 from pipeline.ranks import Ranks, current_ranks
 from pipeline.stopping import Stopped
-from tests.ranks import free_port, results_of, run_together
+from tests.ranks import free_port, lasting_store, results_of, run_together
 from tests.scripts import ROOT
 
 TOTAL = 7
@@ -111,11 +111,6 @@ def test_what_is_exchanged_is_exact_and_the_same_on_all_ranks(tmp_path):
     assert [found.pop("was_there") for found in (first, *others)] == [False, True, True]
     for other in others:
         assert repr(other) == repr(first)
-
-
-def lasting_store():
-    """One that outlives the ranks, as that of torchrun does."""
-    return torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def fail(how):

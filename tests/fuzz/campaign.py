@@ -20,7 +20,9 @@ import numpy as np
 from pipeline.errors import UserError
 
 NUM_CASES = int(os.environ.get("FUZZ_CASES", "10"))
+MANY = "FUZZ_CASES" in os.environ  # more than those of every day
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
+ENOUGH = 10  # cases of which not all are so spoiled that they have to be refused
 MOST_SECONDS = 30.0  # of a case that goes through a script on a busy machine; most take milliseconds
 MOST_BYTES = 2 << 30  # of memory, above what the process has
 NUM_SHOWN = 8  # of what a test has found
@@ -72,9 +74,10 @@ def limits() -> Iterator[None]:
 
 def campaign(kind: str, check: Callable[[np.random.Generator], str], *, cases: Iterable[int] | None = None):
     """Calls `check` with the generator of each case. It gives the kind of the outcome, and raises for what may not be;
-    all of that is collected and said at once.
+    all of that is collected and said at once. Where there are enough cases, some of them have to be taken.
     """
     found: dict[str, list[str]] = {}
+    outcomes = []
     for case in range(NUM_CASES) if cases is None else cases:
         try:
             outcome = check(rng_of(kind, case))
@@ -84,8 +87,11 @@ def campaign(kind: str, check: Callable[[np.random.Generator], str], *, cases: I
             found.setdefault(about.split(":")[0] + type(error).__name__, []).append(f"case {case}: {about}")
             outcome = "found"
         OUTCOMES[kind, outcome] += 1
+        outcomes.append(outcome)
     lines = [line for lines in found.values() for line in lines[:NUM_SHOWN]]
     assert not lines, f"{sum(map(len, found.values()))} cases of {kind} (seed {SEED}):\n" + "\n".join(lines)
+    taken = [outcome for outcome in outcomes if "refused" not in outcome]
+    assert taken or len(outcomes) < ENOUGH, f"all cases of {kind} (seed {SEED}) are refused"
 
 
 def check_line(line: str, *names: str | Path):

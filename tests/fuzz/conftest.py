@@ -1,14 +1,13 @@
 """Says what came of a campaign, by test and kind of outcome, where it is more than that of every day."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fuzz.campaign import OUTCOMES, SEED
+from tests.fuzz.campaign import MANY, OUTCOMES, SEED
 from tests.scripts import call
 
 NUM_POINTS = 5
@@ -19,7 +18,7 @@ PARTNERS = [1, 0, 2, 4, 3]
 
 
 def pytest_terminal_summary(terminalreporter):
-    if "FUZZ_CASES" in os.environ and OUTCOMES:
+    if MANY and OUTCOMES:
         terminalreporter.write_line(f"\nseed {SEED}")
         for (kind, outcome), count in sorted(OUTCOMES.items()):
             terminalreporter.write_line(f"{kind:40} {outcome:30} {count:7,}")

@@ -124,10 +124,10 @@ def alike(found, value):
         return (
             isinstance(found, dict) and found.keys() == value.keys() and all(alike(found[k], value[k]) for k in value)
         )
+    if isinstance(found, bool) and isinstance(value, str):
+        return found == (value.lower() in ("true", "yes", "on", "1", "t", "y"))
     if isinstance(found, bool) or isinstance(value, bool):
-        return (
-            str(found).lower() == str(value).lower() or (found in (0, 1) and found == value) or isinstance(value, str)
-        )
+        return str(found).lower() == str(value).lower() or (found in (0, 1) and found == value)
     return found == value or str(found) == str(value) or float(found) == float(value) or Path(found) == Path(value)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.inference.submission import read_submission
 from pipeline.metrics import score
-from tests.fuzz.campaign import campaign, check_line, one_of, tried
+from tests.fuzz.campaign import NUM_CASES, campaign, check_line, one_of, tried
 from tests.fuzz.damage import remove, spoil_file
 from tools import blend
 from tools.blend import read_submissions
@@ -70,7 +70,7 @@ def test_a_score_is_that_of_what_stands_there(tables):
         assert outcome.result.mse == pytest.approx(sum(squares) / len(squares), rel=1e-6)
         return "scored"
 
-    campaign("score", check)
+    campaign("score", check, cases=range(3 * NUM_CASES))
 
 
 def test_a_merge_is_that_of_what_stands_there(tables, tmp_path, monkeypatch):

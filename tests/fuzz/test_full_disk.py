@@ -7,11 +7,8 @@ import errno
 import io
 import json
 import os
-import resource
 import shutil
-import signal
 import threading
-from contextlib import contextmanager
 from unittest import mock
 
 import pytest
@@ -19,24 +16,12 @@ import pytest
 from pipeline import files
 from pipeline.checkpoint import load_checkpoint
 from pipeline.inference.submission import read_submission
-from tests.fuzz.campaign import NUM_CASES, campaign, check_line, one_of, tried
-from tests.fuzz.damage import remove
+from tests.fuzz.campaign import MANY, NUM_CASES, campaign, check_line, one_of, tried
+from tests.fuzz.damage import files_of_at_most, remove
 from tests.fuzz.works import SCRIPTS, TOOLS, export_network, prepare, train_on_jpegs
 
 FULL = ("a file grew larger than is allowed here", "the disk is full", "cannot be written")
 OPEN = files._opened_alone
-
-
-@contextmanager
-def files_of_at_most(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 class Full(io.BufferedWriter):
@@ -127,18 +112,24 @@ def check_again(work, folder, run, contest):
 
 @pytest.mark.parametrize("work", SCRIPTS, ids=lambda work: work.__name__)
 def test_a_full_disk_is_a_line_and_what_was_finished_stays(work, begin, tiny_contest, tmp_path):
-    (status, _, err), names = names_written(lambda: work(tmp_path, begin(with_cache=True), tiny_contest))
+    run = begin(with_cache=True)
+    (status, _, err), names = names_written(lambda: work(tmp_path, run, tiny_contest))
     assert status == 0, err
 
     def check(rng):
-        run = begin(with_cache=rng.random() < 0.5)
-        by_size = rng.random() < 0.5
-        full = files_of_at_most(int(10 ** rng.uniform(2, 6.9))) if by_size else no_room_for(one_of(rng, names))
-        outcome = check_full(work, full, tmp_path, run, tiny_contest)
-        check_again(work, tmp_path, run, tiny_contest)
+        begin(with_cache=rng.random() < 0.5)
+        if rng.random() < 0.5:
+            outcome = check_full(work, files_of_at_most(int(10 ** rng.uniform(2, 6.9))), tmp_path, run, tiny_contest)
+        else:
+            name = one_of(rng, names)
+            outcome = check_full(work, no_room_for(name), tmp_path, run, tiny_contest)
+            assert outcome == "refused", name
+        if MANY:
+            check_again(work, tmp_path, run, tiny_contest)
         return outcome
 
     campaign(f"full disk, {work.__name__}", check, cases=range(one_sixth()))
+    check_again(work, tmp_path, run, tiny_contest)
 
 
 def test_a_training_that_finds_no_room_for_one_file_says_so(begin, tiny_contest, tmp_path):

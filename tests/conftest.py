@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -91,11 +90,14 @@ def contest(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(contest, tmp_path_factory) -> Path:
-    """The run of one short training, with all of its pictures. Tests that change it copy it by `copy_run`."""
-    from tests.scripts import train
+    """The run of one short training, as a user starts it, beside what it has printed, in out.txt. Tests that change it
+    copy it by `copy_run`."""
+    from tests.scripts import SMALL, call_process
 
     def make(folder):
-        train(folder, contest, "-e", "1", pictures=nullcontext)
+        status, out, err = call_process("hack_train.py", folder, "-n", "x", "-d", contest, *SMALL, "-e", "1")
+        assert status == 0, err
+        (folder / "out.txt").write_text(out)
 
     folder = made_once("trained", make, tmp_path_factory)
     return next((folder / "runs").iterdir())

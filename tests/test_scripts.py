@@ -16,15 +16,15 @@ import predict
 from pipeline.checkpoint import load_checkpoint
 from pipeline.metrics import score
 from pipeline.runs import Run
-from tests.scripts import SMALL, call, call_process, start, train
+from tests.scripts import SMALL, call, call_process, quick_pictures, start, train
 from tools.score import read_both
 
 
-def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
-    status, out, err = call_process("hack_train.py", tmp_path, "-n", "x", "-d", contest, *SMALL, "-e", "2")
-    assert status == 0, err
-    (run,) = (tmp_path / "runs").iterdir()
-    assert str(run) in out
+def test_from_an_empty_folder_to_a_verified_submission(contest, trained, copy_run, tmp_path):
+    """By two processes, of which the first has trained in an empty folder."""
+    run = copy_run()
+    out = (trained.parents[1] / "out.txt").read_text()
+    assert run.name in out
     made_with = {"recipe.yaml", "changes.yaml", "data.json", "validation.txt", "permutation.json", "manifest.json"}
     came_of_it = {
         "metrics.csv",
@@ -42,7 +42,7 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
     assert {path.name for path in run.iterdir()} == made_with | came_of_it
     assert (run / "console.txt").read_text() == out
     assert len((run / "validation.txt").read_text().split()) == 16
-    assert len(pd.read_csv(run / "metrics.csv")) == 2
+    assert len(pd.read_csv(run / "metrics.csv")) == 1
 
     # Nothing else: the newest run, its best weights, its data.
     status, out, err = call_process("predict.py", tmp_path)
@@ -52,15 +52,18 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, tmp_path):
     asked = pd.read_csv(contest / "test/test_points.csv", sep="\t")
     assert table.file_name.tolist() == asked.file_name.tolist()
     assert list(table.columns) == ["file_name", *(f"Point_M{k}_{axis}" for k in range(30) for axis in "XY")]
-    assert score(*read_both(run / "submission.csv", contest / "test_truth.csv")).mse < 2000
+    floor = Run(run).about_data().mean_shape.mse  # which so short a training hardly leaves
+    assert score(*read_both(run / "submission.csv", contest / "test_truth.csv")).mse < 2 * floor
     assert (run / "pictures/test.png").stat().st_size > 10_000
 
 
 def test_the_submission_does_not_depend_on_the_batch_and_decimals_only_round(copy_run, tmp_path):
     run = copy_run()
+    (tmp_path / "views.json").write_text('[[], [{"MirrorAugmenter": {"probability": 1}}]]')
     values = {}
     for name, flags in {"one": ["-b", "1"], "many": ["-b", "64"], "whole": ["--decimals", "0"]}.items():
-        status, _, err = call("predict.py", tmp_path, "--run", run, "--output", tmp_path / f"{name}.csv", *flags)
+        flags = [*flags, "--views", tmp_path / "views.json", "--output", tmp_path / f"{name}.csv"]
+        status, _, err = call("predict.py", tmp_path, "--run", run, *flags)
         assert status == 0, err
         values[name] = pd.read_csv(tmp_path / f"{name}.csv", index_col=0)
     assert (values["one"] - values["many"]).abs().max(axis=None) <= 0.0101
@@ -70,12 +73,12 @@ def test_the_submission_does_not_depend_on_the_batch_and_decimals_only_round(cop
 
 def test_the_functions_of_the_scripts_return_the_run_and_its_submission(copy_run, tmp_path, capsys):
     """As in a notebook: arguments may be paths, and nothing is read from the command line."""
-    run = copy_run()
-    assert hack_train.train(["--resume", run]) == run
-    assert predict.predict(["--run", run]) == run / "submission.csv"
-    assert str(run / "submission.csv") in capsys.readouterr().out
-    output = tmp_path / "elsewhere.csv"
-    assert predict.predict(["--run", run, "--output", output]) == output
+    run, output = copy_run(), tmp_path / "elsewhere.csv"
+    with quick_pictures():
+        assert hack_train.train(["--resume", run]) == run
+        assert predict.predict(["--run", run]) == run / "submission.csv"
+        assert str(run / "submission.csv") in capsys.readouterr().out
+        assert predict.predict(["--run", run, "--output", output]) == output
     assert output.read_bytes() == (run / "submission.csv").read_bytes()
 
 
@@ -108,7 +111,7 @@ def _written_since(path, begun):
 
 def test_a_run_killed_at_several_moments_ends_as_one_that_was_not(contest, tmp_path):
     """SIGKILL while it packs, starts, steps, and writes; each time it is resumed, the last time to its end."""
-    flags = ["-e", "3", "--checkpoint-minutes", "1e-6"]
+    flags = ["-e", "2", "--checkpoint-minutes", "1e-6"]
     (tmp_path / "whole").mkdir()
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -288,15 +291,18 @@ def test_broken_photos_can_be_skipped_and_the_submission_has_every_row(contest, 
 
 
 def test_a_run_starts_from_an_earlier_one_with_its_head(contest, tmp_path):
-    run, _ = train(tmp_path, contest, "-e", "2", "-lr", "1e-3")
-    before = pd.read_csv(run / "metrics.csv").validation_mse.min()
+    run, _ = train(tmp_path, contest, "-e", "1", "-lr", "1e-3")
     status, out, err = call(
         "hack_train.py", tmp_path, "-n", "y", "-d", contest, *SMALL, "-e", "1", "-lr", "1e-7", "--init", run
     )
     assert status == 0, err
     assert "start at random" not in out
     (again,) = (tmp_path / "runs").glob("*_y_*")
-    assert pd.read_csv(again / "metrics.csv").validation_mse[0] == pytest.approx(before, rel=0.02)
+    one, other = (load_checkpoint(path / "best.pt")["network"] for path in (run, again))
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=0)
 
 
 def test_the_split_of_a_run_can_be_given_to_another(contest, trained, tmp_path):

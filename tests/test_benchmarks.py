@@ -7,15 +7,15 @@ import re
 import shlex
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-pytest.importorskip("ttach")
-pytest.importorskip("lightning")
-pytest.importorskip("kornia")
+if not all(map(find_spec, ("ttach", "lightning", "kornia"))):
+    pytest.skip("needs ttach, lightning and kornia", allow_module_level=True)
 
 from benchmarks import ablation_rows, ablation_training, ablations, results, suite
 from benchmarks.rounds import Ratio, in_turn, over
@@ -84,7 +84,7 @@ def test_a_row_whose_locator_fails_fails_and_the_others_go_on(tmp_path, monkeypa
 
 def test_rows_that_locate_share_the_locator_of_their_split(contest, tmp_path):
     length = ("--size", "48", "--batch-size", "4", "--steps-per-epoch", "2", "--epochs", "2", "--locate", "0.5")
-    base = ("--model", "resnet18", "--weights", "none", "--deepest-stride", "16", *length)
+    base = ("--model", "mobilenet_v3_small", "--weights", "none", "--deepest-stride", "16", *length)
     rows = {"default": (), "another loss": ("--loss", "l1"), "whole photos": ("--locate", "0")}
     study = ablation_rows.Study(base, rows, "some")
     assert [study.locator_row(row) for row in rows] == ["default", "default", None]

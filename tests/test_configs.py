@@ -76,19 +76,19 @@ def test_every_recipe_in_configs_takes_a_step(path, contest, weights, tmp_path):
 
 
 def shortened(recipe, contest, weights, folder):
-    """The recipe with a small network, on images in a quarter of its sizes, for one step of each stage."""
+    """The recipe with a small network, on small images, for one step of each stage."""
     options = replace(recipe.run, data=contest, runs=folder / "runs", cache=contest.parent / "cache", gpu=False)
     start = "none" if recipe.network.weights == "none" else str(weights)
     flat = flatten(replace(recipe, run=options)) | {"model": "mobilenet_v3_small", "weights": start, "batch_size": 8}
-    stages = [quartered(stage) | SHORT for stage in recipe.run.stages]
-    return build_recipe(quartered(flat) | SHORT | {"stages": stages}, name_of=str)
+    stages = [small(stage) | SHORT for stage in recipe.run.stages]
+    return build_recipe(small(flat) | SHORT | {"stages": stages}, name_of=str)
 
 
-def quartered(fields):
-    """The fields with images of a quarter of their sides, but no less than 32 pixels."""
+def small(fields):
+    """The fields with images of 32 pixels, of which there is one pack for all."""
     fields = dict(fields)
     if "size" in fields:
-        fields["size"] = max(32, fields["size"] // 4)
+        fields["size"] = 32
     if "progressive" in fields:
         fields["progressive"] = [[share, 32] for share, _ in fields["progressive"]]
     return fields

@@ -58,6 +58,10 @@ def test_runs_whose_held_out_photos_are_one_group_are_alike(kept_run, monkeypatc
 
     monkeypatch.setattr(Run, "about_data", about_data)
     average.check_alike([kept_run, kept_run])
+    contents = iter(["one", "other"])
+    monkeypatch.setattr(Run, "about_data", lambda run: dataclasses.replace(about, fingerprint=next(contents)))
+    with pytest.raises(UserError, match="are of other data"):
+        average.check_alike([kept_run, kept_run])
 
 
 def test_the_average_is_the_mean_of_the_weights_and_is_predicted_with(copy, tmp_path, capsys):

@@ -99,14 +99,16 @@ def test_what_a_record_should_not_hold_is_not_shown_and_hides_no_submission(tmp_
 
 def test_predict_notes_what_it_expects_and_a_second_prediction_keeps_the_first(copy_run, tmp_path):
     folder = copy_run()
+    (tmp_path / "views.json").write_text('[[], [{"MirrorAugmenter": {"probability": 1}}]]')
+    flags = ["--run", folder, "--views", tmp_path / "views.json"]
     with mock.patch("pipeline.inference.held_out.MIN_FITTED", 5):
-        status, out, err = call("predict.py", tmp_path, "--run", folder)
+        status, out, err = call("predict.py", tmp_path, *flags)
     assert status == 0, err
     expected = read_record(folder / "submission.csv")["expected"]
     (chosen,) = [line.split() for line in out.splitlines() if line.startswith("chosen")]
     assert expected["mse"] == pytest.approx(float(chosen[1]), abs=1e-3)
     assert expected["low"] < expected["mse"] < expected["high"]
-    status, out, err = call("predict.py", tmp_path, "--run", folder, "--decimals", "0", "--weights", "equal")
+    status, out, err = call("predict.py", tmp_path, *flags, "--decimals", "0", "--weights", "equal")
     assert status == 0, err
     assert "earlier" in out
     entries = find_entries(folder.glob("*.csv"))

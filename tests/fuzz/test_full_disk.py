@@ -158,7 +158,7 @@ def test_an_export_that_finds_no_room_says_so(begin, tiny_contest, tmp_path):
     """Torch, where it writes such a file by itself, would abort the process."""
     run = begin(with_cache=True)
     assert check_full(export_network, files_of_at_most(100_000), tmp_path, run, tiny_contest) == "refused"
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["landmarks.json"]
+    assert not list((tmp_path / "new").iterdir())
 
 
 def one_sixth():

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.checkpoint import checkpoint_digest, load_checkpoint, save_checkpoint
 from pipeline.console import recorded_console
 from pipeline.errors import UserError, run_script
 from pipeline.files import check_folder, check_outputs, read_bytes, replacing, sealed, unsealed, write_text
-from pipeline.inference import member
 from pipeline.inference.record import keep_earlier
 from pipeline.inference.submission import read_submission
 from pipeline.inference.tta import read_views
@@ -199,7 +198,7 @@ def test_a_folder_for_results_need_not_be_there_but_its_place_must(tmp_path):
 
 READERS = {
     "a checkpoint": load_checkpoint,
-    "its digest": member._digest,
+    "its digest": checkpoint_digest,
     "views": read_views,
     "a submission": read_submission,
     "weights": lambda path: read_start(NetworkOptions(model="resnet18", weights=str(path))),

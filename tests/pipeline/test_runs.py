@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.files import sealed
 from pipeline.runs import Run, find_run, fold_runs
 from pipeline.training.new_run import folder_name
-from tests.scripts import call
+from tests.scripts import call, quick_report
 
 
 def recipe_of(*arguments):
@@ -201,3 +201,23 @@ def test_a_table_of_epochs_takes_rows_of_earlier_versions(tmp_path):
     run = Run(tmp_path)
     run.write_metrics([{"epoch": 0, "old": 1}, {"epoch": 1, "new": 2}])
     assert run.metrics.read_text() == "epoch,old,new\n0,1,\n1,,2\n"
+
+
+def test_regions_that_were_given_names_in_a_runs_folder_keep_them_when_it_is_resumed(copy_run, tmp_path):
+    run = copy_run()
+    own = json.dumps({"mine": [0, 1, 2]})
+    (run / "regions.json").write_text(own)
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
+    assert status == 0, err
+    assert (run / "regions.json").read_text() == own
+
+
+def test_a_report_that_cannot_be_made_ends_no_training(copy_run, tmp_path):
+    """Stages and folds go on; the file is named."""
+    run = copy_run()
+    (run / "regions.json").write_text("{,}")
+    status, out, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2", pictures=quick_report)
+    assert status == 0, err
+    (line,) = [line for line in out.splitlines() if line.startswith("report ")]
+    assert "left out" in line
+    assert "regions.json" in line

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.scripts import call, quick_report, train
+from tests.scripts import call, train
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +32,3 @@ def test_the_errors_of_regions_stand_in_the_table_and_are_said_at_the_end(contes
     status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "3")
     assert (status, err.count("\n")) == (2, 1)
     assert f"--regions {named}: all names '971'" in err
-
-
-def test_regions_that_were_given_names_in_a_runs_folder_keep_them_when_it_is_resumed(copy_run, tmp_path):
-    run = copy_run()
-    own = json.dumps({"mine": [0, 1, 2]})
-    (run / "regions.json").write_text(own)
-    status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
-    assert status == 0, err
-    assert (run / "regions.json").read_text() == own
-
-
-def test_a_report_that_cannot_be_made_ends_no_training(copy_run, tmp_path):
-    """Stages and folds go on; the file is named."""
-    run = copy_run()
-    (run / "regions.json").write_text("{,}")
-    status, out, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2", pictures=quick_report)
-    assert status == 0, err
-    (line,) = [line for line in out.splitlines() if line.startswith("report ")]
-    assert "left out" in line
-    assert "regions.json" in line

@@ -53,7 +53,8 @@ class Runtime:
 
     def __str__(self) -> str:
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else None
-        device = gpu or f"CPU, {torch.get_num_threads()} threads"
+        count = torch.get_num_threads()
+        device = gpu or f"CPU, {count} thread{'s' if count > 1 else ''}"
         return f"{device}, each of {self.ranks}" if self.ranks.num_ranks > 1 else device
 
 

@@ -277,7 +277,7 @@ def print_start(run: Run, recipe: Recipe, data: TrainingData, *, floor: Scores, 
     runtime.print(f"mean shape   {floor}: the floor, from a network that does not look")
     runtime.print(f"run          {run.folder}")
     runtime.print(f"             after a stop: {resume}")
-    runtime.print(f"             watch it: tensorboard --logdir {recipe.run.runs}")
+    runtime.print(f"             watch it: tensorboard --logdir {shlex.quote(str(recipe.run.runs))}")
 
 
 def print_result(run: Run, trainer: Trainer, *, floor: Scores):

@@ -29,14 +29,8 @@ NAME = "held_out.npz"
 MAX_MEASURED = 4000  # photos; more take long and tell no more
 WORST, MEDIAN, DOUBTFUL = 8, 4, 8  # photos that are shown
 TILE = 256  # pixels, of a photo that is shown
-KINDS = {
-    "names": "U",
-    "kinds": "U",
-    "counts": "i",
-    "groups": "i",
-    "tiles": "u",
-    "labels": "u",
-}  # of arrays; the others are numbers
+# Of arrays; the others are numbers.
+KINDS = {"names": "U", "kinds": "U", "counts": "i", "groups": "i", "tiles": "u", "labels": "u"}
 
 
 @dataclass(frozen=True)
@@ -149,11 +143,8 @@ def load_measured(folder: Path) -> Measured | None:
     try:
         check_regular(path)
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            found = {
-                each.name: arrays[each.name]
-                for each in fields(Measured)
-                if each.name in arrays or not each.default_factory
-            }
+            there = [each.name for each in fields(Measured) if each.name in arrays or each.name != "labels"]
+            found = {name: arrays[name] for name in there}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"{path} is damaged: {error}; delete it, and make it anew: python -m tools.report RUN"

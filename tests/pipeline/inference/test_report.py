@@ -136,6 +136,15 @@ def test_damaged_files_are_named(run):
         with pytest.raises(UserError, match=r"held_out\.npz is damaged"):
             write_report(run)
     damaged.write_bytes(content)
+    arrays = dict(np.load(damaged))
+    for name in arrays:
+        np.savez(damaged, **{other: array for other, array in arrays.items() if other != name})
+        if name == "labels":  # which runs of earlier versions do not have
+            assert not len(load_measured(run.folder).labels)
+        else:
+            with pytest.raises(UserError, match=r"held_out\.npz is damaged"):
+                load_measured(run.folder)
+    damaged.write_bytes(content)
     save_measured(run.folder, replace(load_measured(run.folder), mean_shape=np.zeros((3, 2))))
     with pytest.raises(UserError, match="do not fit together"):
         load_measured(run.folder)

@@ -4,11 +4,12 @@
     landmarks.pt2               torch.export.load(…).module()      give (B, K, 2) float32 points in their pixels
     landmarks.onnx              any ONNX runtime
     landmarks.json              {"resize", "square", "left", "top", "size", "points", "box_margin", "middle", "spread"}:
-                                an image is the ROI of `size` pixels from (left, top) of a photo that `fit_photo` has
-                                fitted into `square` pixels; if box_margin is not null, of the square around a box with
-                                that margin on each side, as a share of its longer side. If a run has a locator, its
-                                folder locator is a run to export too, whose points say where the boxes are; middle and
-                                spread are where and how large it expects the points to be
+                                `fit_photo` turns a photo into a square of `square` pixels; an image is the part of it
+                                that starts at (left, top) and has `size` pixels a side. If box_margin is not null, the
+                                photo is first cut to the square around a box, with that margin on each side, as a
+                                share of its longer side. A run's locator, in its folder locator, is exported in the
+                                same way: its points say where the box is; middle and spread are where it expects the
+                                points to be and how large
 
 Each file is read back, compared with the network on photos that the run held out, or on images of noise if these are
 not there, and timed. The run alone is enough. A file that does not agree is not kept.

@@ -36,8 +36,8 @@ class PredictOptions:
     views: Annotated[Path | None, arg(metavar="FILE")] = None
     """A JSON file with views to use instead of those in the run's recipe."""
     weights: Literal["auto", "fit", "equal"] = "auto"
-    """Weights of views and runs: auto fits them on held-out photos if they are not fitted yet, fit fits them anew,
-    equal uses equal ones, or those that the file of views gives."""
+    """Weights of views and runs: auto fits them on held-out photos unless that was done before; fit always fits
+    them again; equal uses equal weights, or those in the file of --views."""
     merge: Literal["weighted", "median", "power", "rank"] = "weighted"
     """How several runs are merged; rank weights them by the rank of their validation MSE."""
     power: Annotated[float, Gt(0)] = 2.0

@@ -5,6 +5,7 @@ may be many. A coordinate that is NaN in the truth is missing and does not count
 the truth is known is an error, never a missing point: dropping it would improve the score of what is broken.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,7 +34,8 @@ class PhotoErrors(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """mse: squared pixels per coordinate, with the ends of its 95 % bootstrap interval. nme: percent."""
+    """mse: squared pixels per coordinate, with the ends of its 95 % bootstrap interval. nme: percent, NaN if no photo
+    has two points."""
 
     mse: float
     low: float
@@ -41,7 +43,8 @@ class Scores:
     nme: float
 
     def __str__(self) -> str:
-        return f"MSE {self.mse:.3f} px² ({self.low:.3f} … {self.high:.3f}), NME {self.nme:.2f} %"
+        nme = "" if math.isnan(self.nme) else f", NME {self.nme:.2f} %"
+        return f"MSE {self.mse:.3f} px² ({self.low:.3f} … {self.high:.3f}){nme}"
 
 
 def check_predictions(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None):
@@ -138,8 +141,15 @@ def errors_of_photos(predicted: np.ndarray, truth: np.ndarray, names: Sequence[s
         own = truth[block][some]
         sides = np.nanmax(own, axis=1) - np.nanmin(own, axis=1)
         distances = np.nanmean(np.linalg.norm(predicted[block][some] - own, axis=2), axis=1)
-        normalised[block][some] = 100 * distances / np.sqrt(sides.prod(axis=1)).clip(min=1)
+        normalised[block][some] = 100 * distances / _sizes(sides)
     return PhotoErrors(sums, counts, normalised)
+
+
+def _sizes(sides):
+    """(N,) the roots of the areas of boxes with (N, 2) sides. A box counts as no thinner than a sixteenth of its
+    length: points on one line have a size, though their box has no area. A single point has none, which is NaN."""
+    sizes = np.maximum(np.sqrt(sides.prod(axis=1)), sides.max(axis=1) / 4)
+    return np.where(sizes > 0, sizes, np.nan)
 
 
 def scores_of(errors: PhotoErrors, groups: np.ndarray | None = None) -> Scores:
@@ -150,7 +160,8 @@ def scores_of(errors: PhotoErrors, groups: np.ndarray | None = None) -> Scores:
 
 
 def normalised_mean_error(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str] | None = None) -> float:
-    """Percent: mean distance over the root of the area of the box around the true points, averaged over photos."""
+    """Percent: mean distance over the root of the area of the box around the true points, averaged over photos. Photos
+    with a single known point do not count, since it has no size."""
     return _mean_of_known(errors_of_photos(predicted, truth, names).normalised)
 
 

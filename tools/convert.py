@@ -148,6 +148,9 @@ def group_of(instance: Instance) -> str:
 def write_part(instances: list[Instance], folder: Path, options: Options) -> Converted:
     """Writes the photo of each instance into the folder's images. Raises UserError with all photos that are broken."""
     pieces = list(named(instances, Cut(options.cut, options.margin)))
+    whole = sum(piece.box is None for piece in pieces)
+    if 0 < whole < len(pieces):
+        print(f"not cut     {whole:,} photos of {folder.name}, for which there is no box with an extent")
     faults, kept, corners = Faults(), [], []
     images = folder / "images"
     images.mkdir(parents=True)

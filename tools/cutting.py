@@ -22,12 +22,13 @@ class Cut:
     margin: float
 
     def box_of(self, instance: Instance) -> Box | None:
-        """The square to keep, None for the whole photo."""
+        """The square to keep, None for the whole photo: a box of no extent, such as a placeholder of zeros or that of a
+        single point, says nothing."""
         box = instance.box if self.by == "box" else None
         if self.by == "points" and instance.points:
             places = np.array(list(instance.points.values()))
             box = (*places.min(axis=0).tolist(), *places.max(axis=0).tolist())
-        if box is None:
+        if box is None or max(box[2] - box[0], box[3] - box[1]) <= 0:
             return None
         return square_around(box, self.margin)
 

@@ -94,7 +94,8 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     if shape.unknown:
         raise UserError(
             f"{table}: {len(shape.unknown)} points are missing in every photo that is trained on, "
-            f"number {shape.unknown[0]} for one; remove their columns"
+            f"number {shape.unknown[0]} for one; remove their columns, or hold out other photos (--split FILE) if "
+            "those have them"
         )
     train = np.delete(train, shape.empty)
     if options.flip_indices in ("auto", "none"):
@@ -278,7 +279,9 @@ def spread(points: np.ndarray) -> np.ndarray:
 
 def shape_components(data: TrainingData) -> np.ndarray:
     """(Q, K, 2) the ways in which the training shapes differ, in pixels of the ROI, largest first, each as long as its
-    standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them."""
+    standard deviation: shifts, a scale and a rotation, which augmentation adds to, and what remains of them.
+
+    The length is that of single shapes, which may be far larger than the mean of shapes that are turned at random."""
     points, known = _training_shapes(data)
     enough = known.sum(axis=1) >= 2
     there = known[enough].any(axis=0)  # the others, which few photos have, are assumed to stay where they are
@@ -291,10 +294,12 @@ def shape_components(data: TrainingData) -> np.ndarray:
     radius = np.sqrt((centred**2).sum(axis=1).mean())
     if radius == 0:  # one point, for which the components that a head draws are as good
         return np.zeros((0, *centred.shape))
-    across = np.stack((-centred[:, 1], centred[:, 0]), axis=1)
-    shifts = radius * SHIFT * np.broadcast_to(np.eye(2)[:, None], (2, len(centred), 2))
-    rest = radius * loadings.transpose(2, 0, 1)
-    return np.concatenate((shifts, TURN * np.stack((centred, across)), rest))
+    size = typical_spread(data) or radius
+    upright = centred * (size / radius)
+    across = np.stack((-upright[:, 1], upright[:, 0]), axis=1)
+    shifts = size * SHIFT * np.broadcast_to(np.eye(2)[:, None], (2, len(centred), 2))
+    rest = size * loadings.transpose(2, 0, 1)
+    return np.concatenate((shifts, TURN * np.stack((upright, across)), rest))
 
 
 def _near_duplicates(hashes, cache):

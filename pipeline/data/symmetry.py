@@ -76,6 +76,8 @@ def find_flip_indices(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
     symmetric, if points of the axis change places, or if mirrored shapes are not about as likely as shapes, or are as
     likely with two points exchanged.
     """
+    if points.shape[1] == 1:
+        raise NoSymmetry("a single point has no partner")
     shapes, known = _chosen(points, samples)
     limits = COMPLETE if known.all() else INCOMPLETE
     complete = _normalised(shapes if known.all() else fit_shapes(shapes, known).completed(shapes, known))

@@ -19,6 +19,7 @@ def equivariance(
     """
     scale = scale_of(photo_to_image)[:, None, None]
     plain = points[0]
+    pairs = np.flatnonzero(flip_indices != np.arange(points.shape[2])) if flip_indices is not None else []
     rows = []
     for name, found in zip(names, points, strict=True):
         difference = (found - plain) * scale
@@ -27,8 +28,7 @@ def equivariance(
             "bias": [float(value) for value in difference.mean(axis=(0, 1)).round(4)],
             "spread": round(float(difference.std()), 4),
         }
-        if flip_indices is not None:
-            pairs = np.flatnonzero(flip_indices != np.arange(len(flip_indices)))
+        if len(pairs):
             own = np.linalg.norm(found[:, pairs] - plain[:, pairs], axis=2)
             other = np.linalg.norm(found[:, pairs] - plain[:, flip_indices[pairs]], axis=2)
             row["confused"] = round(float((other < own).mean()), 5)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.blocks import blocks
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.pack import Pack
@@ -66,12 +67,15 @@ def held_out_by_all(runs: Sequence[tuple[Run, Recipe]]) -> tuple[list[Pack], lis
 
 
 def _enough(data, samples):
-    """The samples, or MAX_FITTED of them. Raises UserError if they are too few, or of too few groups, to fit on."""
+    """The samples that have points, or MAX_FITTED of them. Raises UserError if they are too few to fit on, or of too
+    few groups."""
+    there = [~np.isnan(data.pack.values[samples[block]]).any(axis=2).all(axis=1) for block in blocks(len(samples))]
+    samples = samples[np.concatenate([*there, np.zeros(0, bool)])]
     num_groups = len(np.unique(data.groups[samples]))
     if len(samples) < MIN_FITTED or num_groups < MIN_GROUPS:
         raise UserError(
-            f"{len(samples)} photos of {num_groups} groups were held out, at least {MIN_FITTED} of {MIN_GROUPS} groups "
-            "are needed; a run with a lower --train-share holds out more"
+            f"{len(samples)} photos with points, of {num_groups} groups, were held out, at least {MIN_FITTED} of "
+            f"{MIN_GROUPS} groups are needed; a run with a lower --train-share holds out more"
         )
     if len(samples) > MAX_FITTED:
         samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))

@@ -75,7 +75,7 @@ def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch
     truth, names = pack.values[samples].astype(np.float64), pack.names[samples]
     sums, counts = squared_error_sums(points, truth, names)
     scores = score(points, truth, data.groups[samples], names)
-    rows, kinds = choose(sums / np.maximum(counts, 1), doubts)
+    rows, kinds = choose(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), doubts)
     tiles = np.stack(
         [cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_AREA) for image in pack.shown(samples[rows])]
     )
@@ -121,8 +121,9 @@ def _predict(network, data, samples, runtime, batch_size):
 
 
 def choose(errors: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the photos to show, and why: the worst, those in the middle, and the most doubtful."""
-    order = np.argsort(-errors, kind="stable")
+    """Rows of the photos to show, and why: the worst, those in the middle, and the most doubtful. A photo without
+    labels, whose error is NaN, can only be doubtful."""
+    order = np.argsort(-errors, kind="stable")[: np.isfinite(errors).sum()]  # NaN is sorted last
     start = max(0, (len(order) - MEDIAN) // 2)
     chosen = {"worst": order[:WORST], "median": order[start : start + MEDIAN]}
     if len(doubts):

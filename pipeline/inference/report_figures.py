@@ -53,7 +53,7 @@ def shape(measured: Measured, regions: list[Region]) -> str:
         x[known], y[known], s=size, c=errors[known], cmap="viridis", vmin=0, vmax=highest, gid=hint(says)
     )
     axes.scatter(x[~known], y[~known], s=size, facecolors="none", edgecolors=INK)
-    for region in regions:
+    for region in (each for each in regions if np.isfinite(each.error)):
         left, top = region.middle
         axes.text(left, top, f"{region.error:.1f}", color=INK, ha="center", va="center", weight="bold", alpha=0.85)
     axes.set_aspect("equal")

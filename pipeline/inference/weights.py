@@ -87,8 +87,8 @@ def _common(covariance, kept):
 def _each_point(covariance, kept, *, shrink):
     """One weight per part and point; a point's covariance is moved towards the common one, at its own size."""
     inner = _part(covariance, kept)
-    size = np.trace(inner, axis1=1, axis2=2)[:, None, None]
-    common = inner.sum(axis=0) / max(size.sum(), 1e-12)
+    size = np.trace(inner, axis1=1, axis2=2)[:, None, None].clip(min=1e-12)  # a point that is never known has none
+    common = inner.sum(axis=0) / size.sum()
     weights = np.zeros((covariance.shape[-1], len(covariance)))
     mixed = (1 - shrink) * inner + shrink * size * common
     weights[kept] = convex_weights(mixed, shrink=SHRINK).T

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.blocks import blocks
 from pipeline.data.dataset import TrainingData
 from pipeline.data.sample_weights import weights_table
 from pipeline.data.split import split_into_folds
@@ -29,11 +30,12 @@ SAMPLE_WEIGHTS = "sample_weights.csv"
 def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
     """Makes a folder for `count` folds, with the photos that each holds out.
 
-    Raises UserError if there are too few groups.
+    Raises UserError if there are too few groups, or if one of the folds could not be trained or scored.
     """
     fold_of = split_into_folds(data.groups, count)
     if fold_of.max() + 1 < count:
         raise UserError(f"--folds {count}: the photos are of {fold_of.max() + 1} groups, which cannot be split")
+    check_points(data, fold_of, count)
     folder = new_folder(replace(recipe, run=replace(recipe.run, name=f"{recipe.run.name}_folds-{count}")))
     digests = {}
     for fold in range(count):
@@ -47,6 +49,29 @@ def create_folds(recipe: Recipe, data: TrainingData, count: int) -> Path:
     write_text(folder / RUN_RECIPE, to_yaml(recipe))
     write_text(folder / FOLDS, sealed(asdict(Folds(count, digests))))  # last: with it they can be resumed
     return folder
+
+
+def check_points(data: TrainingData, fold_of: np.ndarray, count: int):
+    """Raises UserError for a fold that holds out all labels of a point, which it could not learn, or has no labels."""
+    values, used = data.pack.values, np.ones(len(fold_of), bool) if data.weights is None else data.weights > 0
+    scored, taught = np.zeros((2, count, values.shape[1]), bool)
+    for block in blocks(len(values)):
+        known = ~np.isnan(values[block]).any(axis=2)
+        for fold in range(count):
+            own = fold_of[block] == fold
+            scored[fold] |= known[own].any(axis=0)
+            taught[fold] |= known[own & used[block]].any(axis=0)
+    advice = "train with fewer --folds or without, or label more photos"
+    for fold in range(count):
+        if not scored[fold].any():
+            raise UserError(
+                f"--folds {count}: none of the photos that fold {fold} holds out has a known point; {advice}"
+            )
+        if not (known := np.delete(taught, fold, axis=0).any(axis=0)).all():
+            raise UserError(
+                f"--folds {count}: fold {fold} holds out all photos that have point {known.argmin()}, which it could "
+                f"not learn; {advice}"
+            )
 
 
 def with_kept_weights(recipe: Recipe, folder: Path) -> Recipe:

@@ -35,8 +35,9 @@ def sample_losses(
 ) -> torch.Tensor:
     """(B,) the loss of each photo, averaged over its known points, in pixels of the image or without a unit.
 
-    Points outside the frame, which can only be guessed, count `outside_weight` times as much as those inside. size: of
-    the images in whose pixels points are given; the images shown may be smaller. flow: for "rle".
+    Points outside the frame, which can only be guessed, count `outside_weight` times as much as those inside, and so
+    does a photo all of whose points are outside. size: of the images in whose pixels points are given; the images shown
+    may be smaller. flow: for "rle".
     """
     there = ~batch.points.isnan()
     points = predicted.points.float()
@@ -48,7 +49,15 @@ def sample_losses(
     if losses.shape[2] == 1:  # of points, not of coordinates
         there = there.all(2, keepdim=True)
     weights = there * torch.where(batch.inside, 1.0, options.outside_weight)[..., None]
-    return (losses * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1e-6)
+    return weighted_means(losses.flatten(1), weights.flatten(1))
+
+
+def weighted_means(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(B,) means of (B, M) losses with weights from 0 to 1, times the largest weight of each row, so that a row of
+    which nothing counts much does not count much either."""
+    if not losses.shape[1]:
+        return losses.sum(1)
+    return (losses * weights).sum(1) / weights.sum(1).clamp(min=1e-6) * weights.amax(1)
 
 
 def _losses(predicted, points, target, options, flow):
@@ -170,7 +179,7 @@ def edge_losses(points: torch.Tensor, batch: Batch, edges: torch.Tensor, *, outs
     weights = there * torch.where(batch.inside, 1.0, outside_weight)
     weights = weights[:, edges].amin(2)
     errors = (_lengths(points, edges) - _lengths(target, edges)).abs()
-    return (errors * weights).sum(1) / weights.sum(1).clamp(min=1e-6)
+    return weighted_means(errors, weights)
 
 
 def _lengths(points, edges):

@@ -1,5 +1,6 @@
 """The metric is the contest's, in pixels of the photos, and its interval is honest."""
 
+import math
 from dataclasses import astuple
 
 import numpy as np
@@ -65,6 +66,18 @@ def test_missing_points_do_not_count():
 def test_nme_is_the_mean_distance_over_the_root_of_the_boxs_area():
     truth = np.array([[[0.0, 0.0], [40.0, 10.0]]])
     assert score(truth + (3, 4), truth).nme == pytest.approx(100 * 5 / 20)
+
+
+def test_nme_has_a_size_for_points_on_one_line_and_none_for_a_single_point():
+    """Two eyes at one height span a box without an area; against one pixel, an error of 5 would count as 500 %."""
+    level = np.array([[[0.0, 7.0], [40.0, 7.0]]])
+    assert score(level + (3, 4), level).nme == pytest.approx(100 * 5 / 10)
+    alone = np.array([[[9.0, 9.0], [np.nan, np.nan]]])
+    both = np.concatenate((level, alone))
+    assert score(both + (3, 4), both).nme == pytest.approx(100 * 5 / 10)
+    found = score(alone + (3, 4), alone)
+    assert math.isnan(found.nme)
+    assert "NME" not in str(found)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():

@@ -4,6 +4,7 @@ to the coordinates and the form that they came from."""
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -179,6 +180,15 @@ def test_several_on_a_photo_need_boxes_or_are_cut_by_their_points(tmp_path):
     table = read_landmarks(tmp_path / "out" / LANDMARKS, Faults())
     photo = cv2.imread(str(tmp_path / "out/train/images" / table.names[0]), cv2.IMREAD_GRAYSCALE)
     assert is_lit(photo, table.values[0, 0], GREY[0])
+
+
+@pytest.mark.parametrize(("by", "points", "box"), [("box", 2, (0.0, 0.0, 0.0, 0.0)), ("points", 1, None)])
+def test_a_box_without_an_extent_cuts_nothing(by, points, box):
+    """As placeholders of zeros and single points have: what they cut was a photo of a pixel."""
+    places = {str(i): (10.0 + 30 * i, 20.0) for i in range(points)}
+    assert Cut(by, 0.25).box_of(Instance("a.jpg", Path("a.jpg"), places, box=box)) is None
+    level = Instance("a.jpg", Path("a.jpg"), {"0": (10.0, 20.0), "1": (40.0, 20.0)}, box=(10.0, 20.0, 40.0, 20.0))
+    assert Cut(by, 0.0).box_of(level) == (10, 5, 40, 35)
 
 
 def test_names_tell_left_from_right():

@@ -11,7 +11,7 @@ import pytest
 from pipeline.command import parse_command
 from pipeline.data import dataset
 from pipeline.data.contest import Table
-from pipeline.data.dataset import leaks, load_training_data, mean_shape_score, shape_components
+from pipeline.data.dataset import TURN, leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.split import split_into_folds
 from pipeline.errors import Faults, UserError
 
@@ -197,3 +197,21 @@ def test_a_point_that_few_photos_have_spoils_no_component_of_the_shapes(monkeypa
     assert (np.abs(found[4, [0, 1, 2, 4]]) > 0).any()
     points[:, :3] = points[:, 4:] = np.nan  # one point and no shape
     assert shape_components(SimpleNamespace(train=np.arange(40), pack=pack, mean_shape=mean)).shape == (4, 5, 2)
+
+
+def test_components_of_shapes_that_are_turned_at_random_are_as_long_as_what_shapes_have_of_them():
+    """Their mean shape is far smaller than any of them, and says nothing about how far their points lie apart."""
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(6, 2)) * 20
+    angles = rng.uniform(0, 2 * np.pi, 300)
+    turns = np.stack((np.cos(angles), -np.sin(angles), np.sin(angles), np.cos(angles)), axis=1).reshape(-1, 2, 2)
+    points = 50 + (shape - shape.mean(axis=0)) @ turns
+    mean = points.mean(axis=0)
+    pack = SimpleNamespace(photo_to_image=np.broadcast_to(np.eye(3), (300, 3, 3)), values=points)
+    _, _, scale, turn, *rest = shape_components(SimpleNamespace(train=np.arange(300), pack=pack, mean_shape=mean))
+    size = np.sqrt((shape - shape.mean(axis=0)).var(axis=0).sum())
+    for component in (scale, turn):
+        assert np.sqrt((component**2).sum(axis=1).mean()) == pytest.approx(TURN * size, rel=0.02)
+    for component in rest[:2]:
+        found = ((points - mean) * component).sum(axis=(1, 2)) / (component**2).sum()
+        assert found.std() == pytest.approx(1, rel=0.1)

@@ -88,6 +88,11 @@ def test_points_without_symmetry_are_refused(seed):
         find_flip_indices(rng.normal(0, 10, (200, 40, 2)))
 
 
+def test_a_single_point_is_refused_before_anything_is_divided_by_its_size():
+    with pytest.raises(NoSymmetry, match="single point"):
+        find_flip_indices(np.random.default_rng(0).uniform(0, 200, (60, 1, 2)))
+
+
 def test_a_symmetric_mean_of_asymmetric_shapes_is_refused():
     """Only the points of one side ever move, so a mirrored shape is one that never occurs."""
     rng = np.random.default_rng(0)

@@ -28,6 +28,7 @@ from pipeline.precedence import WHOLE
 from pipeline.recipe import PhotoOptions, Recipe, RunOptions
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
+from pipeline.training import folds
 from tests.partners import PARTNERS
 from tests.scripts import SMALL, call, train
 
@@ -238,6 +239,18 @@ def test_runs_are_fitted_on_the_same_photos_whatever_their_order_and_what_each_l
         held_out.held_out_by_all(runs)
 
 
+def test_weights_are_fitted_on_photos_with_points(monkeypatch):
+    """A few labelled ones among many without labels are few; on none, the calibration had nothing to divide."""
+    values = np.full((90, 3, 2), np.nan)
+    values[::3] = 1.0
+    data = SimpleNamespace(pack=SimpleNamespace(values=values), groups=np.arange(90))
+    assert held_out._enough(data, np.arange(90)).tolist() == list(range(0, 90, 3))
+    with pytest.raises(UserError, match="10 photos with points"):
+        held_out._enough(data, np.arange(30))
+    with pytest.raises(UserError, match="0 photos with points"):
+        held_out._enough(data, np.arange(0))
+
+
 def test_what_held_out_photos_and_where_they_lie_is_taken_from_the_run(monkeypatch, tmp_path):
     """Of --skip-bad-photos as of --data, which may name a test alone."""
     asked = []
@@ -381,6 +394,21 @@ def test_folds_hold_out_every_photo_once_and_predict_as_one(roi, contest, tmp_pa
     status, _, err = call("predict.py", tmp_path, "--run", folder)
     assert status == 2
     assert "--resume" in err
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        (np.s_[1:, 2], "holds out all photos that have point 2"),
+        (np.s_[::2], "none of the photos that fold 0 holds out has a known point"),
+    ],
+)
+def test_a_fold_that_could_not_be_trained_or_scored_is_refused_before_any_is(monkeypatch, missing, named):
+    values = np.ones((10, 3, 2), np.float32)
+    values[missing] = np.nan
+    data = SimpleNamespace(pack=SimpleNamespace(values=values), weights=None)
+    with pytest.raises(UserError, match=named):
+        folds.check_points(data, np.arange(10) % 2, 2)
 
 
 def test_folds_of_too_few_groups_or_with_a_split_are_refused(contest, tmp_path):

@@ -1,6 +1,7 @@
 """Views are replayed, batched and brought home exactly; what makes no sense as a view is refused."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from models import Prediction
 from pipeline.data.pack import Squares
 from pipeline.data.source import HostSource
 from pipeline.errors import UserError
+from pipeline.inference.equivariance import equivariance
 from pipeline.inference.merge import merge, total_variance
 from pipeline.inference.predict import predict_points, predict_views
 from pipeline.inference.tta import parse_views, read_views
@@ -103,6 +105,14 @@ def test_views_of_an_equivariant_network_have_no_bias(pack):
     assert np.abs(points - truth).max() < 0.3
     assert np.abs((points - truth).mean(axis=(1, 2))).max() < 0.06
     assert np.abs((points - points[0]).mean(axis=(1, 2))).max() < 0.06
+
+
+def test_where_no_point_has_another_partner_no_left_and_right_are_compared():
+    points = np.zeros((2, 3, 4, 2))
+    own = np.arange(4)
+    with warnings.catch_warnings(action="error"):
+        rows = equivariance(["as it is", "mirrored"], points, np.broadcast_to(np.eye(3), (3, 3, 3)), own)
+    assert all("confused" not in row for row in rows)
 
 
 def test_labels_that_lie_aside_of_what_they_name_are_predicted_there_through_every_view(pack):

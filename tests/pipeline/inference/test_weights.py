@@ -5,9 +5,9 @@ import pytest
 
 from pipeline.data.split import split_into_folds
 from pipeline.inference.ensemble import variances_of
-from pipeline.inference.merge import merge
+from pipeline.inference.merge import error_covariance, merge
 from pipeline.inference.uncertainty import calibrate, calibration_of_merge, mean_calibration
-from pipeline.inference.weights import fit_weights
+from pipeline.inference.weights import POINT_SHRINKS, _each_point, fit_weights
 
 
 def errors_of(deviations, *, photos=300, points=6, common=1.0, seed=0):
@@ -103,6 +103,14 @@ def test_missing_points_and_cropped_views_do_not_spoil_the_fit():
     clean = fit_weights(errors, everything(errors), np.arange(300), prune=False)
     fit = fit_weights(spoilt, counts, np.arange(300), prune=False)
     np.testing.assert_allclose(fit.weights, clean.weights, atol=0.05)
+
+
+def test_a_point_that_is_never_known_is_merged_as_the_others_are():
+    errors = errors_of([0.5, 1.0, 2.0])
+    errors[:, :, 2] = np.nan
+    for shrink in POINT_SHRINKS:
+        weights = _each_point(error_covariance(errors, everything(errors)), np.arange(3), shrink=shrink)
+        assert weights[0, 2] > 0.6, "as good views weigh more in the others"
 
 
 def test_a_few_photos_where_everything_fails_do_not_decide():

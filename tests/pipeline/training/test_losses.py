@@ -200,6 +200,20 @@ def test_points_outside_the_frame_weigh_what_they_are_told_to():
     assert weighted == pytest.approx([1.0, (3 + 0.5 * 9) / 3.5, 3.0])
 
 
+def test_a_photo_all_of_whose_points_are_outside_weighs_as_they_do():
+    """As one with a single point does; a mean over its points alone would not know."""
+    batch = batch_of(torch.zeros(1, 2, 2))
+    batch.inside[:] = False
+    predicted = torch.tensor([[[1.5, 1.5], [9.0, 1.5]]])
+    edges = torch.tensor([[0, 1]])
+    for measured in (
+        lambda w: losses_of(Prediction(predicted), batch, outside_weight=w).item(),
+        lambda w: loss.edge_losses(predicted, batch, edges, outside_weight=w).item(),
+    ):
+        assert measured(1.0) > 0
+        assert [measured(w) for w in (0.0, 0.1)] == pytest.approx([0.0, 0.1 * measured(1.0)])
+
+
 def test_a_missing_point_has_no_error():
     points = torch.zeros(2, 3, 2)
     points[0, 1] = float("nan")

@@ -19,7 +19,8 @@ def equivariance(
     """
     scale = scale_of(photo_to_image)[:, None, None]
     plain = points[0]
-    pairs = np.flatnonzero(flip_indices != np.arange(points.shape[2])) if flip_indices is not None else []
+    partners = np.arange(points.shape[2]) if flip_indices is None else flip_indices
+    pairs = np.flatnonzero(partners != np.arange(len(partners)))
     rows = []
     for name, found in zip(names, points, strict=True):
         difference = (found - plain) * scale
@@ -30,7 +31,7 @@ def equivariance(
         }
         if len(pairs):
             own = np.linalg.norm(found[:, pairs] - plain[:, pairs], axis=2)
-            other = np.linalg.norm(found[:, pairs] - plain[:, flip_indices[pairs]], axis=2)
+            other = np.linalg.norm(found[:, pairs] - plain[:, partners[pairs]], axis=2)
             row["confused"] = round(float((other < own).mean()), 5)
         rows.append(row)
     return rows

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
@@ -21,7 +21,11 @@ import predict
 from pipeline.errors import run_script
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--model", "mobilenet_v3_small", "--weights", "none", "--size", "48", "-b", "16", "--train-share", "0.8"]
+SMALL = [
+    *("--model", "mobilenet_v3_small", "--weights", "none", "--deepest-stride", "8"),  # half of its layers
+    *("--size", "48", "-b", "16", "--train-share", "0.8"),
+]
+
 SCRIPTS = {"hack_train.py": hack_train.main, "predict.py": predict.main}
 SLOW_TO_IMPORT = [
     *("pipeline.training.command", "pipeline.inference.command", "pandas", "scipy.optimize", "torch.distributed.nn"),
@@ -40,8 +44,7 @@ def command(script, folder, *flags):
 
 @contextmanager
 def quick_pictures():
-    """Pictures show one photo, figures are put together but not drawn, and a training writes no report: each takes
-    longer than to train."""
+    """Pictures show one photo, figures are blank, and a training writes no report: each takes longer than to train."""
     with quick_report(), mock.patch("pipeline.training.one_run.report"):
         yield
 
@@ -49,12 +52,14 @@ def quick_pictures():
 @contextmanager
 def quick_report():
     """The same with the report of a training."""
-    with (
-        mock.patch("pipeline.training.pictures.NUM_WORST", 1),
-        mock.patch("pipeline.inference.ensemble.NUM_SHOWN", 1),
-        mock.patch("pipeline.training.figures.picture_of", return_value=np.zeros((8, 8, 3), np.uint8)),
-        mock.patch("pipeline.inference.report_figures.as_svg", return_value="<svg></svg>"),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("pipeline.training.pictures.NUM_WORST", 1))
+        stack.enter_context(mock.patch("pipeline.inference.ensemble.NUM_SHOWN", 1))
+        for name in ("draw_curves", "draw_loss_over_rate", "draw_point_errors"):
+            blank = np.zeros((8, 8, 3), np.uint8)
+            stack.enter_context(mock.patch(f"pipeline.training.pictures.{name}", return_value=blank))
+        for name in ("curves", "shape", "distribution", "parts", "calibration"):
+            stack.enter_context(mock.patch(f"pipeline.inference.report_figures.{name}", return_value="<svg></svg>"))
         yield
 
 

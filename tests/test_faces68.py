@@ -13,11 +13,13 @@ from pipeline.runtime import Runtime
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.new_run import create_run
 from pipeline.training.trainer import Trainer
+from tests.scripts import quick_pictures
 
 
 def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     flags = ["-d", str(faces68), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
-    recipe = parse_command([*flags, "--model", "resnet18", "--weights", "none", "--size", "48", "-e", "2"]).recipe
+    small = ["--model", "resnet18", "--weights", "none", "--deepest-stride", "16", "--size", "48", "-e", "2"]
+    recipe = parse_command([*flags, *small]).recipe
     data = load_training_data(recipe)
     assert (len(data.pack), data.num_points) == (3545, 68)
     assert data.flip_indices is not None
@@ -29,5 +31,6 @@ def test_a_short_run_on_real_photos_beats_the_mean_shape(faces68, tmp_path):
     trainer = Trainer(network, recipe, few, Runtime(torch.device("cpu"), "fp32"))
     run = create_run(recipe, few, floor=floor)
     trainer.callbacks = default_callbacks(run)
-    trainer.train(parse_augmenters(recipe.augmentation.augment))
-    assert trainer.state.best_mse < 0.9 * floor.mse
+    with quick_pictures():
+        trainer.train(parse_augmenters(recipe.augmentation.augment))
+    assert trainer.state.best_mse < 0.8 * floor.mse

@@ -12,7 +12,7 @@ from tests.scripts import call
 
 NUM_POINTS = 5
 TINY = ["--model", "shufflenet_v2_x0_5", "--weights", "none", "--size", "32", "-b", "16", "--train-share", "0.6"]
-TINY += ["--precision", "fp32", "--roi", "whole", "-e", "1"]
+TINY += ["--precision", "fp32", "--roi", "whole", "-e", "1", "--deepest-stride", "8"]
 TINY += ["--views", '[[], [{"AffineAugmenter": {"scale": 1.08}}], [{"MirrorAugmenter": {"probability": 1}}]]']
 PARTNERS = [1, 0, 2, 4, 3]
 

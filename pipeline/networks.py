@@ -2,7 +2,9 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -84,27 +86,48 @@ def load_run_network(run: Run, checkpoint: str) -> LandmarkNet:
     return network.eval()
 
 
-def check_unseen(options: NetworkOptions, fingerprint: str, data: Path, *, held_out: list[str], everything: bool):
+class Photos(Protocol):
+    """Photos with labels, as a pack has them."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def checksums(self, names: Sequence[str]) -> dict[str, int]: ...
+
+
+def check_unseen(options: NetworkOptions, photos: Photos, data: Path, *, held_out: list[str], everything: bool):
     """Raises UserError where the run that the network starts from was trained on photos that are held out now.
 
-    They would no longer tell how well the network does on photos that it has not seen. fingerprint: of the data in the
-    folder `data`. everything: whether each photo is held out in turn, as by folds.
+    They would no longer tell how well the network does on photos that it has not seen. photos: those in the folder
+    `data`. everything: whether each photo is held out in turn, as by folds.
     """
     flag, path = _source(options)
     if path and Run(path.parent).recipe_path.exists():
         fix = "folds start from weights of no run" if everything else None
-        check_unseen_by(Run(path.parent), flag, fingerprint, data, held_out=held_out, fix=fix)
+        check_unseen_by(Run(path.parent), flag, photos, data, held_out=held_out, fix=fix)
 
 
-def check_unseen_by(run: Run, flag: str, fingerprint: str, data: Path, *, held_out: list[str], fix: str | None = None):
-    """The same of a run that a flag names, unless it is one of other photos. fix: what to do, if not to hold out what
-    the run has.
+def check_unseen_by(
+    run: Run,
+    flag: str,
+    photos: Photos,
+    data: Path,
+    *,
+    held_out: list[str],
+    fingerprint: str | None = None,
+    fix: str | None = None,
+):
+    """The same of a run that a flag names, unless it is one of other photos. fingerprint: of the photos as the run sees
+    them, if otherwise than in `photos`. fix: what to do, if not to hold out what the run has.
 
-    Photos of one folder have another fingerprint with another --limit-photos, --size or --boxes, and after a label was
-    mended. Then the run may have been trained on any that it has not held out.
+    Photos of one contest have another fingerprint with another --limit-photos, --size or --boxes, and after a label was
+    mended. Then the run may have been trained on any that it has not held out. The contest is the same if it lies in
+    the same folder, or if a photo has the same name and the same points.
     """
-    is_same = run.about_data().fingerprint == fingerprint
-    if not is_same and not _are_one(run.recipe().run.data, data):
+    about = run.about_data()
+    is_same = about.fingerprint == (fingerprint or photos.fingerprint)
+    has_same_labels = bool(about.labels.items() & photos.checksums(list(about.labels)).items())
+    if not (is_same or has_same_labels or _are_one(run.recipe().run.data, data)):
         return
     if seen := set(held_out) - set(run.held_out_names()):
         was, without = ("was", "") if is_same else ("may have been", ", without --limit-photos")

@@ -18,6 +18,7 @@ that was cut or exchanged is an error, not another split or other flip indices.
 
 import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ class Manifest:
 @dataclass(frozen=True)
 class AboutData:
     """What a run was trained on. mean_shape: its score on the held-out photos. spread: typical of a shape, in pixels of
-    the images."""
+    the images. labels: checksums of the points of some held-out photos, by which their contest is known wherever it
+    lies, and whatever size it is packed at."""
 
     fingerprint: str
     num_train: int
@@ -68,6 +70,7 @@ class AboutData:
     roi: Annotated[tuple[float, float, float], Field(validation_alias=AliasChoices("roi", "window"))] = WHOLE
     num_points: int | None = None  # of earlier versions it is not known, nor is the spread
     spread: Annotated[float, Ge(0), Field(allow_inf_nan=False)] | None = None
+    labels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,9 @@ class Run:
         if options.locates:
             self._content("boxes.csv")
             options = replace(options, boxes=self.boxes, locator=self.locator.folder)
+        elif options.boxes and not os.path.exists(options.boxes) and self.boxes.exists():
+            self._content("boxes.csv")
+            options = replace(options, boxes=self.boxes)
         return options
 
     def add_environment(self, device: str):
@@ -231,6 +237,19 @@ class Run:
 
     def about_data(self) -> AboutData:
         return parse_json(self.folder / "data.json", self._content("data.json"), AboutData)
+
+    def check_resumable(self):
+        """Raises UserError where a run has weights but not the state of its training, as averages and copies without
+        last.pt have: to begin anew would replace them. One that was stopped while its first epoch was saved begins
+        anew."""
+        if self.last.exists() or not self.best.exists():
+            return
+        best = load_checkpoint(self.best, "epoch")
+        if "averaged" in best or best["epoch"] > 0:
+            raise UserError(
+                f"{self.folder} has weights but no {self.last.name}, without which a training cannot go on; copy it "
+                f"there, or train a new run that starts from these weights: --init {shlex.quote(str(self.folder))}"
+            )
 
     def check_data(self, fingerprint: str, source: Path):
         """Raises UserError when the data of `source` are not those that the run was made with."""
@@ -273,10 +292,16 @@ def find_run(folder: Path | None, runs: Path) -> Run:
         if not Run(folder).recipe_path.exists():
             raise UserError(f"{folder} is not the folder of a run, or of one that was set up: it has no {RUN_RECIPE}")
         return Run(folder)
-    found = sorted(runs.glob("*/best.pt"), key=lambda path: (path.stat().st_mtime, path))
+    found = [Run(path.parent) for path in runs.glob("*/best.pt")]
     if not found:
         raise UserError(f"no run with weights in {runs}/; train one with hack_train.py, or name its folder with --run")
-    return Run(found[-1].parent)
+    return max(found, key=_last_trained)
+
+
+def _last_trained(run):
+    """What is larger for a run that was trained later, whether or not it became better."""
+    files = filter(os.path.exists, (run.best, run.metrics))
+    return max(os.stat(file).st_mtime_ns for file in files), run.folder
 
 
 def find_runs(folders: tuple[Path, ...], runs: Path) -> list[Run]:
@@ -289,7 +314,7 @@ def find_runs(folders: tuple[Path, ...], runs: Path) -> list[Run]:
         found = [path for form in ("*", "*/fold-*", "*/stage-*") for path in runs.glob(f"{form}/best.pt")]
         if not found:
             return [find_run(None, runs)]
-        folders = (folder_of(Run(max(found, key=lambda path: (path.stat().st_mtime, path)).parent)),)
+        folders = (folder_of(max((Run(path.parent) for path in found), key=_last_trained)),)
     return [run for folder in folders for run in _runs_in(folder)]
 
 

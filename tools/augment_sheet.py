@@ -72,6 +72,8 @@ class Options:
     """The folder to write the sheets to."""
     cache: Path = Path("cache")
     """Where decoded photos are kept."""
+    skip_bad_photos: bool = False
+    """Leave out photos that are missing or broken, as hack_train.py does with this flag."""
     size: Annotated[Annotated[int, Ge(32)] | None, arg(metavar="INT")] = None
     """Side of the images, in pixels; by default the recipe's."""
     seed: Annotated[int, Ge(0)] = 0
@@ -238,8 +240,9 @@ def main():
     options = parse_flags(Options, __doc__)
     check_folder("--out", options.out)
     recipe = read_recipe(options.config)
-    paths = replace(recipe.run, data=options.data, cache=options.cache)
-    recipe = replace(recipe, run=paths, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
+    skips = options.skip_bad_photos or recipe.run.skip_bad_photos
+    where = replace(recipe.run, data=options.data, cache=options.cache, skip_bad_photos=skips)
+    recipe = replace(recipe, run=where, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
     try:
         chain = parse_chain(recipe)
     except UserError as error:

@@ -124,7 +124,7 @@ def check_alike(runs: list[Run]):
 
 def _data_of(run: Run) -> AboutData:
     """What a run was trained on, without what earlier versions did not note, and without what follows from the rest."""
-    return replace(run.about_data(), num_points=None, spread=None, mean_shape=Scores(0, 0, 0, 0))
+    return replace(run.about_data(), num_points=None, spread=None, labels={}, mean_shape=Scores(0, 0, 0, 0))
 
 
 def average(network: LandmarkNet, kept: list[Kept]) -> LandmarkNet:
@@ -200,7 +200,7 @@ def _write_into(first, output, network, kept, scores):
             shutil.copyfile(first.folder / name, output / name)
     if first.locator.folder.exists():
         shutil.copytree(first.locator.folder, Run(output).locator.folder)
-    content = {"network": network.state_dict(), "epoch": kept[0].epoch, "mse": scores.mse}
+    content = {"network": network.state_dict(), "epoch": kept[0].epoch, "mse": scores.mse, "averaged": len(kept)}
     save_checkpoint(Run(output).best, content)
     shutil.copyfile(first.recipe_path, Run(output).recipe_path)  # last: with it the folder is a run
 

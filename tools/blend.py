@@ -98,11 +98,11 @@ def main():
         "power": options.power,
         "decimals": options.decimals,
     }
-    if kept := keep_earlier(options.output, record):
-        print(f"earlier     the submission that was there is of other submissions or weights; it is now {kept}")
+    kept = keep_earlier(options.output, record)
     write_submission(options.output, names, merged, decimals=options.decimals)
     verify_submission(options.output, names, merged, decimals=options.decimals)
-    write_record(options.output, record, expected=expected(options, weights))
+    if kept := write_record(options.output, record, expected=expected(options, weights), kept=kept):
+        print(f"earlier     the submission that was there has other values or was made otherwise; it is now {kept}")
     print(f"submission  {options.output}: {len(points)} merged, {len(names):,} photos, read back and verified")
 
 

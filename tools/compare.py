@@ -71,8 +71,8 @@ def all_runs(options: Options) -> list[Run]:
     """The runs that are asked for, or all that were set up, including those within folds and stages."""
     if options.run:
         return [run for folder in options.run for run in find_runs((folder,), options.runs)]
-    found = [path for form in ("*", "*/fold-*", "*/stage-*") for path in options.runs.glob(f"{form}/metrics.csv")]
-    return [Run(path.parent) for path in sorted(found)]
+    forms = [f"{form}/{name}" for form in ("*", "*/fold-*", "*/stage-*") for name in ("metrics.csv", "best.pt")]
+    return [Run(folder) for folder in sorted({path.parent for form in forms for path in options.runs.glob(form)})]
 
 
 def folder_of_all(runs: Sequence[Run], below: Path) -> Path:
@@ -91,10 +91,13 @@ def row_of(run: Run, measured: Measured | None, *, below: Path, same: Collection
         if measured
         else [best.get(f"validation_{name}") for name in ("mse", "low", "high", "nme")]
     )
+    if scores[0] is None and run.best.exists():  # as of an average, which was not trained
+        scores[0] = run.best_mse
     mse, low, high, nme = (None if value is None or not math.isfinite(value) else float(value) for value in scores)
     noted = [
         record["leaderboard"]
-        for path in folder_of(run).glob("*.csv")
+        for folder in {run.folder, folder_of(run)}
+        for path in folder.glob("*.csv")
         if "leaderboard" in (record := read_record(path) or {})
     ]
     return Row(

@@ -19,7 +19,7 @@ from annotated_types import Interval
 from tyro.conf import Positional, arg
 
 from pipeline.cli import parse_flags
-from pipeline.data.dataset import TrainingData, load_training_data
+from pipeline.data.dataset import TrainingData, data_of_run, load_training_data
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.data.duplicates import Pairs, differences, find_pairs
 from pipeline.data.odd_shapes import fit_usual_shapes, shape_distances, shape_reason
@@ -59,6 +59,8 @@ class Options:
     """The contest's folder, or where the run's contest is now, if it was moved."""
     cache: Annotated[Path | None, arg(metavar="PATH")] = None
     """Where decoded photos are kept; by default where the run kept them, or in cache."""
+    skip_bad_photos: bool = False
+    """Leave out photos that are missing or broken, as hack_train.py does with this flag."""
     gpu: bool = False
     """Predict on the GPU."""
 
@@ -99,15 +101,19 @@ def main():
 def load(options: Options) -> tuple[TrainingData, Disagreement | None]:
     """The data, and how far their labels lie from what the run or the folds predict."""
     if not options.run:
-        where = RunOptions(data=options.data or Path(), cache=options.cache or Path("cache"))
+        where = RunOptions(
+            data=options.data or Path(),
+            cache=options.cache or Path("cache"),
+            skip_bad_photos=options.skip_bad_photos,
+        )
         return load_training_data(Recipe(run=where, photos=PhotoOptions(roi="whole"))), None
     folds = fold_runs(options.run)
     run = folds[0] if folds else find_run(options.run, options.run)
     own = run.recipe()
-    where = replace(own.run, data=options.data or own.run.data, cache=options.cache or own.run.cache)
+    skips = options.skip_bad_photos or own.run.skip_bad_photos
+    where = replace(own.run.moved(options.data, options.cache), skip_bad_photos=skips)
     photos = replace(run.photo_options(), sample_weights=None)  # photos that were left out are looked at as well
-    data = load_training_data(replace(own, run=where, photos=photos))
-    run.check_data(data.pack.fingerprint, data.pack.folder)
+    data = data_of_run(run, replace(own, run=where, photos=photos))
     if folds:
         return data, of_folds(folds, data)
     return data, of_run(run, data, Runtime.choose(gpu=options.gpu, precision=own.network.precision))

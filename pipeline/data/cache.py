@@ -3,7 +3,8 @@
 The key is made of the name, size and time of each photo. To look at hundreds of thousands of them takes long, so it is
 remembered together with the times of the folders that hold them: as long as these, the table and a few photos have the
 same times as before, no photo has been added, removed, renamed or replaced, and the key is still the same. Editing a
-photo in place changes no folder's time: unless it is one of the few, only `check_photos` finds it.
+photo in place changes no folder's time: unless it is one of the few, or one that was left out, only `check_photos`
+finds it.
 """
 
 import errno
@@ -58,8 +59,7 @@ def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
 
     check_photos: look at each photo in any case.
     """
-    origin = origin_of(table, *settings).encode()
-    path = cache / f"known-{hashlib.blake2b(origin, digest_size=12).hexdigest()}.json"
+    path = _path_of_known(table, settings, cache)
     if not check_photos and (known := _read(path)) and _is_unchanged(known):
         return known.key
     begun = time.time()
@@ -74,6 +74,20 @@ def known_key(table: Path, *settings, cache: Path, check_photos: bool) -> str:
                 remove(path)
             write_text(path, known.model_dump_json())
     return key
+
+
+def watch(table: Path, *settings, cache: Path, files: list[str]):
+    """Has `known_key` look at some more files of a table's photos, such as broken ones, which may be mended."""
+    path = _path_of_known(table, settings, cache)
+    with claimed(path):
+        known = _read(path)
+        if known and (new := {file: _stamp(file) for file in files if file.isprintable()}).keys() - known.files.keys():
+            write_text(path, Known(key=known.key, folders=known.folders, files=new | known.files).model_dump_json())
+
+
+def _path_of_known(table, settings, cache):
+    origin = origin_of(table, *settings).encode()
+    return cache / f"known-{hashlib.blake2b(origin, digest_size=12).hexdigest()}.json"
 
 
 def origin_of(table: Path, *settings) -> str:

@@ -12,6 +12,7 @@ only positions. An empty or NaN cell is a missing point. Coordinates may be nega
 
 import codecs
 import json
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -50,9 +51,9 @@ def find_contest(path: Path, table: str = LANDMARKS) -> Path:
 
     Raises UserError if there is none, or more than one.
     """
-    if not path.is_dir():
-        raise UserError(f"{path} is not a folder; --data takes the folder that holds {table}")
-    if (path / table).exists():
+    if not os.path.isdir(path):  # unlike that of pathlib, it is false where a folder may not be looked into
+        raise UserError(f"{path} is not a folder that can be read; --data takes the folder that holds {table}")
+    if os.path.exists(path / table):
         return path
     below = sorted(found.parents[1] for found in path.glob(f"*/{table}"))
     if len(below) == 1:

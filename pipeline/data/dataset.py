@@ -33,6 +33,7 @@ from pipeline.errors import Faults, UserError
 from pipeline.flip_indices import FORMAT, read_flip_indices
 from pipeline.metrics import PhotoErrors, Scores, errors_of_photos, mean_shape, scores_of, to_photo_coordinates
 from pipeline.recipe import Recipe
+from pipeline.runs import Run
 
 NUM_NAMED = 3
 FOUND = 2  # the version of what is found in shapes; with another one it is found anew
@@ -118,6 +119,20 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         boxes=boxes,
         num_empty=len(shape.empty),
     )
+
+
+def data_of_run(run: Run, recipe: Recipe) -> TrainingData:
+    """The data that a run was trained on. recipe: its own, except for where the data and the cache are now.
+
+    Raises UserError if they are not there, or not the same.
+    """
+    try:
+        data = load_training_data(recipe)
+    except UserError:  # perhaps since a photo of its split is not there any more: then that is what to say
+        run.check_data(open_train_photos(recipe).fingerprint, recipe.run.data)
+        raise
+    run.check_data(data.pack.fingerprint, recipe.run.data)
+    return data
 
 
 def open_train_photos(recipe: Recipe) -> Pack:

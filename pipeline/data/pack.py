@@ -17,7 +17,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from augment import RegionOfInterest, fit_box
 from augment.fit import Box
 from pipeline.blocks import blocks
 from pipeline.data.boxes import Boxes
-from pipeline.data.cache import claimed, known_key, origin_of, remove
+from pipeline.data.cache import claimed, known_key, origin_of, remove, watch
 from pipeline.data.contest import Table
 from pipeline.data.leftovers import BUILDING, note_origin, remove_leftovers
 from pipeline.data.packing import IMAGES, QUALITY, Fitting, choose_kind, pack_photos
@@ -96,6 +97,12 @@ class Pack:
     def names(self) -> np.ndarray:
         """(N,) str."""
         return np.char.decode(self._array("names"), "utf-8")
+
+    def checksums(self, names: Sequence[str]) -> dict[str, int]:
+        """What tells the points of these photos from others, without photos that are not there or have no points."""
+        rows = np.flatnonzero(np.isin(self.names, list(names)))
+        known = [row for row in rows if not np.isnan(self.values[row]).all()]
+        return {str(self.names[row]): zlib.crc32(self.values[row].tobytes()) for row in known}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -183,6 +190,8 @@ def open_pack(
     if not folder.exists():
         return None
     pack = Pack(folder, roi)
+    if pack.left_out:
+        watch(table, *settings, cache=cache, files=[str(photos / name) for name in pack.left_out])
     if pack.left_out and not skip_bad_photos:
         _add_broken(faults, pack.left_out)
         return None

@@ -95,11 +95,11 @@ def submit(test: TestPrediction, ensemble: Ensemble, options: PredictOptions, *,
         count = len(test.names) - len(test.rows)
         print(f"left out    {count:,} photos, which are missing, broken or without a box, have the mean shape")
     record = ensemble.record(boxes) | {"decimals": options.decimals}
-    if kept := keep_earlier(output, record):
-        print(f"earlier     the submission that was there is of other runs, views, weights or boxes; it is now {kept}")
+    kept = keep_earlier(output, record)
     write_submission(output, test.names, test.points, decimals=options.decimals)
     verify_submission(output, test.names, test.points, decimals=options.decimals)
-    write_record(output, record, expected=ensemble.expected())
+    if kept := write_record(output, record, expected=ensemble.expected(), kept=kept):
+        print(f"earlier     the submission that was there has other values or was made otherwise; it is now {kept}")
     if options.uncertainty:
         calibration = ensemble.calibration
         write_uncertainty(options.uncertainty, test.names, test.deviations, calibrated=calibration is not None)

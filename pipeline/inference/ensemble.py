@@ -227,7 +227,9 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
     method, weights = options.merge, options.weights
     homes = {folder_of(member.run) for member in members}
     key = _key(members)
-    home = homes.pop() if len(homes) == 1 else options.runs / f"ensemble_{key[:8]}"
+    beside = {home.resolve().parent for home in homes}
+    among = next(iter(homes)).parent if len(beside) == 1 else options.runs
+    home = homes.pop() if len(homes) == 1 else among / f"ensemble_{key[:8]}"
     calibration = mean_calibration([member.calibration for member in members])
     shares = np.full(len(members), 1 / len(members))
     equal = Ensemble(members, shares, EQUAL, calibration, method, options.power, home)

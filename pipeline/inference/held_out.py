@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.blocks import blocks
 from pipeline.data.contest import find_contest
-from pipeline.data.dataset import TrainingData, load_training_data
+from pipeline.data.dataset import TrainingData, data_of_run
 from pipeline.data.pack import Pack
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe, RunOptions
@@ -24,9 +24,7 @@ def training_data(run: Run, options: RunOptions) -> TrainingData:
 
     Raises UserError if they are not there, or not the same.
     """
-    data = load_training_data(replace(run.recipe(), run=options, photos=run.photo_options()))
-    run.check_data(data.pack.fingerprint, data.pack.folder)
-    return data
+    return data_of_run(run, replace(run.recipe(), run=options, photos=run.photo_options()))
 
 
 def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:

@@ -20,11 +20,15 @@ SUFFIX = ".csv.json"
 
 
 def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
-    """Moves a table that was made of something other than `record` out of the way, and returns its new path.
+    """Moves a table that was made of something other than `record`, or has a score of the leaderboard, out of the way,
+    and returns its new path.
 
-    A table that was made of the same is left, to be replaced.
+    Any other is left, to be replaced.
     """
-    if not path.exists() or path.stat().st_size == 0 or _made_of(read_record(path)) == json.loads(json.dumps(record)):
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    earlier = read_record(path) or {}
+    if _made_of(earlier) == json.loads(json.dumps(record)) and "leaderboard" not in earlier:
         return None
     kept = free_name(path)
     if os.path.lexists(record_path(path)):
@@ -32,16 +36,25 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
     return path.rename(kept)
 
 
-def write_record(path: Path, record: dict[str, Any], *, expected: dict[str, Any] | None):
+def write_record(
+    path: Path, record: dict[str, Any], *, expected: dict[str, Any] | None, kept: Path | None = None
+) -> Path | None:
     """Notes what the table at `path` was made of, and what is expected of it.
 
-    The leaderboard's score stays noted, as long as it is the same table to the byte.
+    kept: where `keep_earlier` has moved the one before. If it is the same to the byte, it is removed, and its score of
+    the leaderboard is that of the new one. Returns where it is, if it is still there.
     """
     notes: dict[str, Any] = {"expected": expected, "content": digest(path.read_bytes())}
-    earlier = read_record(path) or {}
-    if earlier.get("content") == notes["content"] and "leaderboard" in earlier:
+    earlier = read_record(kept or path) or {}
+    is_same = earlier.get("content") == notes["content"]
+    if is_same and "leaderboard" in earlier:
         notes["leaderboard"] = earlier["leaderboard"]
     write_text(record_path(path), json.dumps(record | notes, indent=1))
+    if not kept or not is_same or _made_of(earlier) != json.loads(json.dumps(record)):
+        return kept
+    kept.unlink()
+    record_path(kept).unlink()
+    return None
 
 
 def expected_of_mean(

@@ -187,9 +187,10 @@ def galleries(measured: Measured) -> list[dict[str, Any]]:
 
 
 def submissions(run: Run) -> list[dict[str, Any]]:
-    """The submissions in the run's folder, with the score that was expected of them and the leaderboard's."""
+    """The submissions in the run's folder and in that of its folds or stages, with the score that was expected of them
+    and the leaderboard's."""
     found = []
-    for path in sorted(folder_of(run).glob("*.csv")):
+    for path in sorted(path for folder in {run.folder, folder_of(run)} for path in folder.glob("*.csv")):
         record = read_record(path)
         if record is not None:
             expected = record.get("expected") if isinstance(record.get("expected"), dict) else {}
@@ -211,9 +212,10 @@ def commands(run: Run) -> list[tuple[str, str]]:
     """What to do next, and the command for it."""
     folder, whole = shlex.quote(str(run.folder)), folder_of(run)
     longer = "" if has_stages(whole) else " --epochs N"
+    go_on = [("Go on", f"python hack_train.py --resume {shlex.quote(str(whole))}{longer}")]
     return [
         ("Predict and submit", predict_command(whole)),
-        ("Go on", f"python hack_train.py --resume {shlex.quote(str(whole))}{longer}"),
+        *(go_on if run.last.exists() else []),
         ("Fine-tune", f"python hack_train.py --name x --init {folder} --learning-rate 1e-4"),
         ("Compare with other runs", f"python -m tools.compare --runs {shlex.quote(str(whole.parent))}"),
         ("Look for wrong labels", f"python -m tools.suspects {folder}"),

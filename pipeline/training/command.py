@@ -92,7 +92,7 @@ def train_folds(
     data = ranks.in_turn(lambda: load_training_data(shown_whole(recipe)))
     if not earlier:
         names = data.pack.names.tolist()
-        check_unseen(recipe.network, data.pack.fingerprint, recipe.run.data, held_out=names, everything=True)
+        check_unseen(recipe.network, data.pack, recipe.run.data, held_out=names, everything=True)
     folder = earlier or made_by_main(lambda: create_folds(recipe, data, count or 0)).folder
     if not locates:
         recipe = replace(recipe, photos=replace(recipe.photos, roi=data.roi))

@@ -11,13 +11,14 @@ from pipeline.data.boxes import boxes_table
 from pipeline.data.dataset import TrainingData, typical_spread
 from pipeline.data.sample_weights import weights_table
 from pipeline.errors import UserError
-from pipeline.files import digest, sealed, write_text
+from pipeline.files import digest, read_bytes, sealed, write_text
 from pipeline.inference.locator import run_of_locator
 from pipeline.metrics import Scores
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, flatten
 from pipeline.recipe_file import RUN_RECIPE
 from pipeline.runs import ABOUT_DATA, AboutData, Manifest, Run
 
+NUM_LABELS = 64  # photos by whose points a contest is known again
 MAX_NAME = 60  # characters of each part of a folder's name
 OF_LOCATOR = (RUN_RECIPE, "manifest.json", "data.json", "validation.txt", "best.pt")
 
@@ -36,6 +37,7 @@ def create_run(recipe: Recipe, data: TrainingData, *, floor: Scores, folder: Pat
 
 
 def _write_what_is_known(run, recipe, data, floor):
+    some = data.validation[:: 1 + len(data.validation) // NUM_LABELS]
     about = AboutData(
         fingerprint=data.pack.fingerprint,
         num_train=len(data.train),
@@ -44,6 +46,7 @@ def _write_what_is_known(run, recipe, data, floor):
         roi=data.roi,
         num_points=data.num_points,
         spread=typical_spread(data),
+        labels=data.pack.checksums(data.pack.names[some].tolist()),
     )
     texts = {
         "validation.txt": "".join(f"{name}\n" for name in data.pack.names[data.validation]),
@@ -55,6 +58,8 @@ def _write_what_is_known(run, recipe, data, floor):
         assert data.boxes
         texts["boxes.csv"] = boxes_table(data.boxes)
         _copy_locator(run_of_locator(recipe.photos.locator), run.locator)
+    elif recipe.photos.boxes:
+        texts["boxes.csv"] = read_bytes(recipe.photos.boxes).decode()  # which need not be where the run is taken to
     texts[ABOUT_DATA] = json.dumps(asdict(about), indent=1)
     fixed = {name: value for name, value in flatten(recipe).items() if name not in CHANGEABLE_ON_RESUME}
     manifest = Manifest({name: digest(text.encode()) for name, text in texts.items()}, fixed)

@@ -1,6 +1,7 @@
 """One run from its recipe to its result: what can be refused is refused first, then the data are read, the parts are
 built in a straight line, and the run is trained or resumed."""
 
+import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,14 @@ from augment import Chain
 from models import FROM_SHAPES
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
-from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
+from pipeline.data.dataset import (
+    TrainingData,
+    data_of_run,
+    leaks,
+    load_training_data,
+    mean_shape_score,
+    shape_components,
+)
 from pipeline.data.loader import mirrors, parse_chain
 from pipeline.data.regions import describe_regions, regions_text
 from pipeline.data.roi import describe_roi
@@ -68,8 +76,6 @@ def train_run(
         trainer, chain = prepare(recipe, earlier)
     data, runtime = trainer.data, trainer.runtime
     is_main, floor = runtime.is_main, mean_shape_score(data)
-    if earlier:
-        earlier.check_data(data.pack.fingerprint, data.pack.folder)
     run = earlier or made_by_main(lambda: create_run(recipe, data, floor=floor, folder=own_folder).folder)
     resume = f"python hack_train.py --resume {shlex.quote(str(part_of or run.folder))}"
     if is_main:
@@ -114,16 +120,17 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     start = None if resumes else read_start(starting.network)
 
     photos, whole = (earlier.photo_options(), "") if earlier else located(recipe, runtime)
-    if earlier and not photos.locates:
+    if earlier and not photos.locates and recipe.photos.boxes and os.path.exists(recipe.photos.boxes):
         photos = replace(photos, boxes=recipe.photos.boxes)  # the table may have been moved
     seen = replace(recipe, photos=photos)
-    data = runtime.ranks.in_turn(lambda: load_training_data(seen))
+    data = runtime.ranks.in_turn(lambda: data_of_run(earlier, seen) if earlier else load_training_data(seen))
     held_out = data.pack.names[data.validation].tolist()
     if start is not None:
-        check_unseen(starting.network, data.pack.fingerprint, recipe.run.data, held_out=held_out, everything=False)
+        check_unseen(starting.network, data.pack, recipe.run.data, held_out=held_out, everything=False)
     if recipe.photos.locator and whole:
         locator = run_of_locator(recipe.photos.locator)
-        check_unseen_by(locator, f"--locator {locator.folder}", whole, recipe.run.data, held_out=held_out)
+        flag = f"--locator {locator.folder}"
+        check_unseen_by(locator, flag, data.pack, recipe.run.data, held_out=held_out, fingerprint=whole)
     components = shape_components(data) if recipe.network.head in FROM_SHAPES and not resumes else None
     network = make_network(
         starting, start, mean_shape=data.mean_shape, components=components, num_photos=len(data.train)
@@ -145,6 +152,7 @@ def check_run_folder(recipe: Recipe, earlier: Run | None):
     if earlier:
         check_usable(earlier.folder)
         earlier.check_recipe(recipe)
+        earlier.check_resumable()
     else:
         check_folder("--runs", recipe.run.runs)
 

@@ -56,6 +56,7 @@ def folder_of_stages(recipe: Recipe, earlier: Path | None, ranks: Ranks) -> Iter
 def begun_run(folder: Path, number: int) -> Run | None:
     """The run of a stage, if it has a checkpoint; without one it begins anew."""
     run = Run(stage_folder(folder, number))
+    run.check_resumable()
     return run if run.last.exists() else None
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,9 +34,16 @@ def run(tmp_path) -> Run:
     network = build_network(recipe.network.model, SHAPE, 64, head=recipe.network.head)
     save_checkpoint(found.best, {"network": network.state_dict(), "epoch": 0})
     found.split.write_text("b\nd\n")
-    about = AboutData("faces", 4, 2, Scores(1, 1, 1, 1), (0.1, 0.1, 0.8))
+    about = AboutData("faces", 4, 2, Scores(1, 1, 1, 1), (0.1, 0.1, 0.8), labels={"b": 1, "d": 2})
     (found.folder / "data.json").write_text(json.dumps(asdict(about)))
     return found
+
+
+def photos_of(fingerprint, **labels):
+    found = labels.items()
+    return SimpleNamespace(
+        fingerprint=fingerprint, checksums=lambda names: {name: label for name, label in found if name in names}
+    )
 
 
 def start(shape=SHAPE, **options):
@@ -121,26 +129,30 @@ def test_a_photo_that_a_network_was_trained_on_is_not_held_out(source, run, tmp_
     """It would validate a network that knows it; every photo is held out by one of several folds."""
     monkeypatch.chdir(tmp_path)  # where the run's data lie
     options = NetworkOptions(**{source: run.folder if source == "init" else str(run.best)})
-    check_unseen(options, "faces", ELSEWHERE, held_out=["b", "d"], everything=False)
-    check_unseen(options, "faces", ELSEWHERE, held_out=["d"], everything=False)
+    check_unseen(options, photos_of("faces"), ELSEWHERE, held_out=["b", "d"], everything=False)
+    check_unseen(options, photos_of("faces"), ELSEWHERE, held_out=["d"], everything=False)
     with pytest.raises(UserError, match=rf"trained on 1 of the photos .* give --split {run.split}"):
-        check_unseen(options, "faces", ELSEWHERE, held_out=["b", "c"], everything=False)
+        check_unseen(options, photos_of("faces"), ELSEWHERE, held_out=["b", "c"], everything=False)
     with pytest.raises(UserError, match=r"trained on 4 of the photos .* folds start from weights of no run"):
-        check_unseen(options, "faces", ELSEWHERE, held_out=list("abcdef"), everything=True)
+        check_unseen(options, photos_of("faces"), ELSEWHERE, held_out=list("abcdef"), everything=True)
     same_folder = run.recipe().run.data  # of which another --limit-photos, for one, gives other photos
-    check_unseen(options, "more faces", same_folder, held_out=["d"], everything=False)
+    check_unseen(options, photos_of("more faces"), same_folder, held_out=["d"], everything=False)
     with pytest.raises(UserError, match="may have been trained on 1 of the photos"):
-        check_unseen(options, "more faces", same_folder, held_out=["b", "g"], everything=False)
+        check_unseen(options, photos_of("more faces"), same_folder, held_out=["b", "g"], everything=False)
     with pytest.raises(UserError, match="may have been trained on 1 of the photos"):  # --data may name the one above
-        check_unseen(options, "more faces", same_folder / "contest", held_out=["b", "g"], everything=False)
+        check_unseen(options, photos_of("more faces"), same_folder / "contest", held_out=["b", "g"], everything=False)
     (same_folder / "train").mkdir(parents=True)
     (same_folder / "train/landmarks.csv").touch()  # then the one below is another
-    check_unseen(options, "other faces", same_folder / "contest", held_out=list("abcdef"), everything=False)
-    check_unseen(options, "other faces", ELSEWHERE, held_out=list("abcdef"), everything=False)
-    check_unseen(NetworkOptions(), "faces", ELSEWHERE, held_out=list("abcdef"), everything=True)
+    check_unseen(options, photos_of("other faces"), same_folder / "contest", held_out=list("abcdef"), everything=False)
+    check_unseen(options, photos_of("other faces"), ELSEWHERE, held_out=list("abcdef"), everything=False)
+    for size_and_one_label in (photos_of("larger", b=9, d=2, a=7), photos_of("larger", b=1)):
+        with pytest.raises(UserError, match="may have been trained on 4 of the photos"):
+            check_unseen(options, size_and_one_label, ELSEWHERE, held_out=list("abcdef"), everything=False)
+    check_unseen(options, photos_of("with the same names", b=3, d=4), ELSEWHERE, held_out=list("ab"), everything=False)
+    check_unseen(NetworkOptions(), photos_of("faces"), ELSEWHERE, held_out=list("abcdef"), everything=True)
     run.split.unlink()  # nobody can tell any more
     with pytest.raises(UserError, match=rf"{run.split} cannot be read"):
-        check_unseen(options, "faces", ELSEWHERE, held_out=["b"], everything=False)
+        check_unseen(options, photos_of("faces"), ELSEWHERE, held_out=["b"], everything=False)
 
 
 def test_a_photo_that_is_alone_where_a_norm_needs_two_is_refused():

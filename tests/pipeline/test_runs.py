@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.checkpoint import save_checkpoint
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.command import parse_command
 from pipeline.errors import UserError
 from pipeline.files import sealed
@@ -46,6 +46,8 @@ def test_the_newest_run_with_weights_is_taken(tmp_path):
             (tmp_path / name / "best.pt").touch()
             os.utime(tmp_path / name / "best.pt", (age, age))
     assert find_run(None, tmp_path) == Run(tmp_path / "a")
+    (tmp_path / "c/metrics.csv").touch()  # it was trained on since, and did not become better
+    assert find_run(None, tmp_path) == Run(tmp_path / "c")
 
 
 def test_no_run_is_an_error_that_says_what_to_do(tmp_path):
@@ -112,6 +114,20 @@ def test_what_a_resume_may_change_is_not_bound(copy_run, tmp_path):
         status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder, *flags)
         assert status == 0, err
         assert run.recipe().optimiser.epochs == int(flags[1])
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, {"epoch": 0, "averaged": 2}])
+def test_weights_without_the_state_of_their_training_are_not_trained_anew(copy_run, tmp_path, content):
+    """A copy without last.pt began again, and its first epoch replaced the best weights."""
+    run = Run(copy_run())
+    run.last.unlink()
+    run.check_resumable()  # it was stopped while its first epoch was saved
+    save_checkpoint(run.best, load_checkpoint(run.best) | content)
+    before = run.best.read_bytes()
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "has weights but no last.pt" in err
+    assert run.best.read_bytes() == before
 
 
 def test_a_cut_split_cannot_be_resumed(copy_run, tmp_path):

@@ -17,7 +17,7 @@ from pipeline.runtime import Runtime
 from pipeline.stages import write_finished
 from tests.conftest import made_once
 from tests.scripts import call, train
-from tools import average
+from tools import average, compare
 from tools.average import average_runs, folder_of_average, plain_images
 
 CPU = Runtime(torch.device("cpu"), "fp32")
@@ -30,6 +30,8 @@ def kept_run(contest, tmp_path_factory):
         "3",
         "--head",
         "linear",
+        "--deepest-stride",
+        "64",
         "--keep-best",
         "3",
         "--ema-decay",
@@ -73,6 +75,10 @@ def test_the_average_is_the_mean_of_the_weights_and_is_predicted_with(copy, tmp_
         torch.testing.assert_close(parameter, torch.stack([state[name] for state in states]).mean(0))
     assert "average of 3" in capsys.readouterr().out
     assert run.best_mse > 0
+    with pytest.raises(UserError, match=r"has weights but no last\.pt"):
+        run.check_resumable()
+    assert Run(run.folder) in compare.all_runs(compare.Options(runs=run.folder.parent))
+    assert compare.row_of(run, None, below=tmp_path, same=()).mse == pytest.approx(run.best_mse)
     status, out, err = call("predict.py", tmp_path, "--run", run.folder)
     assert status == 0, err
     assert (run.folder / "submission.csv").exists(), out

@@ -182,6 +182,9 @@ def test_a_run_on_boxes_trains_and_asks_for_those_of_what_it_predicts(contest, t
     moved = boxes.rename(tmp_path / "moved.csv")
     status, _, err = call("hack_train.py", tmp_path, "--resume", run, "--boxes", moved)
     assert status == 0, err
+    moved.unlink()  # as on another machine, to which the run alone was taken
+    status, _, err = call("hack_train.py", tmp_path, "--resume", run, "-e", "2")
+    assert status == 0, err
     status, _, err = call("hack_train.py", tmp_path, "-n", "y", "--init", run, "-e", "1")
     assert status == 2
     assert "--boxes FILE gives those of these photos" in err

@@ -288,6 +288,8 @@ def test_the_contest_is_found_where_it_is_or_one_level_below(tmp_path):
         find_contest(tmp_path)
     with pytest.raises(UserError, match="not a folder"):
         find_contest(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="not a folder that can be read"):  # pathlib raises what it cannot look at
+        find_contest(tmp_path / ("x" * 300))
     (tmp_path / "contest01_data/train").mkdir(parents=True)
     table(tmp_path / "contest01_data" / LANDMARKS, [])
     assert find_contest(tmp_path) == tmp_path / "contest01_data" == find_contest(tmp_path / "contest01_data")

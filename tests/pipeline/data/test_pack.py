@@ -1,5 +1,6 @@
 """The pack holds what the folder holds, is made once, whole or not at all, and refuses what it must."""
 
+import os
 import shutil
 from functools import partial
 
@@ -128,6 +129,22 @@ def test_broken_photos_can_be_skipped_and_are_counted_but_not_forgotten(copy, tm
     refused, faults = open_train(copy, tmp_path / "cache")
     assert refused is None
     assert len(faults) == 4
+
+
+def test_a_broken_photo_that_is_mended_in_its_place_is_packed(copy, tmp_path, monkeypatch):
+    """Its folder keeps its time, and it need not be among the photos that are looked at in any case."""
+    monkeypatch.setattr("pipeline.data.cache.NUM_WATCHED", 1)
+    photo = sorted((copy / "train/images").iterdir())[20]
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:1500])
+    for path in (copy / "train").rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    broken, _ = open_train(copy, tmp_path / "cache", skip_bad_photos=True)
+    assert photo.name in broken.left_out
+    photo.write_bytes(whole)
+    found, faults = open_train(copy, tmp_path / "cache")
+    assert faults == []
+    assert len(found) == len(broken) + 1
 
 
 def test_a_table_without_its_photos_is_a_fault(copy, tmp_path):

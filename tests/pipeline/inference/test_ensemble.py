@@ -255,7 +255,7 @@ def test_what_held_out_photos_and_where_they_lie_is_taken_from_the_run(monkeypat
     """Of --skip-bad-photos as of --data, which may name a test alone."""
     asked = []
     monkeypatch.setattr(held_out, "_enough", lambda data, samples: samples)
-    monkeypatch.setattr(held_out, "load_training_data", lambda recipe: asked.append(recipe.run) or mock.MagicMock())
+    monkeypatch.setattr(held_out, "data_of_run", lambda run, recipe: asked.append(recipe.run) or mock.MagicMock())
     (tmp_path / "there/train").mkdir(parents=True)
     (tmp_path / "there/train/landmarks.csv").touch()
     (tmp_path / "empty").mkdir()

@@ -1,6 +1,6 @@
 """A submission takes the place of one that was made of the same, and of no other."""
 
-from pipeline.inference.record import keep_earlier, write_record
+from pipeline.inference.record import keep_earlier, note_leaderboard, read_record, write_record
 
 
 def test_only_what_was_made_of_the_same_is_replaced(tmp_path):
@@ -17,6 +17,24 @@ def test_only_what_was_made_of_the_same_is_replaced(tmp_path):
     path.write_text("second, of an earlier version")
     again = keep_earlier(path, other)
     assert {file.read_text() for file in (kept, again)} == {"first", "second, of an earlier version"}
+
+
+def test_a_table_that_was_scored_is_replaced_by_the_same_alone(tmp_path):
+    """Another device gives other decimals of the same predictions; the score is of those that were submitted."""
+    path, made_of = tmp_path / "submission.csv", {"views": [[]]}
+    path.write_text("1.00")
+    write_record(path, made_of, expected=None)
+    note_leaderboard(path, 8.41)
+    kept = keep_earlier(path, made_of)
+    path.write_text("1.00")
+    assert write_record(path, made_of, expected=None, kept=kept) is None
+    assert read_record(path)["leaderboard"] == 8.41
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["submission.csv", "submission.csv.json"]
+    kept = keep_earlier(path, made_of)
+    path.write_text("1.01")
+    assert write_record(path, made_of, expected=None, kept=kept) == kept
+    assert (kept.read_text(), read_record(kept)["leaderboard"]) == ("1.00", 8.41)
+    assert "leaderboard" not in read_record(path)
 
 
 def test_a_damaged_record_keeps_the_table(tmp_path):

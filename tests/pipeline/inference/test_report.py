@@ -14,7 +14,8 @@ from pipeline.checkpoint import checkpoint_digest, load_checkpoint, save_checkpo
 from pipeline.data.dataset import load_training_data
 from pipeline.errors import UserError
 from pipeline.inference.measured import choose, load_measured, measure, save_measured
-from pipeline.inference.report import scores_of_views, write_report
+from pipeline.inference.record import note_leaderboard
+from pipeline.inference.report import scores_of_views, submissions, write_report
 from pipeline.inference.report_figures import curves
 from pipeline.inference.report_regions import regions_of_run, with_errors
 from pipeline.metrics import tail
@@ -205,6 +206,15 @@ def test_photos_are_shown_from_the_worst_the_middle_and_the_doubtful():
     assert tail(np.array([6.0, *[1.0] * 4, np.nan])) == "the worst photo has 60 % of the error"
     assert tail(np.array([50.0, 50.0, *[1.0] * 198])) == "the worst 1 % of the photos have 34 % of the error"
     assert tail(np.zeros(3)) is None
+
+
+def test_submissions_of_a_stage_or_a_fold_are_shown_with_those_of_all(tmp_path):
+    (tmp_path / "fold-1").mkdir()
+    (tmp_path / "folds.json").touch()
+    for name in ("submission.csv", "fold-1/own.csv"):
+        (tmp_path / name).touch()
+        note_leaderboard(tmp_path / name, 8.41)
+    assert {each["name"] for each in submissions(Run(tmp_path / "fold-1"))} == {"submission.csv", "own.csv"}
 
 
 def test_regions_are_those_of_the_run_or_found(tmp_path):

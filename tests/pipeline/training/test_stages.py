@@ -125,6 +125,9 @@ def test_what_a_resume_may_change_changes_in_the_stage_that_is_under_way_and_in_
     assert (found.optimiser.epochs, found.optimiser.learning_rate) == (2, 1e-4)
     moved = replace(recipe, photos=replace(recipe.photos, boxes=Path("moved.csv")))
     (folder / "stage-1/last.pt").unlink()
+    with pytest.raises(UserError, match=r"has weights but no last\.pt"):
+        recipe_of_stage(recipe, folder, 1)
+    (folder / "stage-1/best.pt").unlink()  # as if it had been stopped before its first checkpoint
     assert recipe_of_stage(moved, folder, 1).photos.boxes == Path("moved.csv")
 
 

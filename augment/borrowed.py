@@ -53,6 +53,7 @@ class AlbumentationsAugmenter:
                     raise ValueError(f"albumentations {type(transform).__name__} gives images of several sizes")
                 following = Transform.of(np.stack([matrix for matrix, _ in found]), view.size, sizes.pop())
             else:
+                foreign.check_at(foreign.to_json(transform), view.size)
                 spec = np.full(len(seeds), foreign.to_json(transform))
                 following = Transform.identity(len(seeds), view.size).with_effect(Foreign(spec, seeds))
             view = view.then(following)

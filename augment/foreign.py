@@ -124,6 +124,22 @@ def _from_json(spec):
     return albumentations().from_dict(json.loads(spec))
 
 
+@lru_cache(maxsize=256)
+def check_at(spec: str, size: tuple[int, int]):
+    """Raises ValueError for a transform of pixels that fails on images of a size, or changes their size."""
+    transform = albumentations().from_dict(json.loads(spec))  # of its own: that of `_from_json` may be in use
+    name = " and ".join(type(leaf).__name__ for leaf in _leaves(transform))
+    where = f"albumentations {name}, on images of {size[0]} x {size[1]} pixels"
+    for seed in range(NUM_PROBES):
+        transform.set_random_seed(seed)
+        try:
+            changed = transform(image=np.full((*size, 3), 128, np.uint8))["image"]
+        except _failures() as error:
+            raise ValueError(f"{where}, fails: {error}") from error
+        if changed.shape[:2] != size:
+            raise ValueError(f"{where}, gives {changed.shape[0]} x {changed.shape[1]} pixels")
+
+
 def _residual(matrix, points, moved):
     return np.abs(transform_points(matrix[None], points[None])[0] - moved).max()
 

@@ -14,6 +14,7 @@ from augment.transform import Transform
 
 ANY = (0, np.inf)
 UNIT = (0, 1)
+LONGEST = 500  # pixels, of a blur: its kernel has to fit into memory
 COLOURS = dict.fromkeys(("red", "green", "blue"), (0, 255))
 POSITIVE = (1e-3, np.inf)
 LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # ITU-R BT.601
@@ -76,7 +77,7 @@ class BlurAugmenter(Augmenter):
     """Gaussian blur with a standard deviation `sigma`, in pixels."""
 
     sigma: Range = 1.0
-    bounds: ClassVar = {"sigma": ANY}
+    bounds: ClassVar = {"sigma": (0, LONGEST)}
 
     def view(self, key, size, drawn):
         return _view(key, size, Blur(drawn["sigma"][:, None, None] ** 2 * np.eye(2)))
@@ -88,7 +89,7 @@ class MotionBlurAugmenter(Augmenter):
 
     length: Range = 5.0
     angle: Range = (0.0, 180.0)
-    bounds: ClassVar = {"length": ANY}
+    bounds: ClassVar = {"length": (0, LONGEST)}
 
     def view(self, key, size, drawn):
         angle = np.radians(drawn["angle"])

@@ -6,10 +6,10 @@
     landmarks.json              {"resize", "square", "left", "top", "size", "points", "box_margin", "middle", "spread"}:
                                 `fit_photo` turns a photo into a square of `square` pixels; an image is the part of it
                                 that starts at (left, top) and has `size` pixels a side. If box_margin is not null, the
-                                photo is first cut to the square around a box, with that margin on each side, as a
-                                share of its longer side. A run's locator, in its folder locator, is exported in the
-                                same way: its points say where the box is; middle and spread are where it expects the
-                                points to be and how large
+                                photo is first cut to what it has of the square around a box, with that margin on each
+                                side, as a share of its longer side (`fit_box`). A run's locator, in its folder
+                                locator, is exported in the same way: its points say where the box is; middle and
+                                spread are where it expects the points to be and how large
 
 Each file is read back, compared with the network on photos that the run held out, or on images of noise if these are
 not there, and timed. The run alone is enough. A file that does not agree is not kept.

@@ -55,10 +55,13 @@ class Batch:
 
 
 def parse_chain(recipe: Recipe) -> Chain:
-    """The recipe's augmenters. Raises UserError for one that makes no sense, or changes the size of the image."""
+    """The recipe's augmenters. Raises UserError for one that makes no sense, changes the size of the image, or fails on
+    images of one of the recipe's sizes."""
     size = (recipe.photos.size, recipe.photos.size)
     try:
         chain = parse_augmenters(recipe.augmentation.augment)
+        for _, smaller in recipe.photos.progressive:
+            chain.draw(Key(0, 0, np.arange(1)), (smaller, smaller))
         found = chain.draw(Key(0, 0, np.arange(NUM_PROBES)), size).size
     except ValueError as error:
         raise UserError(f"augment: {error}") from error

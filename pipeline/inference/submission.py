@@ -7,6 +7,7 @@ a bias of half a pixel, which cost 0.74 px² of an MSE of 12.5; see docs/experim
 """
 
 import csv
+import math
 from collections import Counter
 from itertools import chain, islice
 from pathlib import Path
@@ -69,7 +70,12 @@ def _read_in_blocks(path, *, gaps=False):
         check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
-            columns = len(next(rows, []))
+            header = next(rows, [])
+            columns = len(header)
+            if len(header) > 1 and all(map(is_numeric, header[1:])):
+                raise UserError(
+                    f"{path} has no header, so its first photo would be lost; add a line such as file_name,Point_M0_X,…"
+                )
             if columns < 3 or columns % 2 == 0:
                 count = f"{max(columns - 1, 0)} columns of numbers"
                 raise UserError(f"{path} is not a submission: {count}; x and y of each point are expected")
@@ -85,6 +91,13 @@ def _read_in_blocks(path, *, gaps=False):
         raise UserError(f"{path} is not there") from error
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a submission: {str(error).splitlines()[0]}") from error
+
+
+def is_numeric(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def _parse_row(path, number, row, columns, *, gaps):

@@ -76,6 +76,14 @@ def read_views(path: Path) -> Any:
     return read_plain(path, said=f"--views {path}", takes="a JSON list of views, each a list of augmenters")
 
 
+def _is_now_and_then(plain):
+    """Whether plain data of augmenters has a probability between 0 and 1, however rarely it makes a difference."""
+    if isinstance(plain, dict):
+        probability = plain.get("probability", 1)
+        return (is_number(probability) and 0 < probability < 1) or any(map(_is_now_and_then, plain.values()))
+    return isinstance(plain, list) and any(map(_is_now_and_then, plain))
+
+
 def _parse_view(entry, size, name):
     given = entry if isinstance(entry, dict) else {"augment": entry}
     if unknown := sorted(map(str, set(given) - {"augment", "weight"})):
@@ -91,7 +99,7 @@ def _parse_view(entry, size, name):
         raise UserError(f"{name}: {error}") from error
     if drawn.size != (size, size):
         raise UserError(f"{name} changes the size of the image")
-    if drawn.varies:
+    if drawn.varies or _is_now_and_then(plain):
         raise UserError(
             f"{name} is random; give each parameter a constant, the probability 1, and albumentations a seed"
         )

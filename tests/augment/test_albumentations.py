@@ -141,6 +141,22 @@ def test_a_crop_larger_than_the_image_says_so():
         drawn_by(augmenter)
 
 
+@pytest.mark.filterwarnings("ignore:Argument.*PadIfNeeded")
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (A.XYMasking(num_masks_x=1, num_masks_y=1, mask_x_length=(10, 200), mask_y_length=(10, 200), p=1), "fails"),
+        (A.PadIfNeeded(min_height=256, min_width=256, p=1), "gives 256 x 256 pixels"),
+    ],
+)
+def test_what_fails_on_images_of_a_size_is_refused_when_it_is_drawn_for_them(transform, said):
+    """It may do on the images that it was tried on; a training would have met it in a thread."""
+    augmenter = AlbumentationsAugmenter(transform)
+    augmenter.draw(Key(0, 0, np.arange(2)), (480, 640))
+    with pytest.raises(ValueError, match=f"on images of 128 x 128 pixels, {said}"):
+        augmenter.draw(Key(0, 0, np.arange(2)), (128, 128))
+
+
 @pytest.mark.parametrize("transform", [A.GaussNoise(p=1), A.Affine(rotate=(-40, 40), p=1)])
 def test_with_a_seed_it_is_one_fixed_view(transform):
     assert drawn_by(AlbumentationsAugmenter(transform)).varies

@@ -128,6 +128,7 @@ def test_the_score_is_that_of_the_contest_whatever_the_order_of_rows(tmp_path):
         ("file_name,X,Y\na,1,inf\nb,1,2\n", "line 2: a has a value that is no number"),
         ('file_name,X,Y\na,1,2\n"b,1,2\n', "unexpected end of data"),
         ("file_name,X,Y\n", "a header and no rows"),
+        ("a,1,2\nb,1,2\n", "has no header, so its first photo would be lost"),
         ("", "x and y of each point"),
         ("file_name" + 400_000 * ",X" + "\na,1,2\n", "line 2: 3 cells where the header has 400001"),
         ("file_name" + 400_000 * ",X" + "\na" + 400_000 * ",1" + "\n", "has 200000 points on each of 1 photos"),

@@ -284,6 +284,7 @@ def test_the_views_of_the_default_recipe_are_views():
         ([[], 3], "view 1"),
         ([[{"AffineAugmenter": {"rotation": [-5, 5]}}]], "view 0 is random"),
         ([[{"MirrorAugmenter": {}}]], "view 0 is random"),
+        ([[{"AffineAugmenter": {"rotation": 30, "probability": 1e-6}}]], "view 0 is random"),
         ([[{"AffineAugmenter": {"angle": 5}}]], "view 0.*angle"),
         ([{"augment": [], "weight": -1}], "view 0.*weight"),
         ([{"augment": [], "weight": "2"}], "view 0.*weight"),

@@ -28,6 +28,7 @@ from pipeline.ranks import current_ranks
 from pipeline.recipe import NetworkOptions, Recipe, needs_scale
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run, find_run
+from pipeline.trainable import stays_frozen
 
 NUM_LISTED = 6
 ELSEWHERE = 0.02  # of the image's side, on average: a mean shape so far away is of images that show something else
@@ -196,7 +197,7 @@ def make_network(
     _check_size(network, options.model, size, flag="--size")
     for _, smaller in recipe.photos.progressive:
         _check_size(network, options.model, smaller, flag="--progressive")
-    if not options.freeze_epochs and _norms_see_one_photo(recipe, num_photos):
+    if not stays_frozen(recipe) and _norms_see_one_photo(recipe, num_photos):
         _check_alone(network, recipe, num_photos)
     if components is not None:
         network.start_from(components)

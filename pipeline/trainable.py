@@ -57,14 +57,30 @@ def _check_schedule(recipe: Recipe):
         )
 
 
+def check_longer(recipe: Recipe, before: Recipe):
+    """Raises UserError for a run that cannot go on with another length. before: its recipe until now."""
+    if not _unfreezes_too_late(before):  # earlier versions have trained such recipes
+        _check_frozen(recipe)
+
+
 def _check_frozen(recipe: Recipe):
-    frozen, options = recipe.network.freeze_epochs, recipe.optimiser
-    by_clock = options.minutes or recipe.running.session_minutes
-    if options.optimiser == "schedule_free" and 0 < frozen < (MANY_EPOCHS if by_clock else options.epochs):
+    if _unfreezes_too_late(recipe):
+        frozen = recipe.network.freeze_epochs
         raise UserError(
             f"--freeze-epochs {frozen}: --optimiser schedule_free counts its steps from the first, which the backbone "
             f"has not taken then; give two stages, of which the first has freeze_epochs {frozen} and as many epochs"
         )
+
+
+def _unfreezes_too_late(recipe):
+    frozen = recipe.network.freeze_epochs
+    return recipe.optimiser.optimiser == "schedule_free" and frozen > 0 and not stays_frozen(recipe)
+
+
+def stays_frozen(recipe: Recipe) -> bool:
+    """Whether the backbone is frozen to the end, as far as the length is known."""
+    by_clock = recipe.optimiser.minutes or recipe.running.session_minutes
+    return recipe.network.freeze_epochs >= (MANY_EPOCHS if by_clock else recipe.optimiser.epochs)
 
 
 def _check_trimming(loss: LossOptions):

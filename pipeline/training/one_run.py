@@ -40,6 +40,7 @@ from pipeline.runs import Run, predict_command
 from pipeline.runtime import Runtime, compute_deterministically
 from pipeline.stopping import Stopped
 from pipeline.threads import choose_threads
+from pipeline.trainable import check_longer
 from pipeline.training.callbacks import default_callbacks
 from pipeline.training.estimate import print_account, print_estimate
 from pipeline.training.job import NO_JOB, Job
@@ -153,6 +154,7 @@ def check_run_folder(recipe: Recipe, earlier: Run | None):
         check_usable(earlier.folder)
         earlier.check_recipe(recipe)
         earlier.check_resumable()
+        check_longer(recipe, earlier.recipe())
     else:
         check_folder("--runs", recipe.run.runs)
 

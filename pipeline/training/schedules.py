@@ -165,6 +165,8 @@ class Plateau(Schedule):
 
     def _follow(self, progress, value):
         if progress >= self.options.warmup:
+            if self.plateau.last_epoch == 0:  # that of the last step is from within the warm-up
+                set_rate(self.optimiser, self.options.learning_rate)
             self.plateau.threshold = math.copysign(PROGRESS, self.plateau.best)
             self.plateau.step(value)
 

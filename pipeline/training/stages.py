@@ -15,6 +15,7 @@ from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, flatten
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
 from pipeline.stages import has_stages, stage_folder, stage_recipe, write_finished
+from pipeline.trainable import stays_frozen
 from pipeline.training.new_run import new_folder
 
 LENGTHS = {"epochs", "minutes", "session_minutes"}
@@ -28,8 +29,10 @@ def check_recipes(recipe: Recipe):
     seen = set()
     for stage in stages:
         parse_chain(stage)
-        if (shown := (stage.photos.size, stage.photos.progressive)) not in seen:
-            seen.add(shown)
+        photos, options = stage.photos, stage.optimiser
+        key = photos.size, photos.progressive, options.batch_size, options.accumulate, stays_frozen(stage)
+        if key not in seen:
+            seen.add(key)
             make_network(stage, None, mean_shape=np.zeros((2, 2)))
 
 

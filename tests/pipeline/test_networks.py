@@ -165,6 +165,12 @@ def test_a_photo_that_is_alone_where_a_norm_needs_two_is_refused():
     with pytest.raises(UserError, match="--accumulate 2 of 3 training photos: a norm of mobilenet_v3_small"):
         make_network(two, None, mean_shape=SHAPE, num_photos=3)
     make_network(parse_command([*flags[:-1], "64", "-b", "1"]).recipe, None, mean_shape=SHAPE)
+    make_network(parse_command([*flags, "-b", "1", "--freeze-epochs", "2", "-e", "2"]).recipe, None, mean_shape=SHAPE)
+    for later in (["-e", "3"], ["--minutes", "5"]):  # its norms are trained in the end
+        with pytest.raises(UserError, match="a norm of mobilenet_v3_small"):
+            make_network(
+                parse_command([*flags, "-b", "1", "--freeze-epochs", "2", *later]).recipe, None, mean_shape=SHAPE
+            )
 
 
 def test_a_photo_that_is_alone_on_its_rank_is_refused_unless_norms_see_those_of_all_ranks(monkeypatch):

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.recipe import Recipe, changes, flatten, to_yaml
 from pipeline.recipe_file import read_recipe
 from pipeline.stages import check_begun_anew, last_stage, num_finished, stage_recipe, write_finished
+from pipeline.trainable import check_longer
 
 TWO = [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": "1e-4", "size": 160, "loss": "wing"}]
 
@@ -117,6 +118,17 @@ CONTRADICTIONS = [
     ({"schedule": "linear", "final_rate": 0.5}, "--final-rate 0.5 is above --learning-rate 0.001"),
     ({"schedule": "plateau", "top_perc_train": 30, "trim_from": 1.5}, "--schedule plateau .* --trim-from 1.5"),
 ]
+
+
+def test_a_longer_training_is_refused_where_it_would_unfreeze_what_the_shorter_one_did_not():
+    flags = ["--optimiser", "schedule_free", "--schedule", "constant", "--freeze-epochs", "5", "-e", "5"]
+    short = parse_command(flags).recipe
+    for longer in (["-e", "6"], ["--minutes", "9"]):
+        longer = parse_command([*flags, *longer]).recipe
+        with pytest.raises(UserError, match="--freeze-epochs 5: --optimiser schedule_free"):
+            check_longer(longer, short)
+        check_longer(longer, longer)  # an earlier version has begun it
+    check_longer(short, short)
 
 
 def told(value):

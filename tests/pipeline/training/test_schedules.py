@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.recipe import OptimiserOptions
-from pipeline.training.schedules import CURVES, RISING, scheduled_rate
+from pipeline.training.schedules import CURVES, RISING, Plateau, scheduled_rate
 
 STEPS = 600
 HIGHEST, LOWEST = 0.4, 0.001
@@ -102,3 +102,19 @@ def test_the_default_is_the_cosine_that_it_was_to_the_bit():
         if progress >= 0.03:
             expected = options.learning_rate * (1 + math.cos(math.pi * (progress - 0.03) / max(1 - 0.03, 1e-9))) / 2
         assert scheduled_rate(progress, options) == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps_per_epoch"), [("plateau", 10), ("plateau_validation", 10), ("plateau_validation", 1)]
+)
+def test_a_plateau_begins_with_the_whole_rate_once_the_warm_up_is_over(schedule, steps_per_epoch):
+    """Progress goes on during a step and a validation: the rate of the step before is from within the warm-up."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([{"params": [parameter], "factor": 0.5}], lr=0.0)
+    following = Plateau(optimiser, options_of(schedule, warmup=0.03), steps_per_epoch)
+    for step in range(40):
+        following.before_step(step / 200)
+        following.after_step((step + 1) / 200, 1 / (step + 1))
+        if (step + 1) % steps_per_epoch == 0:
+            following.after_epoch((step + 1) / 200, 1 / (step + 1))
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.5 * HIGHEST)

@@ -142,10 +142,10 @@ def read(study: Study, row: str) -> dict[str, Any]:
 
 def write(study: Study, row: str, split: int, found: dict[str, Any]):
     content = read(study, row)
-    content["splits"][str(split)] = found
-    content["made with"] = {"date": time.strftime("%Y-%m-%d"), "device": processor()} | {
+    made_with = {"date": time.strftime("%Y-%m-%d"), "device": processor()} | {
         name: value for name, value in environment(processor()).items() if name in ("commit", "python")
     }
+    content["splits"][str(split)] = found | {"made with": made_with}
     path = path_of(study, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -1,6 +1,7 @@
 """The two scripts as a user runs them: from an empty folder to a verified submission, through kills and bad input."""
 
 import errno
+import re
 import shutil
 import signal
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hack_train
 import predict
@@ -43,6 +45,19 @@ def test_from_an_empty_folder_to_a_verified_submission(contest, trained, copy_ru
     assert (run / "console.txt").read_text() == out
     assert len((run / "validation.txt").read_text().split()) == 16
     assert len(pd.read_csv(run / "metrics.csv")) == 1
+    drawn = {path.name: path.stat().st_size for path in (run / "pictures").iterdir()}
+    assert drawn.keys() == {"curves.png", "point_errors.png", "worst_train.png", "worst_validation.png"}
+    assert min(drawn.values()) > 5_000
+    assert re.search(r"parameters, .*FLOPs a photo; a step takes about .*B, of 16 photos", out), "before it begins"
+    for line in (
+        "disk         photos ",
+        "speed        ",
+        "memory       .* at most; on the disk ",
+        "time         training ",
+    ):
+        assert re.search(rf"^{line}", out, re.MULTILINE), line
+    images = {tag for path in (run / "events").glob("**/events*") for tag in tags_of(path)["images"]}
+    assert images >= {"point_errors", "worst"}
 
     # Nothing else: the newest run, its best weights, its data.
     status, out, err = call_process("predict.py", tmp_path)
@@ -100,6 +115,10 @@ def kill_at(pattern, folder, *flags):
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL, f"it ended before it wrote {pattern}"
+
+
+def tags_of(path):
+    return EventAccumulator(str(path)).Reload().Tags()
 
 
 def _written_since(path, begun):
@@ -324,3 +343,34 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(copy_run, tmp_path, mo
     assert "disk is full" in err
     assert "Traceback" not in err
     assert (run / "last.pt").read_bytes() == last
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--head", "flat", "--loss", "l1"),
+        ("--head", "low_rank", "--loss", "gaussian_nll"),
+        ("--head", "simcc", "--loss", "simcc", "--focal", "2"),
+        ("--head", "linear", "--deepest-stride", "64", "--loss", "laplace_nll", "--schedule", "triangular"),
+        (
+            "--head",
+            "integral",
+            "--map-stride",
+            "4",
+            "--loss",
+            "rle",
+            "--schedule",
+            "exponential",
+            "--final-rate",
+            "1e-5",
+        ),
+        ("--model", "timm/test_resnet", "--loss", "soft_wing", "--optimiser", "lion"),
+    ],
+)
+def test_every_head_and_kind_of_loss_trains_and_predicts(contest, tmp_path, flags):
+    if "timm" in flags[1]:
+        pytest.importorskip("timm")
+    train(tmp_path, contest, "-e", "1", "--steps-per-epoch", "2", *flags)
+    status, out, err = call("predict.py", tmp_path, "--weights", "equal")
+    assert status == 0, err
+    assert "read back and verified" in out

@@ -1,7 +1,9 @@
 """Augmenters borrowed from albumentations; see `foreign.py` for what becomes of them."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -53,11 +55,21 @@ class AlbumentationsAugmenter:
                     raise ValueError(f"albumentations {type(transform).__name__} gives images of several sizes")
                 following = Transform.of(np.stack([matrix for matrix, _ in found]), view.size, sizes.pop())
             else:
-                foreign.check_at(foreign.to_json(transform), view.size)
                 spec = np.full(len(seeds), foreign.to_json(transform))
                 following = Transform.identity(len(seeds), view.size).with_effect(Foreign(spec, seeds))
             view = view.then(following)
         return view if self.probability == 1 else view.where(key.uniform(1)[:, 0] < self.probability)
+
+
+def check_sizes(sampler: Any, sizes: Iterable[int]):
+    """Raises ValueError for an augmenter, or one within it, with a transform of pixels that fails on square images of
+    one of these sizes. Images may be shown smaller than they are drawn for, and effects run on them as they are shown.
+    """
+    for inner in getattr(sampler, "augmenters", ()):
+        check_sizes(inner, sizes)
+    still = [transform for transform, moves in getattr(sampler, "parts", ()) if not moves]
+    for transform, size in product(still, sizes):
+        foreign.check_at(foreign.to_json(transform), (size, size))
 
 
 def _parse_all(entries):

@@ -135,7 +135,7 @@ def check_at(spec: str, size: tuple[int, int]):
         try:
             changed = transform(image=np.full((*size, 3), 128, np.uint8))["image"]
         except _failures() as error:
-            raise ValueError(f"{where}, fails: {error}") from error
+            raise ValueError(f"{where}, fails: {str(error).strip().splitlines()[0]}") from error
         if changed.shape[:2] != size:
             raise ValueError(f"{where}, gives {changed.shape[0]} x {changed.shape[1]} pixels")
 

@@ -118,8 +118,8 @@ def check_unseen_by(
     fingerprint: str | None = None,
     fix: str | None = None,
 ):
-    """The same of a run that a flag names, unless it is one of other photos. fingerprint: of the photos as the run sees
-    them, if otherwise than in `photos`. fix: what to do, if not to hold out what the run has.
+    """The same check for a run that a flag names; one of another contest passes. fingerprint: of the photos as that run
+    sees them, if it differs from that of `photos`. fix: what to do, if not to hold out what the run has.
 
     Photos of one contest have another fingerprint with another --limit-photos, --size or --boxes, and after a label was
     mended. Then the run may have been trained on any that it has not held out. The contest is the same if it lies in

@@ -10,7 +10,8 @@ views.json         by predict.py          submission.csv    by predict.py
 best-epoch-N.pt    of --keep-best         report.html       what came of it
 held_out.npz       what the best weights find of the held-out photos
 sample_weights.csv of --sample-weights    regions.json      points whose errors are told together
-locator/           run that says where    boxes.csv         where it says that train's photos are to be looked at
+locator/           run that says where    boxes.csv         where it says that train's photos are to be looked
+                                          at, or the table of --boxes
 
 Later steps rely on these files, so each is read through `Run`, which compares it with the manifest and its type: one
 that was cut or exchanged is an error, not another split or other flip indices.
@@ -245,10 +246,13 @@ class Run:
         if self.last.exists() or not self.best.exists():
             return
         best = load_checkpoint(self.best, "epoch")
-        if "averaged" in best or best["epoch"] > 0:
+        fix = f"train a new run that starts from these weights: --init {shlex.quote(str(self.folder))}"
+        if "averaged" in best:
+            raise UserError(f"{self.folder} is an average, which has no training to go on with; {fix}")
+        if best["epoch"] > 0:
             raise UserError(
                 f"{self.folder} has weights but no {self.last.name}, without which a training cannot go on; copy it "
-                f"there, or train a new run that starts from these weights: --init {shlex.quote(str(self.folder))}"
+                f"there, or {fix}"
             )
 
     def check_data(self, fingerprint: str, source: Path):
@@ -315,7 +319,8 @@ def find_runs(folders: tuple[Path, ...], runs: Path) -> list[Run]:
         if not found:
             return [find_run(None, runs)]
         folders = (folder_of(max((Run(path.parent) for path in found), key=_last_trained)),)
-    return [run for folder in folders for run in _runs_in(folder)]
+    runs_of = {run.folder.resolve(): run for folder in folders for run in _runs_in(folder)}
+    return list(runs_of.values())  # each once, however often it is named
 
 
 def _runs_in(folder):

@@ -59,8 +59,11 @@ def _check_schedule(recipe: Recipe):
 
 def check_longer(recipe: Recipe, before: Recipe):
     """Raises UserError for a run that cannot go on with another length. before: its recipe until now."""
-    if not _unfreezes_too_late(before):  # earlier versions have trained such recipes
-        _check_frozen(recipe)
+    if _unfreezes_too_late(recipe) and not _unfreezes_too_late(before):  # earlier versions have trained such recipes
+        raise UserError(
+            f"--freeze-epochs {recipe.network.freeze_epochs}: a longer training would unfreeze the backbone, which "
+            "--optimiser schedule_free cannot do; start a new run from this one (--init RUN)"
+        )
 
 
 def _check_frozen(recipe: Recipe):

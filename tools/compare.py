@@ -85,7 +85,10 @@ def row_of(run: Run, measured: Measured | None, *, below: Path, same: Collection
     """The row of a run, from its files. same: fields of the recipe to leave out."""
     history = read_metrics(run)
     chosen = [row for row in scores_of_views(run)["scores"] if row.get("part") == CHOSEN]
-    best = min((row for row in history if "validation_mse" in row), key=lambda row: row["validation_mse"], default={})
+    scored = [row for row in history if "validation_mse" in row]
+    largest = max((row.get("image_size", 0) for row in scored), default=0)  # weights of smaller images are not kept
+    kept = (row for row in scored if row.get("image_size", 0) == largest)
+    best = min(kept, key=lambda row: row["validation_mse"], default={})
     scores = (
         measured.scores.tolist()
         if measured
@@ -192,7 +195,7 @@ def main():
     options = parse_flags(Options, __doc__)
     runs = all_runs(options)
     if not runs:
-        raise UserError(f"no run with a metrics.csv lies in {options.runs}/; train one, or give --runs")
+        raise UserError(f"no run that was trained lies in {options.runs}/; train one, or give --runs")
     below = folder_of_all(runs, options.runs)
     out = options.out or below / "index.html"
     check_folder("--out", out.parent)

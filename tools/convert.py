@@ -149,8 +149,8 @@ def write_part(instances: list[Instance], folder: Path, options: Options) -> Con
     """Writes the photo of each instance into the folder's images. Raises UserError with all photos that are broken."""
     pieces = list(named(instances, Cut(options.cut, options.margin)))
     whole = sum(piece.box is None for piece in pieces)
-    if 0 < whole < len(pieces):
-        print(f"not cut     {whole:,} photos of {folder.name}, for which there is no box with an extent")
+    if whole and (whole < len(pieces) or (options.cut == "box" and any(piece.instance.box for piece in pieces))):
+        print(f"not cut     {whole:,} photos of {folder.name}, whose box is missing or has no width and height")
     faults, kept, corners = Faults(), [], []
     images = folder / "images"
     images.mkdir(parents=True)
@@ -191,8 +191,8 @@ def named(instances: list[Instance], cut: Cut) -> Iterator[Piece]:
             path = path.with_name(f"{path.stem}_{seen[instance.name]}.jpg")
         elif counts[instance.name] > 1:
             raise UserError(
-                f"{counts[instance.name]} instances are on {instance.name}, and one of them has no box to be cut by; "
-                "--cut points cuts by their points, or leave them out"
+                f"{counts[instance.name]} instances are on {instance.name}, and the box of one of them is missing or "
+                f"has no width and height; {'leave it out' if cut.by == 'points' else '--cut points cuts by the points'}"
             )
         seen[instance.name] += 1
         yield Piece(free_name(path, taken), instance, box)

@@ -19,7 +19,7 @@ from annotated_types import Interval
 from tyro.conf import Positional, arg
 
 from pipeline.cli import parse_flags
-from pipeline.data.dataset import TrainingData, data_of_run, load_training_data
+from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.data.duplicates import Pairs, differences, find_pairs
 from pipeline.data.odd_shapes import fit_usual_shapes, shape_distances, shape_reason
@@ -113,7 +113,7 @@ def load(options: Options) -> tuple[TrainingData, Disagreement | None]:
     skips = options.skip_bad_photos or own.run.skip_bad_photos
     where = replace(own.run.moved(options.data, options.cache), skip_bad_photos=skips)
     photos = replace(run.photo_options(), sample_weights=None)  # photos that were left out are looked at as well
-    data = data_of_run(run, replace(own, run=where, photos=photos))
+    data = load_training_data(replace(own, run=where, photos=photos), of_run=run)
     if folds:
         return data, of_folds(folds, data)
     return data, of_run(run, data, Runtime.choose(gpu=options.gpu, precision=own.network.precision))

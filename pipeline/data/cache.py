@@ -81,8 +81,10 @@ def watch(table: Path, *settings, cache: Path, files: list[str]):
     path = _path_of_known(table, settings, cache)
     with claimed(path):
         known = _read(path)
-        if known and (new := {file: _stamp(file) for file in files if file.isprintable()}).keys() - known.files.keys():
-            write_text(path, Known(key=known.key, folders=known.folders, files=new | known.files).model_dump_json())
+        new = [file for file in files if known and file.isprintable() and file not in known.files]
+        if known and new:
+            stamps = {file: _stamp(file) for file in new}
+            write_text(path, Known(key=known.key, folders=known.folders, files=stamps | known.files).model_dump_json())
 
 
 def _path_of_known(table, settings, cache):

@@ -37,6 +37,7 @@ from pipeline.runs import Run
 
 NUM_NAMED = 3
 FOUND = 2  # the version of what is found in shapes; with another one it is found anew
+SCORED = 2  # the same of the score of the mean shape
 COMPARED = 64  # pixels, of the ROI of photos that no network is shown
 NUM_SHAPES = 5000  # at most, from which components are found
 SHIFT, TURN = 0.15, 0.2  # of a shape, in its radius and as a share or in radians
@@ -73,14 +74,17 @@ class TrainingData:
         return len(self.mean_shape)
 
 
-def load_training_data(recipe: Recipe) -> TrainingData:
+def load_training_data(recipe: Recipe, *, of_run: Run | None = None) -> TrainingData:
     """Reads and checks all that the contest's folder holds, including the test, then splits the photos.
 
-    Raises UserError with every fault of the data, before anything is trained.
+    of_run: one that was trained on these photos. Raises UserError with every fault of the data, before anything is
+    trained, and where that run was trained on others.
     """
     options = recipe.photos
     boxes = read_boxes(options.boxes)
     table, roi, pack, test, given = _open_contest(recipe, boxes)
+    if of_run:  # before its split is applied, of which photos may be gone
+        of_run.check_data(pack.fingerprint, recipe.run.data)
     near = _near_duplicates(pack.hashes, recipe.run.cache)
     groups = near if given is None else unite(given, near)
     if options.split:
@@ -95,8 +99,8 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     if shape.unknown:
         raise UserError(
             f"{table}: {len(shape.unknown)} points are missing in every photo that is trained on, "
-            f"number {shape.unknown[0]} for one; remove their columns, or hold out other photos (--split FILE) if "
-            "those have them"
+            f"number {shape.unknown[0]} for one; remove their columns, or, if held-out photos have these points, "
+            "hold out other photos (--split FILE)"
         )
     train = np.delete(train, shape.empty)
     if options.flip_indices in ("auto", "none"):
@@ -119,20 +123,6 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         boxes=boxes,
         num_empty=len(shape.empty),
     )
-
-
-def data_of_run(run: Run, recipe: Recipe) -> TrainingData:
-    """The data that a run was trained on. recipe: its own, except for where the data and the cache are now.
-
-    Raises UserError if they are not there, or not the same.
-    """
-    try:
-        data = load_training_data(recipe)
-    except UserError:  # perhaps since a photo of its split is not there any more: then that is what to say
-        run.check_data(open_train_photos(recipe).fingerprint, recipe.run.data)
-        raise
-    run.check_data(data.pack.fingerprint, recipe.run.data)
-    return data
 
 
 def open_train_photos(recipe: Recipe) -> Pack:
@@ -265,7 +255,7 @@ def mean_shape_score(data: TrainingData) -> Scores:
             )
         return scores_of(errors, data.groups[samples])
 
-    of = key_of(pack.fingerprint, pack.roi.matrix, samples, data.mean_shape, data.groups[samples])
+    of = key_of(str(SCORED), pack.fingerprint, pack.roi.matrix, samples, data.mean_shape, data.groups[samples])
     return kept(pack.folder.parent / f"floor-{of}.json", Scores, find)
 
 

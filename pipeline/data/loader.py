@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from augment import Chain, Key, RegionOfInterest, Transform, parse_augmenters, transform_points
+from augment.borrowed import check_sizes
 from augment.geometry import linear_part, scale_of
 from augment.warp import on_device
 from pipeline.data.pack import Pack
@@ -60,8 +61,7 @@ def parse_chain(recipe: Recipe) -> Chain:
     size = (recipe.photos.size, recipe.photos.size)
     try:
         chain = parse_augmenters(recipe.augmentation.augment)
-        for _, smaller in recipe.photos.progressive:
-            chain.draw(Key(0, 0, np.arange(1)), (smaller, smaller))
+        check_sizes(chain, {size[0], *(smaller for _, smaller in recipe.photos.progressive)})
         found = chain.draw(Key(0, 0, np.arange(NUM_PROBES)), size).size
     except ValueError as error:
         raise UserError(f"augment: {error}") from error

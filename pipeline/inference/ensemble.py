@@ -17,7 +17,7 @@ from pipeline.data.dataset import load_test_data
 from pipeline.data.drawing import gallery, write_picture
 from pipeline.data.pack import Pack, Squares
 from pipeline.errors import UserError
-from pipeline.files import digest
+from pipeline.files import digest, may_write
 from pipeline.inference.fitted_weights import (
     Parts,
     SavedWeights,
@@ -228,7 +228,7 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
     homes = {folder_of(member.run) for member in members}
     key = _key(members)
     beside = {home.resolve().parent for home in homes}
-    among = next(iter(homes)).parent if len(beside) == 1 else options.runs
+    among = next(iter(beside)) if len(beside) == 1 and all(map(may_write, beside)) else options.runs
     home = homes.pop() if len(homes) == 1 else among / f"ensemble_{key[:8]}"
     calibration = mean_calibration([member.calibration for member in members])
     shares = np.full(len(members), 1 / len(members))

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.blocks import blocks
 from pipeline.data.contest import find_contest
-from pipeline.data.dataset import TrainingData, data_of_run
+from pipeline.data.dataset import TrainingData, load_training_data
 from pipeline.data.pack import Pack
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe, RunOptions
@@ -24,7 +24,7 @@ def training_data(run: Run, options: RunOptions) -> TrainingData:
 
     Raises UserError if they are not there, or not the same.
     """
-    return data_of_run(run, replace(run.recipe(), run=options, photos=run.photo_options()))
+    return load_training_data(replace(run.recipe(), run=options, photos=run.photo_options()), of_run=run)
 
 
 def held_out(run: Run, recipe: Recipe) -> tuple[TrainingData, np.ndarray]:
@@ -69,12 +69,12 @@ def _enough(data, samples):
     few groups."""
     there = [~np.isnan(data.pack.values[samples[block]]).any(axis=2).all(axis=1) for block in blocks(len(samples))]
     samples = samples[np.concatenate([*there, np.zeros(0, bool)])]
+    if len(samples) > MAX_FITTED:
+        samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
     num_groups = len(np.unique(data.groups[samples]))
     if len(samples) < MIN_FITTED or num_groups < MIN_GROUPS:
         raise UserError(
-            f"{len(samples)} photos with points, of {num_groups} groups, were held out, at least {MIN_FITTED} of "
-            f"{MIN_GROUPS} groups are needed; a run with a lower --train-share holds out more"
+            f"only {len(samples)} photos with points, of {num_groups} groups, were held out; at least {MIN_FITTED}, of "
+            f"{MIN_GROUPS} groups, are needed; a run with a lower --train-share holds out more"
         )
-    if len(samples) > MAX_FITTED:
-        samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
     return samples

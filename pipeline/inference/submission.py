@@ -72,7 +72,7 @@ def _read_in_blocks(path, *, gaps=False):
             rows = csv.reader(file, strict=True)
             header = next(rows, [])
             columns = len(header)
-            if len(header) > 1 and all(map(is_numeric, header[1:])):
+            if header and header[0] not in ("", "file_name") and any(map(_is_numeric, header[1:])):
                 raise UserError(
                     f"{path} has no header, so its first photo would be lost; add a line such as file_name,Point_M0_X,…"
                 )
@@ -93,7 +93,7 @@ def _read_in_blocks(path, *, gaps=False):
         raise UserError(f"{path} is not a submission: {str(error).splitlines()[0]}") from error
 
 
-def is_numeric(cell: str) -> bool:
+def _is_numeric(cell: str) -> bool:
     try:
         return math.isfinite(float(cell))
     except ValueError:

@@ -13,6 +13,7 @@ import numpy as np
 
 from augment import Chain, Key, Transform, parse_augmenters
 from augment.augmenters import is_number
+from augment.borrowed import check_sizes
 from pipeline.errors import UserError
 from pipeline.files import read_plain
 
@@ -77,8 +78,9 @@ def read_views(path: Path) -> Any:
 
 
 def _is_now_and_then(plain):
-    """Whether plain data of augmenters has a probability between 0 and 1, however rarely it makes a difference."""
-    if isinstance(plain, dict):
+    """Whether plain data of augmenters has a probability between 0 and 1, however rarely it makes a difference; with a
+    seed of its own, what is drawn is always the same."""
+    if isinstance(plain, dict) and plain.get("seed") is None:
         probability = plain.get("probability", 1)
         return (is_number(probability) and 0 < probability < 1) or any(map(_is_now_and_then, plain.values()))
     return isinstance(plain, list) and any(map(_is_now_and_then, plain))
@@ -95,6 +97,7 @@ def _parse_view(entry, size, name):
         chain = parse_augmenters(plain)
         drawn = chain.draw(Key(0, 0, np.arange(NUM_DRAWS)), (size, size))
         drawn.placement.inverse()
+        check_sizes(chain, [size])
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     if drawn.size != (size, size):

@@ -53,8 +53,8 @@ def sample_losses(
 
 
 def weighted_means(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """(B,) means of (B, M) losses with weights from 0 to 1, times the largest weight of each row, so that a row of
-    which nothing counts much does not count much either."""
+    """(B,) means of (B, M) losses with weights from 0 to 1, times the largest weight of each row, so that a photo
+    whose points all have low weights has a low weight itself."""
     if not losses.shape[1]:
         return losses.sum(1)
     return (losses * weights).sum(1) / weights.sum(1).clamp(min=1e-6) * weights.amax(1)

@@ -1,7 +1,6 @@
 """One run from its recipe to its result: what can be refused is refused first, then the data are read, the parts are
 built in a straight line, and the run is trained or resumed."""
 
-import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from pipeline.console import Console
 from pipeline.data.contest import find_contest
 from pipeline.data.dataset import (
     TrainingData,
-    data_of_run,
     leaks,
     load_training_data,
     mean_shape_score,
@@ -121,10 +119,10 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     start = None if resumes else read_start(starting.network)
 
     photos, whole = (earlier.photo_options(), "") if earlier else located(recipe, runtime)
-    if earlier and not photos.locates and recipe.photos.boxes and os.path.exists(recipe.photos.boxes):
+    if earlier and not photos.locates and recipe.photos.boxes != earlier.recipe().photos.boxes:
         photos = replace(photos, boxes=recipe.photos.boxes)  # the table may have been moved
     seen = replace(recipe, photos=photos)
-    data = runtime.ranks.in_turn(lambda: data_of_run(earlier, seen) if earlier else load_training_data(seen))
+    data = runtime.ranks.in_turn(lambda: load_training_data(seen, of_run=earlier))
     held_out = data.pack.names[data.validation].tolist()
     if start is not None:
         check_unseen(starting.network, data.pack, recipe.run.data, held_out=held_out, everything=False)
@@ -181,6 +179,7 @@ def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, part
     runtime.print(f"locator      {recipe.photos.locate:.0%} of the training, to find where to look")
     try:
         own = locator_recipe(recipe, run.folder)
+        locator.check_resumable()
         known = locator if locator.last.exists() else None
         train_run(own, console, known, locator.folder, part_of=part_of or run.folder)
     except BaseException:

@@ -6,7 +6,8 @@ import torch
 
 A = pytest.importorskip("albumentations")
 
-from augment import AlbumentationsAugmenter, Chain, Key, Transform, parse_augmenters  # noqa: E402
+from augment import AlbumentationsAugmenter, Chain, Key, MirrorAugmenter, RandomAugmenter, Transform, parse_augmenters  # noqa: E402
+from augment.borrowed import check_sizes  # noqa: E402
 from tests.augment.strategies import GEOMETRIC, PERMUTATION, SIZE, drawn_by  # noqa: E402
 from tests.augment.test_agreement import blob, centroid  # noqa: E402
 
@@ -149,12 +150,12 @@ def test_a_crop_larger_than_the_image_says_so():
         (A.PadIfNeeded(min_height=256, min_width=256, p=1), "gives 256 x 256 pixels"),
     ],
 )
-def test_what_fails_on_images_of_a_size_is_refused_when_it_is_drawn_for_them(transform, said):
+def test_what_fails_on_images_of_a_size_is_refused(transform, said):
     """It may do on the images that it was tried on; a training would have met it in a thread."""
-    augmenter = AlbumentationsAugmenter(transform)
-    augmenter.draw(Key(0, 0, np.arange(2)), (480, 640))
+    augmenter = RandomAugmenter(augmenters=(MirrorAugmenter(), AlbumentationsAugmenter(transform)))
+    check_sizes(augmenter, [480])
     with pytest.raises(ValueError, match=f"on images of 128 x 128 pixels, {said}"):
-        augmenter.draw(Key(0, 0, np.arange(2)), (128, 128))
+        check_sizes(Chain((augmenter,)), [480, 128])
 
 
 @pytest.mark.parametrize("transform", [A.GaussNoise(p=1), A.Affine(rotate=(-40, 40), p=1)])

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.command import parse_command
+from pipeline.data.dataset import open_train_photos
 from pipeline.errors import UserError
 from pipeline.files import sealed
-from pipeline.runs import Run, find_run, fold_runs
+from pipeline.runs import Run, find_run, find_runs, fold_runs
 from pipeline.training.new_run import folder_name
 from tests.scripts import call, quick_report
 
@@ -48,6 +50,11 @@ def test_the_newest_run_with_weights_is_taken(tmp_path):
     assert find_run(None, tmp_path) == Run(tmp_path / "a")
     (tmp_path / "c/metrics.csv").touch()  # it was trained on since, and did not become better
     assert find_run(None, tmp_path) == Run(tmp_path / "c")
+
+
+def test_a_run_that_is_named_twice_is_taken_once(copy_run):
+    run = copy_run()
+    assert find_runs((run, run.parent / "." / run.name), run.parent) == [Run(run)]
 
 
 def test_no_run_is_an_error_that_says_what_to_do(tmp_path):
@@ -126,8 +133,15 @@ def test_weights_without_the_state_of_their_training_are_not_trained_anew(copy_r
     before = run.best.read_bytes()
     status, _, err = call("hack_train.py", tmp_path, "--resume", run.folder)
     assert (status, err.count("\n")) == (2, 1)
-    assert "has weights but no last.pt" in err
+    assert ("is an average" if "averaged" in content else "has weights but no last.pt") in err
     assert run.best.read_bytes() == before
+
+
+def test_a_run_knows_its_contest_by_the_labels_of_photos_that_it_held_out(trained):
+    run = Run(trained)
+    pack = open_train_photos(replace(run.recipe(), photos=run.photo_options()))
+    assert set(run.about_data().labels) <= set(run.held_out_names())
+    assert run.about_data().labels == pack.checksums(run.held_out_names())
 
 
 def test_a_cut_split_cannot_be_resumed(copy_run, tmp_path):

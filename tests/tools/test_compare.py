@@ -118,7 +118,7 @@ def test_some_runs_can_be_named_and_faults_are_said(runs, tmp_path, capsys):
     assert len(capsys.readouterr().out.split("\n\n")[0].splitlines()) == 2
     for arguments, message in (
         (("--runs", runs, "--sort", "nonsense"), "the columns are run, changed"),
-        (("--runs", tmp_path), "no run with a metrics"),
+        (("--runs", tmp_path), "no run that was trained lies in"),
     ):
         with pytest.raises(UserError, match=message):
             run(*arguments)

@@ -147,6 +147,17 @@ def test_a_broken_photo_that_is_mended_in_its_place_is_packed(copy, tmp_path, mo
     assert len(found) == len(broken) + 1
 
 
+def test_checksums_tell_the_points_of_photos_whatever_the_size_of_the_pack(copy, tmp_path):
+    small, _ = open_train(copy, tmp_path / "cache")
+    large, _ = open_train(copy, tmp_path / "cache", roi=RegionOfInterest(96, 0, 0, 96))
+    names = [*small.names[:5].tolist(), "nowhere.jpg"]
+    found = small.checksums(names)
+    assert list(found) == names[:5]
+    assert len(set(found.values())) == 5
+    assert large.fingerprint != small.fingerprint
+    assert large.checksums(names) == found
+
+
 def test_a_table_without_its_photos_is_a_fault(copy, tmp_path):
     shutil.rmtree(copy / "train/images")
     pack, faults = open_train(copy, tmp_path / "cache")

@@ -245,6 +245,10 @@ def test_weights_are_fitted_on_photos_with_points(monkeypatch):
     values[::3] = 1.0
     data = SimpleNamespace(pack=SimpleNamespace(values=values), groups=np.arange(90))
     assert held_out._enough(data, np.arange(90)).tolist() == list(range(0, 90, 3))
+    monkeypatch.setattr(held_out, "MAX_FITTED", 22)
+    data.groups = np.where(np.arange(90) < 78, 0, np.arange(90))  # of five, those of the 22 that are drawn count
+    with pytest.raises(UserError, match=r"only 22 photos with points, of [1-4] groups"):
+        held_out._enough(data, np.arange(90))
     with pytest.raises(UserError, match="10 photos with points"):
         held_out._enough(data, np.arange(30))
     with pytest.raises(UserError, match="0 photos with points"):
@@ -255,7 +259,9 @@ def test_what_held_out_photos_and_where_they_lie_is_taken_from_the_run(monkeypat
     """Of --skip-bad-photos as of --data, which may name a test alone."""
     asked = []
     monkeypatch.setattr(held_out, "_enough", lambda data, samples: samples)
-    monkeypatch.setattr(held_out, "data_of_run", lambda run, recipe: asked.append(recipe.run) or mock.MagicMock())
+    monkeypatch.setattr(
+        held_out, "load_training_data", lambda recipe, of_run: asked.append(recipe.run) or mock.MagicMock()
+    )
     (tmp_path / "there/train").mkdir(parents=True)
     (tmp_path / "there/train/landmarks.csv").touch()
     (tmp_path / "empty").mkdir()
@@ -409,6 +415,10 @@ def test_a_fold_that_could_not_be_trained_or_scored_is_refused_before_any_is(mon
     data = SimpleNamespace(pack=SimpleNamespace(values=values), weights=None)
     with pytest.raises(UserError, match=named):
         folds.check_points(data, np.arange(10) % 2, 2)
+    monkeypatch.setattr(folds, "split_into_folds", lambda groups, count: groups)
+    data.groups = np.arange(10) % 2
+    with pytest.raises(UserError, match=named):
+        folds.create_folds(Recipe(), data, 2)
 
 
 def test_folds_of_too_few_groups_or_with_a_split_are_refused(contest, tmp_path):

@@ -192,7 +192,7 @@ def named(instances: list[Instance], cut: Cut) -> Iterator[Piece]:
         elif counts[instance.name] > 1:
             raise UserError(
                 f"{counts[instance.name]} instances are on {instance.name}, and the box of one of them is missing or "
-                f"has no width and height; {'leave it out' if cut.by == 'points' else '--cut points cuts by the points'}"
+                f"has no width and height; {'leave it out' if cut.by == 'points' else '--cut points needs none'}"
             )
         seen[instance.name] += 1
         yield Piece(free_name(path, taken), instance, box)

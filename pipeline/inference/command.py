@@ -1,6 +1,7 @@
 """A prediction, step by step: find the runs, load them, weigh their views, weigh the runs, predict, submit."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.boxes import Boxes, boxes_of_one, read_boxes
@@ -46,6 +47,9 @@ def predict_and_submit(options: PredictOptions) -> Path:
     output = options.output or ensemble.folder / "submission.csv"
     if options.uncertainty and os.path.realpath(options.uncertainty) == os.path.realpath(output):
         raise UserError(f"--uncertainty {options.uncertainty} is where the submission goes; give another name")
+    if ensemble.looks_otherwise(boxes):
+        print("boxes       these runs were trained without: no score is expected, and no uncertainty calibrated")
+        ensemble = replace(ensemble, calibration=None)
     test = ensemble.predict_test(batch_size=options.batch_size, boxes=boxes)
     if runtime.is_main:
         submit(test, ensemble, options, output=output, boxes=boxes)
@@ -98,7 +102,8 @@ def submit(test: TestPrediction, ensemble: Ensemble, options: PredictOptions, *,
     kept = keep_earlier(output, record)
     write_submission(output, test.names, test.points, decimals=options.decimals)
     verify_submission(output, test.names, test.points, decimals=options.decimals)
-    if kept := write_record(output, record, expected=ensemble.expected(), kept=kept):
+    expected = None if ensemble.looks_otherwise(boxes) else ensemble.expected()
+    if kept := write_record(output, record, expected=expected, kept=kept):
         print(f"earlier     the submission that was there has other values or was made otherwise; it is now {kept}")
     if options.uncertainty:
         calibration = ensemble.calibration
@@ -108,7 +113,8 @@ def submit(test: TestPrediction, ensemble: Ensemble, options: PredictOptions, *,
             print_calibration(calibration)
         else:
             print(f"uncertainty {options.uncertainty}: the spread of views and runs alone, not calibrated")
-            print(f"            {why_not_calibrated(ensemble.members)}")
+            if not ensemble.looks_otherwise(boxes):
+                print(f"            {why_not_calibrated(ensemble.members)}")
     if may_write(ensemble.folder):
         for picture in ensemble.draw(test):
             print(f"pictures    {picture}")

@@ -148,6 +148,11 @@ class Ensemble:
             return given
         return member.locator.in_test(len(member.network.mean_shape)) if member.locator else None
 
+    def looks_otherwise(self, boxes: Boxes | None) -> bool:
+        """Whether boxes are shown to a run that was trained without: then what its held-out photos tell, which it has
+        seen otherwise, is neither expected nor calibrates."""
+        return any(self._takes(member, boxes) and not member.recipe.photos.on_boxes for member in self.members)
+
     def _takes(self, member, given):
         for_others = any(one.recipe.photos.on_boxes for one in self.members) and not member.recipe.photos.on_boxes
         return given is not None and not for_others

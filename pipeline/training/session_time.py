@@ -7,10 +7,16 @@ schedules, recipes and comparisons rely.
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from augment import fit_photo
+from pipeline.data.contest import LANDMARKS, find_contest
+from pipeline.data.cores import num_cores
+from pipeline.data.photos import BrokenPhoto, read_photo
 from pipeline.errors import UserError
 from pipeline.inference.held_out import MAX_FITTED
 from pipeline.inference.locator import MOST_LOOKS
@@ -21,9 +27,11 @@ from pipeline.runs import Run
 from pipeline.training.trainer import Trainer
 
 STARTING = 45.0  # seconds that predict.py is given to start, to draw and to write
-PACKING = 500.0  # photos a second, at the least
-MARGIN = 1.25  # of the time that the prediction should take at the speed that was measured
+PACKING = 500.0  # photos a second, where none is there to measure it
+FITTING = 2e-6  # seconds for each point of a photo through a view, at the most, to fit weights to
+MARGIN = 1.25  # of the time that packing and the prediction should take at the speeds that were measured
 NUM_MEASURED = 256  # photos
+NUM_PACKED = 16  # photos
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,9 @@ def plan_session(trainer: Trainer, *, locator: Run | None = None, gone: float | 
         mirroring=trainer.data.flip_indices is not None,
         source="views",
     )
-    (speed,) = trainer.runtime.ranks.broadcast_numbers(measured_speed(trainer))  # predict.py may be one process
-    prediction = prediction_seconds(trainer, speed=speed, num_views=len(views), locator=locator)
+    speeds = measured_speed(trainer), packing_speed(trainer)  # predict.py may be one process
+    speed, packed = trainer.runtime.ranks.broadcast_numbers(*speeds)
+    prediction = prediction_seconds(trainer, speed=speed, packed=packed, num_views=len(views), locator=locator)
     gone = time.time() - begun_at() if gone is None else gone
     (gone,) = trainer.runtime.ranks.broadcast_numbers(gone)
     plan = SessionTime(60 * recipe.running.session_minutes, gone, prediction)
@@ -78,21 +87,26 @@ def begun_at() -> float:
     return process.create_time()
 
 
-def prediction_seconds(trainer: Trainer, *, speed: float, num_views: int, locator: Run | None = None) -> float:
+def prediction_seconds(
+    trainer: Trainer, *, speed: float, packed: float, num_views: int, locator: Run | None = None
+) -> float:
     """The time of the last validation, of the report, and of predict.py after them: it predicts its views of the test
-    photos, and of some of the held-out photos, by which it weighs the views. If only a part of each photo is shown, it
-    packs those of the test first, after a locator, if there is one, has seen them.
+    photos, and of some of the held-out photos, to which it fits the weights of the views. If only a part of each photo
+    is shown, it packs those of the test first, after a locator, if there is one, has seen them.
+
+    speed, packed: photos a second that the network predicts, and that are packed.
     """
     data = trainer.data
     num_test = len(data.test) if data.test else 0
     num_fitted = min(len(data.validation), MAX_FITTED)
     num_images = len(data.validation) + len(trainer.train_sample) + num_views * (num_test + num_fitted)
     num_images += 2 * min(len(data.validation), MAX_MEASURED)  # as they are and mirrored
-    packing = num_test / PACKING if data.boxes else 0.0
+    packing = MARGIN * num_test / packed if data.boxes else 0.0
+    fitting = FITTING * num_views * num_fitted * data.num_points
     if locator:
         share = (locator.recipe().photos.size / trainer.recipe.photos.size) ** 2  # of the work for an image
         num_images += math.ceil(MOST_LOOKS * share * num_test)
-    return STARTING + packing + MARGIN * num_images / speed
+    return STARTING + packing + fitting + MARGIN * num_images / speed
 
 
 def measured_speed(trainer: Trainer) -> float:
@@ -103,3 +117,15 @@ def measured_speed(trainer: Trainer) -> float:
     begun = time.perf_counter()
     trainer.predict(samples, image_size=size)
     return len(samples) / (time.perf_counter() - begun)
+
+
+def packing_speed(trainer: Trainer) -> float:
+    """Photos per second that all cores decode and fit, measured on some of the training photos on one."""
+    pack, num_read = trainer.data.pack, 0
+    begun = time.perf_counter()
+    with suppress(UserError, BrokenPhoto):  # they may be gone after packing
+        photos = find_contest(trainer.recipe.run.data) / Path(LANDMARKS).parent / "images"
+        for name in pack.names[:: 1 + len(pack) // NUM_PACKED]:
+            fit_photo(read_photo(photos / name), pack.roi.square, trainer.recipe.photos.resize)
+            num_read += 1
+    return num_cores() * num_read / (time.perf_counter() - begun) if num_read else PACKING

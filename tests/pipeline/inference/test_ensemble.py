@@ -288,6 +288,10 @@ def test_boxes_that_some_runs_were_trained_on_are_not_shown_to_those_that_look_f
 
     assert shown(on_boxes, located, whole) == ["given", "found for 3", None]
     assert shown(located, whole) == ["given", "given"]
+    # Those two have seen their held-out photos otherwise, which then tell nothing of the test.
+    assert of(located, whole).looks_otherwise("given")
+    assert not of(located, whole).looks_otherwise(None)
+    assert not of(on_boxes, located, whole).looks_otherwise("given")
 
 
 def test_nothing_is_expected_of_the_last_weights_where_only_the_best_were_validated():

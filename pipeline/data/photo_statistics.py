@@ -124,8 +124,8 @@ def shift_between(train: np.ndarray, test: np.ndarray, groups: np.ndarray) -> Sh
 
     values = np.concatenate((train, test))
     side = np.repeat((0, 1), (len(train), len(test)))
-    num_groups = min(len(np.unique(groups[side == each])) for each in (0, 1))
-    if min(len(train), len(test)) < MIN_PHOTOS or num_groups < 2 * FOLDS:
+    num_train, num_test = (len(np.unique(groups[side == each])) for each in (0, 1))
+    if min(len(train), len(test)) < MIN_PHOTOS or min(num_train, num_test) < 2 * FOLDS:
         return None
     ranks = QuantileTransformer(n_quantiles=min(200, len(values) // 2), random_state=0)
     classifier = make_pipeline(ranks, SplineTransformer(n_knots=5), LogisticRegression(C=1.0, max_iter=1000))
@@ -134,12 +134,12 @@ def shift_between(train: np.ndarray, test: np.ndarray, groups: np.ndarray) -> Sh
     single = (roc_auc_score(side, column) for column in values.T)
     return Shift(
         auc=float(roc_auc_score(side, found)),
-        error=_standard_error(side),
+        error=_standard_error(num_train, num_test),
         by_statistic={name: max(float(auc), 1 - float(auc)) for name, auc in zip(STATISTICS, single, strict=True)},
     )
 
 
-def _standard_error(side):
-    """Standard error of the area under the curve if the two sides do not differ, from the variance of ranks."""
-    ones, zeros = side.sum(), (side == 0).sum()
-    return float(np.sqrt((ones + zeros + 1) / (12 * ones * zeros)))
+def _standard_error(num_train, num_test):
+    """Standard error of the area under the curve if the two sides do not differ, from the variance of ranks. Groups are
+    counted, not photos: those of a group may be all alike."""
+    return float(np.sqrt((num_train + num_test + 1) / (12 * num_train * num_test)))

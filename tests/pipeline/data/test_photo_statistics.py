@@ -68,7 +68,10 @@ def test_a_shift_is_seen_where_there_is_one(moved, wider, seen):
 def test_photos_of_a_group_do_not_tell_of_one_another():
     """Repeated photos would be known by heart, were some fitted and the others judged."""
     train, test = draw(30, 0).repeat(10, axis=0), draw(30, 1).repeat(10, axis=0)
-    assert not shift_between(train, test, np.arange(60).repeat(10)).is_seen
+    of_groups = shift_between(train, test, np.arange(60).repeat(10))
+    assert not of_groups.is_seen
+    alone = shift_between(train, test, np.arange(600))
+    assert of_groups.error == pytest.approx(10**0.5 * alone.error, rel=0.02), "photos of a group may be all alike"
 
 
 def test_too_few_photos_or_groups_tell_nothing():

@@ -27,8 +27,8 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
-    earlier = read_record(path) or {}
-    if _made_of(earlier) == json.loads(json.dumps(record)) and "leaderboard" not in earlier:
+    earlier = read_record(path)
+    if earlier and "leaderboard" not in earlier and _made_of(earlier) == json.loads(json.dumps(record)):
         return None
     kept = free_name(path)
     if os.path.lexists(record_path(path)):

@@ -99,9 +99,11 @@ class RunOptions:
     """Train in stages, each from the best weights of the one before: a list of {field: value} with what each stage
     changes in the recipe, such as [{"freeze_epochs": 1, "epochs": 1}, {"learning_rate": 1e-4, "size": 224}]."""
 
-    def moved(self, data: Path | None, cache: Path | None) -> "RunOptions":
-        """The same, with the data and the cache where they are now, as far as that is given."""
-        return dataclasses.replace(self, data=data or self.data, cache=cache or self.cache)
+    def moved(self, data: Path | None, cache: Path | None, *, skip_bad_photos: bool = False) -> "RunOptions":
+        """The same, with the data and the cache where they are now, as far as that is given, and without bad photos if
+        either says so."""
+        skips = skip_bad_photos or self.skip_bad_photos
+        return dataclasses.replace(self, data=data or self.data, cache=cache or self.cache, skip_bad_photos=skips)
 
 
 @dataclass(frozen=True)

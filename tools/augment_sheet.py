@@ -240,8 +240,7 @@ def main():
     options = parse_flags(Options, __doc__)
     check_folder("--out", options.out)
     recipe = read_recipe(options.config)
-    skips = options.skip_bad_photos or recipe.run.skip_bad_photos
-    where = replace(recipe.run, data=options.data, cache=options.cache, skip_bad_photos=skips)
+    where = recipe.run.moved(options.data, options.cache, skip_bad_photos=options.skip_bad_photos)
     recipe = replace(recipe, run=where, photos=replace(recipe.photos, size=options.size or recipe.photos.size))
     try:
         chain = parse_chain(recipe)

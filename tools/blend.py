@@ -101,8 +101,7 @@ def main():
     kept = keep_earlier(options.output, record)
     write_submission(options.output, names, merged, decimals=options.decimals)
     verify_submission(options.output, names, merged, decimals=options.decimals)
-    if kept := write_record(options.output, record, expected=expected(options, weights), kept=kept):
-        print(f"earlier     the submission that was there has other values or was made otherwise; it is now {kept}")
+    write_record(options.output, record, expected=expected(options, weights), kept=kept)
     print(f"submission  {options.output}: {len(points)} merged, {len(names):,} photos, read back and verified")
 
 

@@ -110,8 +110,7 @@ def load(options: Options) -> tuple[TrainingData, Disagreement | None]:
     folds = fold_runs(options.run)
     run = folds[0] if folds else find_run(options.run, options.run)
     own = run.recipe()
-    skips = options.skip_bad_photos or own.run.skip_bad_photos
-    where = replace(own.run.moved(options.data, options.cache), skip_bad_photos=skips)
+    where = own.run.moved(options.data, options.cache, skip_bad_photos=options.skip_bad_photos)
     photos = replace(run.photo_options(), sample_weights=None)  # photos that were left out are looked at as well
     data = load_training_data(replace(own, run=where, photos=photos), of_run=run)
     if folds:

@@ -103,8 +103,7 @@ def submit(test: TestPrediction, ensemble: Ensemble, options: PredictOptions, *,
     write_submission(output, test.names, test.points, decimals=options.decimals)
     verify_submission(output, test.names, test.points, decimals=options.decimals)
     expected = None if ensemble.looks_otherwise(boxes) else ensemble.expected()
-    if kept := write_record(output, record, expected=expected, kept=kept):
-        print(f"earlier     the submission that was there has other values or was made otherwise; it is now {kept}")
+    write_record(output, record, expected=expected, kept=kept)
     if options.uncertainty:
         calibration = ensemble.calibration
         write_uncertainty(options.uncertainty, test.names, test.deviations, calibrated=calibration is not None)

@@ -67,8 +67,9 @@ def held_out_by_all(runs: Sequence[tuple[Run, Recipe]]) -> tuple[list[Pack], lis
 def _enough(data, samples):
     """The samples that have points, or MAX_FITTED of them. Raises UserError if they are too few to fit on, or of too
     few groups."""
-    there = [~np.isnan(data.pack.values[samples[block]]).any(axis=2).all(axis=1) for block in blocks(len(samples))]
-    samples = samples[np.concatenate([*there, np.zeros(0, bool)])]
+    parts = (samples[block] for block in blocks(len(samples)))
+    labelled = (part[~np.isnan(data.pack.values[part]).any(axis=2).all(axis=1)] for part in parts)
+    samples = np.concatenate([samples[:0], *labelled])
     if len(samples) > MAX_FITTED:
         samples = np.sort(np.random.default_rng(0).choice(samples, MAX_FITTED, replace=False))
     num_groups = len(np.unique(data.groups[samples]))

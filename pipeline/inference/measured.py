@@ -63,7 +63,11 @@ class Measured:
     @property
     def errors(self) -> np.ndarray:
         """(N,) mean squared errors, NaN for a photo without points."""
-        return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
+        return _means(self.sums, self.counts)
+
+
+def _means(sums, counts):
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch_size: int = 128) -> Measured:
@@ -75,7 +79,7 @@ def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch
     truth, names = pack.values[samples].astype(np.float64), pack.names[samples]
     sums, counts = squared_error_sums(points, truth, names)
     scores = score(points, truth, data.groups[samples], names)
-    rows, kinds = choose(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), doubts)
+    rows, kinds = choose(_means(sums, counts), doubts)
     tiles = np.stack(
         [cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_AREA) for image in pack.shown(samples[rows])]
     )

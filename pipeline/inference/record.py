@@ -36,13 +36,11 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
     return path.rename(kept)
 
 
-def write_record(
-    path: Path, record: dict[str, Any], *, expected: dict[str, Any] | None, kept: Path | None = None
-) -> Path | None:
+def write_record(path: Path, record: dict[str, Any], *, expected: dict[str, Any] | None, kept: Path | None = None):
     """Notes what the table at `path` was made of, and what is expected of it.
 
     kept: where `keep_earlier` has moved the one before. If it is the same to the byte, it is removed, and its score of
-    the leaderboard is that of the new one. Returns where it is, if it is still there.
+    the leaderboard is that of the new one; otherwise it is said where it is.
     """
     notes: dict[str, Any] = {"expected": expected, "content": digest(path.read_bytes())}
     earlier = read_record(kept or path) or {}
@@ -50,12 +48,14 @@ def write_record(
     if is_same and "leaderboard" in earlier:
         notes["leaderboard"] = earlier["leaderboard"]
     write_text(record_path(path), json.dumps(record | notes, indent=1))
-    is_copy = kept and is_same and digest(kept.read_bytes()) == notes["content"]
-    if not kept or not is_copy or _made_of(earlier) != json.loads(json.dumps(record)):
-        return kept
-    kept.unlink()
-    record_path(kept).unlink()
-    return None
+    if not kept:
+        return
+    is_copy = is_same and digest(kept.read_bytes()) == notes["content"]
+    if is_copy and _made_of(earlier) == json.loads(json.dumps(record)):
+        kept.unlink()
+        record_path(kept).unlink()
+    else:
+        print(f"earlier     the submission that was there has other values or was made otherwise; it is now {kept}")
 
 
 def expected_of_mean(

@@ -12,13 +12,7 @@ from augment import Chain
 from models import FROM_SHAPES
 from pipeline.console import Console
 from pipeline.data.contest import find_contest
-from pipeline.data.dataset import (
-    TrainingData,
-    leaks,
-    load_training_data,
-    mean_shape_score,
-    shape_components,
-)
+from pipeline.data.dataset import TrainingData, leaks, load_training_data, mean_shape_score, shape_components
 from pipeline.data.loader import mirrors, parse_chain
 from pipeline.data.regions import describe_regions, regions_text
 from pipeline.data.roi import describe_roi

@@ -19,7 +19,7 @@ def test_only_what_was_made_of_the_same_is_replaced(tmp_path):
     assert {file.read_text() for file in (kept, again)} == {"first", "second, of an earlier version"}
 
 
-def test_a_table_that_was_scored_is_replaced_by_the_same_alone(tmp_path):
+def test_a_table_that_was_scored_is_replaced_by_the_same_alone(tmp_path, capsys):
     """Another device gives other decimals of the same predictions; the score is of those that were submitted."""
     path, made_of = tmp_path / "submission.csv", {"views": [[]]}
     path.write_text("1.00")
@@ -27,12 +27,14 @@ def test_a_table_that_was_scored_is_replaced_by_the_same_alone(tmp_path):
     note_leaderboard(path, 8.41)
     kept = keep_earlier(path, made_of)
     path.write_text("1.00")
-    assert write_record(path, made_of, expected=None, kept=kept) is None
+    write_record(path, made_of, expected=None, kept=kept)
+    assert capsys.readouterr().out == ""
     assert read_record(path)["leaderboard"] == 8.41
     assert sorted(file.name for file in tmp_path.iterdir()) == ["submission.csv", "submission.csv.json"]
     kept = keep_earlier(path, made_of)
     path.write_text("1.01")
-    assert write_record(path, made_of, expected=None, kept=kept) == kept
+    write_record(path, made_of, expected=None, kept=kept)
+    assert f"it is now {kept}" in capsys.readouterr().out
     assert (kept.read_text(), read_record(kept)["leaderboard"]) == ("1.00", 8.41)
     assert "leaderboard" not in read_record(path)
 

@@ -115,10 +115,11 @@ def _squares(predicted, truth):
     return np.where(known, predicted - truth, 0) ** 2, known
 
 
-def point_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(K,) root of the mean squared error of each point over N photos, NaN for one that is known in none of them."""
+def point_errors(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) root of the mean squared error of each point over N photos, NaN for one that is known in none of them, and
+    (K,) numbers of the coordinates that are known."""
     sums, counts = point_error_sums(predicted, truth)
-    return np.sqrt(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    return np.sqrt(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)), counts
 
 
 def score(

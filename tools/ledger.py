@@ -46,8 +46,9 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission. expected, low and high: its MSE on held-out photos, None where that is not known. leaderboard: what
-    was noted for this very file. is_same: False if the file was changed after it was written or noted."""
+    """A submission. expected, low and high: its MSE on held-out photos, None where that is not known. is_bound: whether
+    the expected MSE is an upper bound, as that of folds and blends is. leaderboard: what was noted for this very file.
+    is_same: False if the file was changed after it was written or noted."""
 
     path: Path
     made: float
@@ -57,6 +58,7 @@ class Entry:
     expected: float | None
     low: float | None
     high: float | None
+    is_bound: bool
     leaderboard: float | None
     is_same: bool
 
@@ -84,6 +86,7 @@ def entry_of(path: Path) -> Entry | None:
         expected=_number(expected.get("mse")),
         low=_number(expected.get("low")),
         high=_number(expected.get("high")),
+        is_bound=expected.get("is_bound") is True,
         leaderboard=_number(record.get("leaderboard")),
         is_same=record.get("content") in (None, digest(path.read_bytes())),
     )
@@ -104,8 +107,11 @@ def _number(value: Any) -> float | None:
 
 
 def agreement(entries: list[Entry]) -> str:
-    """How well the expected scores predict those of the leaderboard, in a sentence."""
-    known = [entry for entry in entries if entry.expected is not None and entry.leaderboard is not None]
+    """How well the expected scores, those that are no bounds, predict those of the leaderboard, in a sentence."""
+    both = [entry for entry in entries if entry.expected is not None and entry.leaderboard is not None]
+    known = [entry for entry in both if not entry.is_bound]
+    if both and not known:
+        return "what is expected of folds and blends is an upper bound; no other submission has both scores"
     if not known:
         return "no submission has both; python -m tools.ledger score FILE VALUE notes what the leaderboard said"
     expected, said = (np.array([getattr(entry, name) for entry in known]) for name in ("expected", "leaderboard"))
@@ -130,7 +136,7 @@ def print_ledger(entries: list[Entry]):
             entry.runs or "",
             entry.views or "",
             "" if entry.decimals is None else entry.decimals,
-            _shown(entry.expected),
+            ("≤ " if entry.is_bound else "") + _shown(entry.expected),
             f"{entry.low:.2f} … {entry.high:.2f}" if entry.low is not None and entry.high is not None else "",
             _shown(entry.leaderboard),
             f"{entry.leaderboard - entry.expected:+.3f}" if both else "",  # type: ignore[operator]

@@ -260,9 +260,13 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
             print(f"weights     of the runs equal, since none can be fitted: {error}")
             return equal
         fitted, scores = _fitted(members, packs, samples, groups, batch_size=options.batch_size)
-        names = [str(member.run.folder) for member in members]
+        about = {
+            "runs": [str(member.run.folder) for member in members],
+            "checkpoints": [member.digest for member in members],
+            "scores": scores,
+        }
         if current_ranks().is_main:
-            save_weights(path, fitted, of=of, about={"runs": names, "scores": scores})
+            save_weights(path, fitted, of=of, about=about)
         print_scores(f"merged runs, {len(groups):,} photos held out by all", scores)
     return replace(
         equal,

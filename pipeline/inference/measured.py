@@ -7,7 +7,7 @@ held_out.npz    arrays of the fields of `Measured`
 import io
 import zipfile
 import zlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -30,7 +30,10 @@ MAX_MEASURED = 4000  # photos; more take long and tell no more
 WORST, MEDIAN, DOUBTFUL = 8, 4, 8  # photos that are shown
 TILE = 256  # pixels, of a photo that is shown
 # Of arrays; the others are numbers.
-KINDS = {"names": "U", "kinds": "U", "counts": "i", "groups": "i", "tiles": "u", "labels": "u"}
+KINDS = {
+    "names": "U", "kinds": "U", "counts": "i", "point_counts": "i", "groups": "i", "tiles": "u", "labels": "u",
+}  # fmt: skip
+ADDED = ("labels", "point_counts")  # files of earlier versions lack these
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class Measured:
     """N photos, K points, M photos that are shown, of S pixels.
 
     scores: mse, low, high and nme. names, sums and counts: for each photo the sum of its squared errors and how many
-    coordinates are known; groups: what belongs together. point_errors: (K,) RMS, in pixels of the photos. mean_shape:
-    (K, 2). shown: (M,) rows of the photos. kinds: (M,) why each is shown. tiles: (M, S, S, 3). predicted, truth:
-    (M, K, 2) in pixels of the tiles. doubts: (N,) RMS distance of a photo's points from those of its mirror image, as a
-    share of the image's side; of length 0 without mirroring. labels: (N,) what tells the points of a photo from others;
-    of length 0 in runs of earlier versions.
+    coordinates are known; groups: what belongs together. point_errors: (K,) RMS, in pixels of the photos. point_counts:
+    (K,) of how many coordinates; 1 in runs of earlier versions. mean_shape: (K, 2). shown: (M,) rows of the photos.
+    kinds: (M,) why each is shown. tiles: (M, S, S, 3). predicted, truth: (M, K, 2) in pixels of the tiles. doubts: (N,)
+    RMS distance of a photo's points from those of its mirror image, as a share of the image's side; of length 0 without
+    mirroring. labels: (N,) what tells the points of a photo from others; of length 0 in runs of earlier versions.
     """
 
     scores: np.ndarray
@@ -58,7 +61,8 @@ class Measured:
     predicted: np.ndarray
     truth: np.ndarray
     doubts: np.ndarray
-    labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
+    labels: np.ndarray
+    point_counts: np.ndarray
 
     @property
     def errors(self) -> np.ndarray:
@@ -79,6 +83,7 @@ def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch
     truth, names = pack.values[samples].astype(np.float64), pack.names[samples]
     sums, counts = squared_error_sums(points, truth, names)
     scores = score(points, truth, data.groups[samples], names)
+    errors_of_points, point_counts = point_errors(points, truth)
     rows, kinds = choose(_means(sums, counts), doubts)
     tiles = np.stack(
         [cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_AREA) for image in pack.shown(samples[rows])]
@@ -91,7 +96,8 @@ def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch
         sums=sums,
         counts=counts,
         groups=data.groups[samples],
-        point_errors=point_errors(points, truth),
+        point_errors=errors_of_points,
+        point_counts=point_counts,
         mean_shape=data.mean_shape,
         shown=rows,
         kinds=kinds,
@@ -148,8 +154,9 @@ def load_measured(folder: Path) -> Measured | None:
     try:
         check_regular(path)
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            there = [each.name for each in fields(Measured) if each.name in arrays or each.name != "labels"]
-            found = {name: arrays[name] for name in there}
+            found = {each.name: arrays[each.name] for each in fields(Measured) if each.name not in ADDED}
+            found["labels"] = arrays.get("labels", np.empty(0, np.uint32))
+            found["point_counts"] = arrays.get("point_counts", np.ones(found["point_errors"].shape, int))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"{path} is damaged: {error}; delete it, and make it anew: python -m tools.report RUN"
@@ -157,11 +164,11 @@ def load_measured(folder: Path) -> Measured | None:
     num_photos, num_points, num_shown = len(found["names"]), len(found["mean_shape"]), len(found["shown"])
     shapes = {
         "scores": (4,), "sums": (num_photos,), "counts": (num_photos,), "groups": (num_photos,),
-        "point_errors": (num_points,), "mean_shape": (num_points, 2), "kinds": (num_shown,),
-        "predicted": (num_shown, num_points, 2), "truth": (num_shown, num_points, 2),
+        "point_errors": (num_points,), "point_counts": (num_points,), "mean_shape": (num_points, 2),
+        "kinds": (num_shown,), "predicted": (num_shown, num_points, 2), "truth": (num_shown, num_points, 2),
     }  # fmt: skip
     right = all(found[name].shape == shape for name, shape in shapes.items())
-    right &= all(len(found.get(name, ())) in (0, num_photos) for name in ("doubts", "labels"))
+    right &= all(len(found[name]) in (0, num_photos) for name in ("doubts", "labels"))
     right &= found["tiles"].shape[:1] == (num_shown,)
     right &= all(found[name].dtype.kind == KINDS.get(name, found[name].dtype.kind) for name in found)
     right &= bool(((found["shown"] >= 0) & (found["shown"] < num_photos)).all())

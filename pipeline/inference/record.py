@@ -63,16 +63,14 @@ def expected_of_mean(
 ) -> dict[str, Any] | None:
     """What is expected of a weighted mean of tables, from what is known about each; None if one is not known.
 
-    It is the mean of what is expected of them, with the mean of their intervals, which is an upper bound: a square is
-    convex, so that no mean errs more than its parts do on average (Jensen). of: in words, what it is of.
+    It is the mean of what is expected of them, which is an upper bound and has no interval: a square is convex, so that
+    no mean errs more than its parts do on average (Jensen). of: in words, what it is of.
     """
-    shares = np.array(weights, float) / np.sum(weights)
-    ends = {}
-    for end in ("mse", "low", "high"):
-        values = [part.get(end) if part else None for part in expected]
-        known = all(isinstance(value, int | float) for value in values)
-        ends[end] = round(float(shares @ np.array(values, float)), 4) if known else None
-    return None if ends["mse"] is None else {**ends, "of": of}
+    values = [part.get("mse") if part else None for part in expected]
+    if not all(isinstance(value, int | float) for value in values):
+        return None
+    mse = float(np.average(np.array(values, float), weights=weights))
+    return {"mse": round(mse, 4), "low": None, "high": None, "is_bound": True, "of": of}
 
 
 def note_leaderboard(path: Path, score: float):

@@ -58,7 +58,8 @@ def content_of(run: Run) -> dict[str, Any]:
     measured, rows, about = load_measured(run.folder), read_metrics(run), run.about_data()
     regions: list[Region] = []
     if measured:
-        regions = with_errors(regions_of_run(run, measured.mean_shape), measured.mean_shape, measured.point_errors)
+        found = regions_of_run(run, measured.mean_shape)
+        regions = with_errors(found, measured.mean_shape, measured.point_errors, measured.point_counts)
     views, runs = scores_of_views(run), scores_of_runs(run)
     environments: Any = _json(run.folder / "environment.json", [])
     recipe = read_yaml(run.recipe_path)
@@ -143,14 +144,17 @@ def scores_of_views(run: Run) -> dict[str, Any]:
 
 
 def scores_of_runs(run: Run) -> list[dict[str, Any]]:
-    """What each run brought to the newest ensemble that this one is part of, and what they merge to; damaged files of
-    ensembles are left out, since they are not files of this run."""
-    home = folder_of(run)
+    """What each run brought to the newest ensemble that the best weights of this one are part of, and what they merge
+    to; damaged files of ensembles are left out, since they are not files of this run."""
+    home, best = folder_of(run), checkpoint_digest(run.best) if run.best.exists() else None
     paths = [home / "ensemble.json", *home.parent.glob("ensemble_*/ensemble.json")]
     for path in sorted(filter(Path.is_file, paths), key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(UserError):
             fields = unsealed(path, dict[str, Any])
-            if any(_is_of(Path(str(name)), run) for name in fields.get("runs", [])):
+            names = fields.get("runs", [])
+            checkpoints = fields.get("checkpoints", [best] * len(names))  # which earlier versions did not note
+            parts = zip(names, checkpoints, strict=False)
+            if any(_is_of(Path(str(name)), run) and checkpoint == best for name, checkpoint in parts):
                 return fields.get("scores", [])
     return []
 

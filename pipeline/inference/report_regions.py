@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data.regions import Regions, find_regions, read_regions
+from pipeline.data.regions import Regions, find_regions, read_regions, region_errors
 from pipeline.runs import Run
 
 
@@ -26,16 +26,15 @@ def regions_of_run(run: Run, mean_shape: np.ndarray) -> Regions:
     return find_regions(mean_shape)
 
 
-def with_errors(regions: Regions, mean_shape: np.ndarray, errors: np.ndarray) -> list[Region]:
-    """Regions with the root mean square of their points' (K,) errors, which are NaN where unknown."""
-    return [Region(name, points, _middle(mean_shape[points]), _rms(errors[points])) for name, points in regions.items()]
+def with_errors(regions: Regions, mean_shape: np.ndarray, errors: np.ndarray, counts: np.ndarray) -> list[Region]:
+    """Regions with the root mean square of their coordinates' errors, from those of the points, (K,), which are NaN
+    where unknown, and (K,) numbers of the coordinates that each is of."""
+    known = np.where(np.isfinite(errors), counts, 0)
+    squares = region_errors(np.nan_to_num(errors) ** 2 * known, known, regions)
+    return [Region(name, points, _middle(mean_shape[points]), squares[name] ** 0.5) for name, points in regions.items()]
 
 
 def _middle(points):
     """The point that is nearest to their mean; the mean itself may lie beside a curved region, such as a jaw."""
     x, y = points[((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     return float(x), float(y)
-
-
-def _rms(errors):
-    return float(np.sqrt(np.nanmean(errors**2))) if np.isfinite(errors).any() else float("nan")

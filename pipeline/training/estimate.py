@@ -15,10 +15,11 @@ from tqdm import tqdm
 from models import LandmarkNet
 from pipeline.progress import format_seconds
 from pipeline.runtime import Runtime
+from pipeline.training.optim import state_like
 from pipeline.training.trainer import Trainer
 
-COPIES = 5  # of the weights during training: the weights, their gradients, AdamW's two moments, and the average
-SAVED_COPIES = 5  # on the disk: best.pt has one, last.pt all but the gradients
+COPIES = 3  # of the weights during training, beside what the optimiser keeps: weights, gradients, and the average
+SAVED_COPIES = 3  # on the disk, likewise: best.pt has one, last.pt all but the gradients
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ class Cost:
     fixed: int
     per_photo: int
 
-    def step_bytes(self, batch_size: int) -> int:
-        """What a step keeps until its gradient is computed, without what layers need only in passing."""
-        return COPIES * 4 * self.num_parameters + self.fixed + batch_size * self.per_photo
+    def step_bytes(self, batch_size: int, *, moments: int) -> int:
+        """What a step keeps until its gradient is computed, without what layers need only in passing. moments: how many
+        numbers the optimiser keeps."""
+        return 4 * (COPIES * self.num_parameters + moments) + self.fixed + batch_size * self.per_photo
 
-    def checkpoint_bytes(self, *, keep_best: int) -> int:
+    def checkpoint_bytes(self, *, keep_best: int, moments: int) -> int:
         """The disk space of best.pt, last.pt and the weights of this many best epochs."""
-        return (SAVED_COPIES + keep_best) * 4 * self.num_parameters
+        return 4 * ((SAVED_COPIES + keep_best) * self.num_parameters + moments)
 
 
 def network_cost(network: LandmarkNet, *, size: int, runtime: Runtime) -> Cost:
@@ -69,19 +71,25 @@ def _saved_bytes(network, batch_size, size, runtime):
     return sum(saved.values())
 
 
+def num_moments(optimiser: torch.optim.Optimizer) -> int:
+    """How many numbers an optimiser keeps once it has moved all its parameters."""
+    moved = [(group, parameter) for group in optimiser.param_groups for parameter in group["params"]]
+    return sum(kept.numel() for group, parameter in moved for kept in state_like(optimiser, group, parameter).values())
+
+
 def print_estimate(trainer: Trainer):
     """Prints what the training will need. How long it takes is printed once some steps have been timed."""
     recipe, pack, runtime = trainer.recipe, trainer.data.pack, trainer.runtime
     cost = network_cost(trainer.average.network, size=recipe.photos.size, runtime=runtime)
-    options = recipe.optimiser
+    options, moments = recipe.optimiser, num_moments(trainer.optimiser)
     at_once = math.ceil(options.batch_size / (options.accumulate * runtime.ranks.num_ranks))
     runtime.print(
         f"             {amount(cost.num_parameters)} parameters, {amount(cost.flops)}FLOPs a photo;"
-        f" a step takes about {amount(cost.step_bytes(at_once))}B, of {at_once:,} photos at once"
+        f" a step takes about {amount(cost.step_bytes(at_once, moments=moments))}B, of {at_once:,} photos at once"
     )
     runtime.print(
         f"disk         photos {amount(folder_bytes(pack.folder))}B in {pack.folder.parent},"
-        f" checkpoints about {amount(cost.checkpoint_bytes(keep_best=options.keep_best))}B"
+        f" checkpoints about {amount(cost.checkpoint_bytes(keep_best=options.keep_best, moments=moments))}B"
     )
 
 

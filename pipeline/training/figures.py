@@ -88,10 +88,10 @@ def draw_loss_over_rate(steps: np.ndarray) -> np.ndarray:
 
 
 def draw_point_errors(
-    mean_shape: np.ndarray, errors: np.ndarray, *, title: str, regions: Regions | None = None
+    mean_shape: np.ndarray, errors: np.ndarray, counts: np.ndarray, *, title: str, regions: Regions | None = None
 ) -> np.ndarray:
-    """A dot for each of the (K, 2) points of the mean shape, coloured by its (K,) error in pixels of the photo, and
-    beside it the root mean squared error of each region.
+    """A dot for each of the (K, 2) points of the mean shape, coloured by its (K,) error in pixels of the photo, of
+    (K,) coordinates, and beside it the root mean squared error of each region.
 
     The few largest errors share the last colour, so that the others can be told apart; points whose error is unknown
     are circles.
@@ -105,7 +105,7 @@ def draw_point_errors(
     axes.scatter(x[~known], y[~known], s=size, facecolors="none", edgecolors=RAW)
     colours: dict[str, Any] = {"c": errors[known], "cmap": "viridis", "vmin": 0, "vmax": highest}
     dots = axes.scatter(x[known], y[known], s=size, **colours, edgecolors="0.5", linewidths=0.3)
-    for region in with_errors(regions or {}, mean_shape, errors):
+    for region in with_errors(regions or {}, mean_shape, errors, counts):
         if np.isfinite(region.error):
             said = f"{region.name}: {region.error:.1f}"
             axes.annotate(said, region.middle, xytext=(0, 5), textcoords="offset points", ha="center", **LABEL)

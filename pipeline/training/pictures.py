@@ -57,9 +57,9 @@ class WorstPhotos(Callback):
     def draw_point_errors(self, trainer: Trainer, result: EpochResult):
         """Draws how far off each point is in the validation photos, on the mean shape."""
         data = trainer.data
-        errors = point_errors(result.points, data.pack.values[data.validation])
+        errors, counts = point_errors(result.points, data.pack.values[data.validation])
         title = f"Error of each point, and of each region, after epoch {result.row['epoch']}"
-        picture = draw_point_errors(data.mean_shape, errors, title=title, regions=trainer.regions)
+        picture = draw_point_errors(data.mean_shape, errors, counts, title=title, regions=trainer.regions)
         self.board.add_picture("point_errors", picture, trainer.state.step, split="validation")
         write_picture(self.run.picture("point_errors"), picture)
 

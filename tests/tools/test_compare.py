@@ -27,7 +27,7 @@ def measured(errors, *, groups=None, names=None):
         counts=np.full(count, 10),
         groups=np.arange(count) if groups is None else groups,
         point_errors=empty, mean_shape=empty, shown=empty, kinds=empty, tiles=empty, predicted=empty, truth=empty,
-        doubts=empty,
+        doubts=empty, labels=empty.astype(np.uint32), point_counts=empty.astype(int),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.inference.record import keep_earlier, read_record, write_record
+from pipeline.inference.record import expected_of_mean, keep_earlier, read_record, write_record
 from pipeline.inference.submission import write_submission
 from tests.scripts import call
 from tools import ledger
@@ -43,6 +43,19 @@ def test_scores_are_noted_shown_and_compared(tmp_path, capsys):
     assert "+1.000 ± 1.173 px²" in out
     assert "within the interval 3 of 4 times" in out
     assert "rank correlation 0.80" in out
+
+
+def test_what_is_expected_of_folds_and_blends_is_a_bound_and_not_compared(tmp_path, capsys):
+    path, made_of = submission(tmp_path / "blend.csv", value=2)
+    write_record(path, made_of, expected=expected_of_mean([{"mse": 8.0}, {"mse": 10.0}], [1, 1], of="each alone"))
+    run("score", path, 5)
+    run("--runs", tmp_path)
+    out = capsys.readouterr().out
+    assert "≤ 9.000" in out
+    assert "upper bound; no other submission has both" in out
+    run("score", submission(tmp_path / "run.csv", expected=10.0)[0], 10.5)
+    run("--runs", tmp_path)
+    assert "1 of both: the leaderboard is +0.500 px² from what was expected" in capsys.readouterr().out
 
 
 def test_what_the_leaderboard_said_stays_with_the_table_it_was_said_of(tmp_path):

@@ -73,19 +73,25 @@ def views(run):
     run.views.write_text(json.dumps(about))
 
 
-def test_it_says_what_each_run_brought_to_the_newest_ensemble_that_it_is_part_of(run):
+def test_it_says_what_each_run_brought_to_the_newest_ensemble_that_its_best_weights_are_part_of(run):
     row = {"low": 1.5, "high": 3.0, "nme": 4.0, "seconds": 0.1, "mse": 2.0}
-    ensembles = {"mine": [f"elsewhere/{run.folder.name}", "runs/other"], "newer": ["runs/other", "runs/third"]}
-    for name, runs in ensembles.items():
+    own, best = f"elsewhere/{run.folder.name}", checkpoint_digest(run.best)
+    ensembles = {
+        "mine": {"runs": [own, "runs/other"], "checkpoints": [best, "others"]},
+        "of_earlier_weights": {"runs": [own, "runs/other"], "checkpoints": ["earlier", best]},
+        "newer": {"runs": ["runs/other", "runs/third"]},
+    }
+    for name, about in ensembles.items():
         path = run.folder.parent / f"ensemble_{name}/ensemble.json"
         path.parent.mkdir()
-        path.write_text(json.dumps({"runs": runs, "scores": [row | {"part": f"part of {name}"}]}))
+        path.write_text(json.dumps(about | {"scores": [row | {"part": f"part of {name}"}]}))
     damaged = run.folder.parent / "ensemble_damaged"
     damaged.mkdir()
     (damaged / "ensemble.json").write_text("{")
     text = write_report(run).read_text()
     assert "part of mine" in text
     assert "part of newer" not in text
+    assert "part of of_earlier_weights" not in text
 
 
 def test_a_training_leaves_a_report_that_says_what_its_best_weights_find(run):
@@ -140,8 +146,9 @@ def test_damaged_files_are_named(run):
     arrays = dict(np.load(damaged))
     for name in arrays:
         np.savez(damaged, **{other: array for other, array in arrays.items() if other != name})
-        if name == "labels":  # which runs of earlier versions do not have
-            assert not len(load_measured(run.folder).labels)
+        if name in ("labels", "point_counts"):  # which runs of earlier versions do not have
+            found = load_measured(run.folder)
+            assert not len(found.labels) or (found.point_counts == 1).all()
         else:
             with pytest.raises(UserError, match=r"held_out\.npz is damaged"):
                 load_measured(run.folder)
@@ -168,6 +175,7 @@ def test_missing_points_and_few_points_are_no_trouble(run):
     one = replace(
         measured,
         point_errors=measured.point_errors[:1],
+        point_counts=measured.point_counts[:1],
         mean_shape=measured.mean_shape[:1],
         predicted=measured.predicted[:, :1],
         truth=measured.truth[:, :1],
@@ -223,8 +231,9 @@ def test_regions_are_those_of_the_run_or_found(tmp_path):
     run = Run(tmp_path)
     assert list(regions_of_run(run, shape)) == ["0-2", "3-5"]
     run.regions.write_text('{"some": [0, 1, 2], "none": [2]}')
-    some, none = with_errors(regions_of_run(run, shape), shape, errors)
-    assert (some.name, some.middle, some.error) == ("some", (1, 0), pytest.approx(12.5**0.5))
+    counts = np.array([6, 2, 0, 1, 1, 1])
+    some, none = with_errors(regions_of_run(run, shape), shape, errors, counts)
+    assert (some.name, some.middle, some.error) == ("some", (1, 0), pytest.approx(((6 * 9 + 2 * 16) / 8) ** 0.5))
     assert np.isnan(none.error)
 
 

@@ -4,16 +4,18 @@ import weakref
 from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from models import Prediction
+from models import Prediction, build_network
 from pipeline.progress import format_seconds
 from pipeline.recipe import OptimiserOptions, PhotoOptions, Recipe
 from pipeline.runtime import Runtime
 from pipeline.training.callbacks import TimeEstimate, time_line
-from pipeline.training.estimate import network_cost
+from pipeline.training.estimate import network_cost, num_moments
+from pipeline.training.optim import OPTIMISERS, build_optimiser
 
 CPU = Runtime(torch.device("cpu"), "fp32")
 
@@ -39,9 +41,22 @@ def test_parameters_operations_and_memory_are_those_of_the_layers():
     assert cost.flops == 2 * 64 * 3 * 9 * 4 + 2 * 4 * 64 * 10
     image, feature = 3 * 8 * 8 * 4, 4 * 8 * 8 * 4  # bytes
     assert cost.per_photo == image + 2 * feature  # of the convolution, the norm and the linear layer
-    assert cost.step_bytes(10) - cost.step_bytes(4) == 6 * cost.per_photo
-    assert cost.step_bytes(1) >= 20 * cost.num_parameters
-    assert cost.checkpoint_bytes(keep_best=3) - cost.checkpoint_bytes(keep_best=0) == 3 * 4 * cost.num_parameters
+    assert cost.step_bytes(10, moments=0) - cost.step_bytes(4, moments=0) == 6 * cost.per_photo
+    assert cost.step_bytes(1, moments=100) >= 4 * (3 * cost.num_parameters + 100)
+    more, less = (cost.checkpoint_bytes(keep_best=count, moments=100) for count in (3, 0))
+    assert more - less == 3 * 4 * cost.num_parameters
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_what_an_optimiser_keeps_is_counted(name):
+    network = build_network("resnet18", np.zeros((3, 2)), 64)
+    optimiser = build_optimiser(network, OptimiserOptions(optimiser=name))
+    counted = num_moments(optimiser)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    kept = [value for state in optimiser.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    assert counted == sum(value.numel() for value in kept) > 0
 
 
 def test_the_network_and_the_random_numbers_are_left_as_they_are():

@@ -45,12 +45,12 @@ def test_the_error_of_each_point_is_over_the_photos_in_which_it_is_known():
     truth[0, 0] = truth[:, 2] = np.nan
     predicted = np.zeros_like(truth)
     predicted[:, 0] = [(9, 9), (3, 0), (0, 3)]
-    errors = point_errors(predicted, truth)
+    errors, counts = point_errors(predicted, truth)
     assert errors[:2].tolist() == [pytest.approx(4.5**0.5), 0]
     assert np.isnan(errors[2])
     shape = np.array([(1, 1), (2, 5), (6, 2)])
-    assert is_drawn(draw_point_errors(shape, errors, title="x"))
-    assert is_drawn(draw_point_errors(shape, np.full(3, np.nan), title="x"))
+    assert is_drawn(draw_point_errors(shape, errors, counts, title="x"))
+    assert is_drawn(draw_point_errors(shape, np.full(3, np.nan), np.zeros(3, int), title="x"))
 
 
 @given(st.integers(1, 400), st.integers(1, 399), st.integers(1, 30))
@@ -84,4 +84,6 @@ def test_a_record_that_is_none_is_refused():
 
 def test_a_region_may_have_any_name():
     shape = np.array([(1.0, 2.0), (3.0, 4.0), (5.0, 1.0)])
-    assert is_drawn(draw_point_errors(shape, np.ones(3), title="x", regions={"a_$x_$": np.array([0, 1])}))
+    assert is_drawn(
+        draw_point_errors(shape, np.ones(3), np.ones(3, int), title="x", regions={"a_$x_$": np.array([0, 1])})
+    )

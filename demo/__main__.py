@@ -21,7 +21,7 @@ class Options:
     """Photos to train on."""
     test: Annotated[int, Ge(1)] = 300
     """Photos to predict."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Another seed draws other faces."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from demo.photo import draw_photo
+from pipeline.data.contest import LANDMARKS
 
 NUM_ASKED = 30
 TRUTH = "test_truth.csv"  # what is to be found in the test photos
@@ -30,7 +31,7 @@ def write_contest(out: Path, *, train: int, test: int, seed: int):
     rows = (
         "\t".join([name, *map(str, row)]) for name, row in zip(names, points.reshape(train, -1).tolist(), strict=True)
     )
-    (out / "train/landmarks.csv").write_text("\n".join([header, *rows]) + "\n")
+    landmarks = "\n".join([header, *rows]) + "\n"
 
     names, points = draw_part(out / "test/images", "test", test, seed)
     rng = np.random.default_rng((seed, 2))
@@ -41,6 +42,7 @@ def write_contest(out: Path, *, train: int, test: int, seed: int):
     header = ",".join(["file_name", *(f"Point_M{k}_{axis}" for k in range(NUM_ASKED) for axis in "XY")])
     rows = (",".join([name, *map(str, row)]) for name, row in zip(names, answers.tolist(), strict=True))
     (out / TRUTH).write_text("\n".join([header, *rows]) + "\n")
+    (out / LANDMARKS).write_text(landmarks)  # last: without it, what a stop has left is no contest
 
 
 def draw_part(folder: Path, part: str, count: int, seed: int) -> tuple[list[str], np.ndarray]:

@@ -133,7 +133,7 @@ class PhotoOptions:
     """How the cache keeps photos: raw needs no decoding; jpeg takes a sixth of the disk space, but is decoded each
     time; auto uses raw if it fits on the disk."""
     limit_photos: Annotated[Count | None, arg(metavar="INT")] = None
-    """Use only this many photos of train, always the same, for a quick check; groups of groups.csv stay whole."""
+    """Use only this many photos of train, chosen at random but always the same, for a quick check."""
     train_share: Annotated[float, Interval(gt=0, lt=1)] = 0.95
     """Share of the photos to train on; the others are for validation. Groups and near-duplicates stay together."""
     split: Annotated[Path | None, arg(metavar="FILE")] = None

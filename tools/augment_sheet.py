@@ -64,14 +64,14 @@ EVERYTHING = Path(__file__).parents[1] / "configs" / "every_augmenter.yaml"
 
 @dataclass(frozen=True)
 class Options:
-    data: Annotated[Path, arg(aliases=["-d"])] = Path()
-    """The contest's folder."""
+    data: Annotated[Path | None, arg(aliases=["-d"], metavar="PATH")] = None
+    """The contest's folder; by default the recipe's, or else the working folder."""
     config: Annotated[Path, arg(metavar="FILE")] = EVERYTHING
     """A recipe file whose augmenters to show; by default one with every augmenter."""
     out: Path = Path("sheets")
     """The folder to write the sheets to."""
-    cache: Path = Path("cache")
-    """Where decoded photos are kept."""
+    cache: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Where decoded photos are kept; by default where the recipe says, or else in cache."""
     skip_bad_photos: bool = False
     """Leave out photos that are missing or broken, as hack_train.py does with this flag."""
     size: Annotated[Annotated[int, Ge(32)] | None, arg(metavar="INT")] = None
@@ -136,10 +136,10 @@ class Row:
 
 
 def some_photos(recipe: Recipe, seed: int) -> Photos:
-    """A few photos of the recipe's contest that have points, drawn by the seed."""
+    """A few training photos of the recipe's contest, drawn by the seed."""
     data = load_training_data(recipe)
-    some = data.train[np.isfinite(data.pack.values[data.train]).all(axis=2).any(axis=1)]
-    return Photos.of(data, np.random.default_rng(seed).choice(some, min(NUM_PHOTOS, len(some)), replace=False))
+    count = min(NUM_PHOTOS, len(data.train))
+    return Photos.of(data, np.random.default_rng(seed).choice(data.train, count, replace=False))
 
 
 def augmenters_sheet(chain: Chain, photos: Photos) -> np.ndarray:

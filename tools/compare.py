@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from tyro.conf import Positional, arg
 
@@ -228,7 +229,7 @@ def main():
 def _link(path, page):
     """The address of a file on a page, relative if the file lies below the page's folder."""
     path, folder = path.resolve(), page.parent.resolve()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_uri()
+    return quote(path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else path.as_uri()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ names say left and right. docs/convert.md describes each FORMAT.
 
 import json
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -135,6 +136,11 @@ def parts(source: Source, test: Source | None, options: Options) -> tuple[list[I
     numbers = np.unique([group_of(instance) for instance in labelled], return_inverse=True)[1]
     if not options.test_share:
         return labelled, []
+    if not numbers.any():
+        raise UserError(
+            f"{options.source}: all is of one group, such as one video, which is not cut into train and test; give "
+            "--test SOURCE, or --test-share 0"
+        )
     held_out = split_by_groups(numbers, share=options.test_share, seed=0)
     chosen = [[one for one, out in zip(labelled, held_out, strict=True) if out == which] for which in (False, True)]
     return chosen[0], chosen[1]
@@ -285,14 +291,17 @@ def _cased(word):
 
 
 def print_what_to_do(options: Options, *, partners: bool, asked: bool):
-    flip = f" --flip-indices {options.out / 'flip_indices.json'}" if partners else ""
-    print(f"training    python hack_train.py --name x --data {options.out}{flip}")
+    out = shlex.quote(str(options.out))
+    flip = f" --flip-indices {shlex.quote(str(options.out / 'flip_indices.json'))}" if partners else ""
+    print(f"training    python hack_train.py --name x --data {out}{flip}")
     if asked:
-        print(f"way back    python -m tools.convert_back {options.out} submission.csv FILE")
+        print(f"way back    python -m tools.convert_back {out} submission.csv FILE")
 
 
 def main():
     options = parse_flags(Options, __doc__)
+    if options.test_photos and not options.test:
+        raise UserError("--test-photos: it says where the photos of --test are; give that too, or leave it out")
     check_folder("OUT", options.out)
     if options.out.exists():
         raise UserError(f"OUT {options.out} is there already; give a folder that is not, or remove it")

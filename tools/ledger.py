@@ -158,6 +158,11 @@ def main():
         print(f"noted       {noted.submission}: {noted.value:g}")
         return
     options = parse_flags(Options, __doc__)
+    for path in options.submissions:
+        if not path.is_file():
+            raise UserError(f"{path} is not there; give a submission")
+        if read_record(path) is None:
+            print(f"left out    {path} has no record; python -m tools.ledger score {path} VALUE makes one")
     below = [*options.runs.rglob(f"*{SUFFIX}"), *Path().glob(f"*{SUFFIX}")]
     entries = find_entries([*(path.with_suffix("") for path in below), *options.submissions])
     if not entries:

@@ -34,7 +34,7 @@ DRAWN = {
 HEIGHTS = {"contest": 100 * SHEET_ROWS, "photos": 100 * SHEET_ROWS, "head": 328}  # pixels shown, from the top
 CHARTS = ("folds", "views", "average")  # steps that say an MSE with its interval in some lines
 SCORED = re.compile(r"^(?P<label>\S.*?) {2,}.*?(?P<mse>\d+\.\d+) .*?(?P<low>\d+\.\d+) … (?P<high>\d+\.\d+)")
-ENTRY = re.compile(r" (?P<mse>\d+\.\d+) +(?P<low>\d+\.\d+) … (?P<high>\d+\.\d+) +\d+\.\d+ .* (?P<file>\S+)$")
+ENTRY = re.compile(r" (?P<mse>\d+\.\d+) +((?P<low>\d+\.\d+) … (?P<high>\d+\.\d+) +)?\d+\.\d+ +[+-]\d+\.\d+  \S+$")
 SAID = re.compile(r"^MSE (?P<mse>[\d.]+) px² \((?P<low>[\d.]+) … (?P<high>[\d.]+)\)")
 
 Scored = tuple[str, float, float, float]  # what it is of, its MSE and the ends of the interval
@@ -61,17 +61,19 @@ def scores_of(lines: Sequence[str]) -> list[Scored]:
 
 
 def expected_and_said(done: Mapping[str, Walked]) -> list[Scored]:
-    """Of each submission what was expected, and what the leaderboard said."""
+    """Of each submission what was expected, or an upper bound, which has no interval, and what the leaderboard said."""
     entries = [match for line in done["ledger"].said if (match := ENTRY.search(line))]
     rows = []
     for (name, _), entry in zip(SUBMISSIONS.items(), entries, strict=True):
         said = next(match for line in done[f"score_{name}"].said if (match := SAID.match(line)))
-        rows += [_scored(f"{name}, expected", entry), _scored(f"{name}, scored", said)]
+        kind = "expected" if entry["low"] else "at most"
+        rows += [_scored(f"{name}, {kind}", entry), _scored(f"{name}, scored", said)]
     return rows
 
 
 def _scored(label, match) -> Scored:
-    return label, float(match["mse"]), float(match["low"]), float(match["high"])
+    mse = float(match["mse"])
+    return label, mse, float(match["low"] or mse), float(match["high"] or mse)
 
 
 def _small(picture):

@@ -145,7 +145,7 @@ def _open_contest(recipe, boxes):
     root = contest.find_contest(recipe.run.data)
     table, asked, groups = root / contest.LANDMARKS, root / contest.TEST_POINTS, root / contest.GROUPS
     faults = Faults()
-    roi, pack = _open_train(recipe, table, groups, faults, boxes)
+    roi, pack = _open_train(recipe, table, faults, boxes)
     num_points = contest.count_points(table)
     test = given = None
     if num_points and asked.parent.exists():
@@ -160,12 +160,12 @@ def _open_contest(recipe, boxes):
     return table, roi, pack, test, given
 
 
-def _open_train(recipe, table, groups, faults, boxes):
+def _open_train(recipe, table, faults, boxes):
     """The ROI and the pack of the photos of train; the table is read at most once."""
     landmarks, options = ReadOnce(partial(contest.read_landmarks, scratch=recipe.run.cache)), recipe.photos
     take, limit = landmarks.take, options.limit_photos
     if limit:
-        take = partial(read_few, landmarks.take, groups=groups, limit=limit)
+        take = partial(read_few, landmarks.take, limit=limit)
     if options.roi == "auto":
         roi = find_roi(
             table,

@@ -1,31 +1,23 @@
 """A large table for several that need it, and a few of its photos for a quick check."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.data import contest
-from pipeline.data.split import split_by_groups
 from pipeline.errors import Faults
 
 
 def read_few(
-    read_table: Callable[[Path, Faults], contest.Table], path: Path, faults: Faults, *, groups: Path, limit: int
+    read_table: Callable[[Path, Faults], contest.Table], path: Path, faults: Faults, *, limit: int
 ) -> contest.Table:
-    """As many photos of a table as fit into `limit`, at random but always the same; whole groups of groups.csv, if
-    there is one. The others need not even be decoded.
-    """
+    """At most `limit` photos of a table, at random but always the same. The others need not even be decoded."""
     table = read_table(path, faults)
     if len(table.names) <= limit:
         return table
-    if os.path.lexists(groups):
-        group_of = contest.read_groups(groups, table.names, Faults())  # their faults are found later
-    else:
-        group_of = np.arange(len(table.names))
-    chosen = split_by_groups(group_of, share=limit / len(table.names), seed=0)
-    return contest.Table([table.names[row] for row in np.flatnonzero(chosen)], table.values[chosen])
+    chosen = np.sort(np.random.default_rng(0).choice(len(table.names), limit, replace=False))
+    return contest.Table([table.names[row] for row in chosen], table.values[chosen])
 
 
 class ReadOnce:

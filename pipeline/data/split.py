@@ -37,7 +37,8 @@ def split_by_groups(groups: np.ndarray, *, share: float, seed: int) -> np.ndarra
         held_out[sizes.argmin()] = True
     if held_out.all():
         raise UserError(
-            "all photos are near-duplicates of one another or of one group; no validation split can be made"
+            "all photos are of one group, by groups.csv or as near-duplicates of one another; no validation split can "
+            "be made of them: name the photos to hold out (--split FILE), or remove groups.csv"
         )
     return held_out[index]
 

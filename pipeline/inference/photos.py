@@ -24,6 +24,7 @@ SIDE = 1000  # of a picture, at most
 EDGE = 1.0  # pixels of the network's image from its edge
 NUM_SAID = 5  # photos
 DRAWN = ".points.png"  # behind the name of a photo
+LONGEST = 235  # bytes of a photo's name: with what is added while its picture is written, file systems take 255
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def _read(paths):
             print(f"left out    {str(path)!r} is no file")
         elif path.name.encode(errors="ignore").decode() != path.name:
             print(f"left out    {str(path)!r} has a name that is not UTF-8, which no table can hold; rename it")
+        elif len(path.name.encode()) > LONGEST:
+            print(f"left out    {str(path)!r} has a name that is too long for that of its picture; rename it")
         else:
             try:
                 yield path.name, read_photo(path)

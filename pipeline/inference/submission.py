@@ -121,12 +121,14 @@ def read_in_order(path: Path, names: list[str], num_points: int, *, of: Path) ->
     Raises UserError if the two are not of the same photos and number of points.
     """
     found_names, points = read_submission(path)
-    if sorted(found_names) != sorted(names) or points.shape[1] != num_points:
+    if len(found_names) != len(names) or points.shape[1] != num_points:
         raise UserError(
             f"{path} has {points.shape[1]} points on each of {len(points):,} photos, {of} has {num_points} on "
             f"{len(names):,}; both must be of the same photos"
         )
     row_of = {name: row for row, name in enumerate(found_names)}
+    if missing := [name for name in names if name not in row_of]:
+        raise UserError(f"{path} has no row of {missing[0]!r}, which {of} has; both must be of the same photos")
     return points[[row_of[name] for name in names]]
 
 

@@ -67,6 +67,25 @@ def test_a_mirrored_head_is_the_head_with_its_partners_swapped(seed):
     np.testing.assert_allclose(points * (-1, 1, 1), points[PARTNERS], atol=1e-9)
 
 
+def test_a_drawing_that_was_stopped_can_be_started_again(tmp_path, monkeypatch):
+    stops = iter([False, True, False, False])  # between the parts, and not at all
+
+    def draw_part(folder, part, count, seed):
+        if next(stops):
+            raise KeyboardInterrupt
+        folder.mkdir(parents=True, exist_ok=True)
+        return ["0.jpg"], np.zeros((1, NUM_POINTS, 2), int)
+
+    monkeypatch.setattr("demo.contest.draw_part", draw_part)
+    monkeypatch.setattr("sys.argv", ["demo", str(tmp_path), "--train", "1", "--test", "1"])
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    main()
+    assert {"train/landmarks.csv", "test_truth.csv"} <= {
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")
+    }
+
+
 def test_a_contest_that_is_not_the_demos_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/landmarks.csv").write_text("of a real contest")

@@ -7,13 +7,14 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from demo.walkthrough import walk as walking
 from demo.walkthrough.page import PAGE, render
-from demo.walkthrough.pictures import CHARTS, DRAWN
-from demo.walkthrough.steps import STEPS, Step
+from demo.walkthrough.pictures import CHARTS, DRAWN, expected_and_said
+from demo.walkthrough.steps import STEPS, SUBMISSIONS, Step
 from demo.walkthrough.walk import Walked, figures_of, quoted, walk
 from pipeline.cli import parse_flags
 from pipeline.command import parse_command
@@ -21,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.inference.options import PredictOptions
 from pipeline.recipe import to_yaml
 from pipeline.recipe_file import read_recipe
-from tools.ledger import ScoreOptions
+from tools.ledger import Entry, ScoreOptions, print_ledger
 
 ROOT = Path(__file__).parents[2]
 KEPT = json.loads((ROOT / "benchmarks/results/walkthrough_cpu.json").read_text())
@@ -39,6 +40,18 @@ def test_the_figures_are_of_these_steps():
     figures = {f"{name}_{key}": value for name, step in KEPT["result"].items() for key, value in step.items()}
     for step in STEPS:
         assert KEPT["result"][step.name]["commands"] == [command.format(**figures) for command in step.commands]
+
+
+def test_the_ledgers_chart_has_what_the_ledger_prints_of_each_submission(capsys):
+    for number, name in enumerate(SUBMISSIONS):
+        low, high = (None, None) if number else (15.5, 24.0)
+        about = {"made": 0.0, "runs": 1, "views": 8, "decimals": 2, "leaderboard": 27.25, "is_same": True}
+        print_ledger([Entry(path=Path(f"{name}.csv"), expected=20.0, low=low, high=high, is_bound=number > 0, **about)])
+    said = {f"score_{name}": ["MSE 27.250 px² (20.500 … 36.000)"] for name in SUBMISSIONS}
+    lines = {"ledger": capsys.readouterr().out.splitlines(), **said}
+    rows = expected_and_said({step: SimpleNamespace(said=found) for step, found in lines.items()})
+    assert rows[:2] == [("low, expected", 20, 15.5, 24), ("low, scored", 27.25, 20.5, 36)]
+    assert rows[2::2] == [(f"{name}, at most", 20, 20, 20) for name in list(SUBMISSIONS)[1:]]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,7 +1,6 @@
 """Contact sheets show each parameter at its ends and middle, what the inverse brings back, and fit on a screen."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -30,7 +29,6 @@ from tools.augment_sheet import (
     augmenters_sheet,
     draws_sheet,
     rows_of,
-    some_photos,
 )
 from tools.augment_sheet import SIDE as TILE
 
@@ -162,33 +160,18 @@ def test_a_sheet_of_many_parameters_is_no_higher_than_a_screen_or_two(num_parame
     assert width <= 450 * (1 + num_parameters // 15)
 
 
-def test_points_that_are_missing_are_not_drawn_and_photos_without_any_not_taken(photos, monkeypatch):
+def test_points_that_are_missing_are_not_drawn(photos):
     points = photos.points.copy()
     points[0, ::2] = np.nan
     few = replace(photos, points=points)
     chain = Chain((AffineAugmenter(rotation=(-20, 20)), MirrorAugmenter()))
     assert (augmenters_sheet(chain, few) != augmenters_sheet(chain, photos)).any()
-    points[1] = np.nan
-    data = SimpleNamespace(
-        train=np.arange(2),
-        pack=SimpleNamespace(
-            squares=photos.squares.permute(0, 2, 3, 1).numpy(),
-            photo_to_image=np.tile(np.eye(3), (2, 1, 1)),
-            values=points,
-            roi=photos.roi,
-        ),
-        flip_indices=None,
-    )
-    monkeypatch.setattr(sheet, "load_training_data", lambda recipe: data)
-    chosen = some_photos(None, 0)
-    np.testing.assert_array_equal(chosen.points, points[:1])
-    assert np.isfinite(draws_sheet(chain, chosen, seed=0)).all()
 
 
-def test_the_command_writes_both_sheets_at_the_recipes_size(contest, tmp_path, monkeypatch, capsys):
-    recipe = sheet.EVERYTHING.read_text() + "size: 64\n"
-    (tmp_path / "r.yaml").write_text(recipe)
-    arguments = ["sheet", "-d", str(contest), "--out", str(tmp_path / "sheets"), "--cache", str(tmp_path / "cache")]
+def test_the_command_writes_both_sheets_of_the_recipes_contest_at_its_size(contest, tmp_path, monkeypatch, capsys):
+    where = f"data: {contest}\ncache: {tmp_path / 'cache'}\n"
+    (tmp_path / "r.yaml").write_text(sheet.EVERYTHING.read_text() + "size: 64\n" + where)
+    arguments = ["sheet", "--out", str(tmp_path / "sheets")]
     monkeypatch.setattr("sys.argv", [*arguments, "--config", str(tmp_path / "r.yaml")])
     sizes = []
     drawing = sheet.draws_sheet

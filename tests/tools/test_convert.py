@@ -211,6 +211,11 @@ def test_names_tell_left_from_right():
         ("label_studio", lambda text: text.replace("right_eye", "left_eye"), "two points 'left_eye'"),
         ("deeplabcut", lambda text: text.replace("bodyparts", "parts"), "not of DeepLabCut"),
         ("deeplabcut", lambda text: text[:-4] + "x", "is no number"),
+        (
+            "cvat",
+            lambda text: text.replace(' points="', ' points="1,2;', 1),
+            "a point of a skeleton with several positions",
+        ),
         ("wide", lambda text: text.replace("nose_y", "chin_y"), "x and y of one point"),
         ("wide", lambda text: text + "\nshort;1", "row 14 has 2 cells"),
         ("long", lambda text: text.replace("right_eye", "nose"), "stands above already"),

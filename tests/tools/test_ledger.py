@@ -90,6 +90,15 @@ def test_a_submission_of_other_makers_can_be_noted_and_nothing_else(tmp_path, ca
     assert find_entries([path]) == []
 
 
+def test_a_file_that_is_named_and_cannot_be_shown_is_not_passed_over(tmp_path, capsys):
+    submission(tmp_path / "s.csv", expected=5.0)
+    write_submission(tmp_path / "friend.csv", ["a.jpg"], np.ones((1, 2, 2)), decimals=2)
+    run(tmp_path / "friend.csv", "--runs", tmp_path)
+    assert f"left out    {tmp_path / 'friend.csv'} has no record" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"typo\.csv is not there"):
+        run(tmp_path / "typo.csv", "--runs", tmp_path)
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -58,7 +58,9 @@ def _points_of(skeleton, path, name):
     found = {}
     for point in skeleton.findall("points"):
         if point.get("outside") != "1":
-            (place,) = _places(point, path, name)
+            place, *others = _places(point, path, name)
+            if others:
+                raise UserError(f"{path}: image {name} has a point of a skeleton with several positions; give it one")
             found[point.get("label", "")] = (place, point.get("occluded") == "1")
     return found
 

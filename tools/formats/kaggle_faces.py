@@ -19,8 +19,8 @@ from tools.formats.reading import named_columns, number, read_rows
 def read(source: Path, photos: Path | None) -> Source:
     """training.csv, or test.csv, which has a column ImageId and no points."""
     rows = read_rows(source)
-    columns = named_columns(rows, source, ["image"])
-    names = [name[:-2] for name in rows[0] if name.endswith("_x")]
+    names = [name.strip()[:-2] for name in rows[0] if name.strip().endswith("_x")]
+    columns = named_columns(rows, source, ["image", *(f"{name}_y".lower() for name in names)])
     instances = []
     for index, row in enumerate(rows[1:], start=1):
         where = f"row {index + 1}"

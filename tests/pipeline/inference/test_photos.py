@@ -37,7 +37,7 @@ def photos(tmp_path, monkeypatch):
     (folder / "round.jpg").symlink_to("round.jpg")
     (folder / "text.jpg").write_text("text")
     (folder / "notes.txt").write_text("no photo, nor called so")
-    for name in ("two\nlines.jpg", os.fsdecode(b"\xff.jpg")):
+    for name in ("two\nlines.jpg", os.fsdecode(b"\xff.jpg"), f"{'long' * 58}.jpg"):
         (folder / name).write_bytes((folder / "a.jpg").read_bytes())
 
     def reads_files_alone(path):
@@ -57,8 +57,8 @@ def test_what_is_no_photo_is_named_and_left_out(photos, tmp_path, capsys):
     out = capsys.readouterr().out
     out.encode()  # whatever the names, it can be printed
     left_out = [line for line in out.splitlines() if line.startswith("left out")]
-    assert len(left_out) == 6
-    for name in ("folder", "pipe", "nowhere", "round", "text", "xff"):
+    assert len(left_out) == 7
+    for name in ("folder", "pipe", "nowhere", "round", "text", "xff", "longlong"):
         assert sum(name in line.replace("\\udcff", "xff").replace(str(photos), "") for line in left_out) == 1, name
 
 

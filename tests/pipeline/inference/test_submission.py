@@ -111,6 +111,9 @@ def test_the_score_is_that_of_the_contest_whatever_the_order_of_rows(tmp_path):
     write_submission(tmp_path / "other.csv", names[:4], truth[:4], decimals=4)
     with pytest.raises(UserError, match="of the same photos"):
         read_both(tmp_path / "other.csv", tmp_path / "truth.csv")
+    write_submission(tmp_path / "other.csv", [*names[:4], "images/e"], truth, decimals=4)
+    with pytest.raises(UserError, match=r"other\.csv has no row of 'e', which .*truth\.csv has"):
+        read_both(tmp_path / "other.csv", tmp_path / "truth.csv")
 
 
 @pytest.mark.parametrize(

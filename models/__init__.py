@@ -1,6 +1,6 @@
 """Networks that turn a batch of photos into points: any classifier of torchvision or timm with a landmark head."""
 
-from models.backbones import check_name, network_names
+from models.backbones import NoMap, check_name, network_names
 from models.heads import FROM_SHAPES
 from models.landmarks import LandmarkNet, build_network
 from models.prediction import Distributions, Prediction
@@ -12,6 +12,7 @@ __all__ = [
     "Distributions",
     "LandmarkNet",
     "Loaded",
+    "NoMap",
     "Prediction",
     "build_network",
     "check_name",

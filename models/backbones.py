@@ -61,6 +61,10 @@ def build_classifier(model: str, *, num_outputs: int, size: int) -> nn.Module:
     return classifier
 
 
+class NoMap(ValueError):
+    """A backbone has no map of the strides that are wanted."""
+
+
 @dataclass(frozen=True)
 class Level:
     """A map of a backbone: one cell for every `stride` pixels of the image, `channels` values in each."""
@@ -74,7 +78,7 @@ def build_pyramid(model: str, *, size: int, deepest: int = COARSEST) -> tuple[nn
     the names of the tensors that only the classifier has.
 
     deepest: the largest stride of a map; layers behind it are left out. Parameters have the same names as in the
-    classifier, so that weights of one fit the other. Raises ValueError if no map is left.
+    classifier, so that weights of one fit the other. Raises NoMap if no map is left.
     """
     classifier = build_classifier(model, num_outputs=1, size=size)
     names = set(classifier.state_dict())
@@ -88,7 +92,7 @@ def build_pyramid(model: str, *, size: int, deepest: int = COARSEST) -> tuple[nn
         backbone = create_feature_extractor(classifier, nodes) if found else classifier
         strides = list(found)
     if not strides:
-        raise ValueError(f"{model} has no map of a stride of {deepest} or less")
+        raise NoMap(f"{model} has no map of a stride of {deepest} or less")
     with torch.no_grad():
         maps = as_maps(backbone.eval()(probe))
     levels = [Level(stride, level.shape[1]) for stride, level in zip(strides, maps, strict=True)]

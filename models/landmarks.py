@@ -120,7 +120,7 @@ def build_network(
     map_stride: pixels of the image per cell of the map that a head reads points from, if it does.
     deepest_stride: of the maps that a head works on; layers behind them are left out.
     with_scale: whether it predicts how far off each point may be.
-    Raises ValueError for a name that neither has, and for a backbone without a map of those strides.
+    Raises ValueError for a name that neither has, and NoMap for a backbone without a map of those strides.
     """
     num_points = len(mean_shape)
     if head == "linear":

@@ -72,21 +72,34 @@ def parse_command(arguments: list[str]) -> Command:
     except RecursionError as error:  # json's parser calls itself for each bracket
         raise UserError("--augment, --views or --stages is nested too deeply to be a list of mappings") from error
     recipe = build_recipe(flatten(command.recipe), name_of=flag_of)
-    told = changes(recipe, base) | {name: flatten(recipe)[name] for name in length}
+    words = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    agreeing = [name for name in OF_NETWORK if handed_on and flag_of(name) in words]  # with the run, over files
+    told = changes(recipe, base) | {name: flatten(recipe)[name] for name in (*length, *agreeing)}
     flags = {name: Given(value, flag_of(name)) for name, value in told.items()}
     if handed_on:
-        handed_on.check(given | flags)
+        said = given | flags
+        handed_on.check(said)
         own = handed_on.network
-        if not command.folds and not {"data", "split", "train_share"} & (given | flags).keys():
+        if handed_on.looks_elsewhere(said):
+            own = own | {"roi": said["roi"].value if "roi" in said else "auto"}
+        if not command.folds and not {"data", "split", "train_share"} & said.keys():
             own = own | {"split": handed_on.split}
         recipe = build_recipe(flatten(recipe) | own, name_of=flag_of)
     command = dataclasses.replace(command, recipe=recipe)
     _check_together(command, flags)
     override(given, flags)
-    check_stages(recipe, name_of=flag_of)
+    check_stages(recipe, name_of=lambda name: _source_of(name, given | flags))
     _print_idle(recipe, flags)
     _print_stages(recipe.run.stages, flags)
+    if recipe.photos.locate and recipe.run.stages and not command.resume:
+        print(f"locate       {recipe.photos.locate:g} is a share of stage 0 alone, which has to be long enough for it")
     return command
+
+
+def _source_of(name: str, said: dict[str, Given]) -> str:
+    """How a message names a field: by its flag, or by the file that gives it."""
+    source = said[name].source if name in said else flag_of(name)
+    return source if source == flag_of(name) else f"{source}: {name}"
 
 
 def _read_early(arguments: list[str]) -> argparse.Namespace:
@@ -135,7 +148,7 @@ def _print_idle(recipe: Recipe, flags: dict[str, Given]):
 def _print_stages(stages: list[dict[str, Any]], flags: dict[str, Given]):
     """Prints which flags do not hold in a stage because the stage has its own value."""
     for name, given in flags.items():
-        also = set(TIMES) if name == "epochs" else set()
+        also = set(LENGTH) if name in LENGTH else set()
         if own := [str(number) for number, stage in enumerate(stages) if {name, *also} & stage.keys()]:
             print(f"{name:12} {given} does not hold in stage {', '.join(own)}, which has its own")
 

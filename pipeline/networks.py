@@ -12,6 +12,7 @@ import torch
 from models import (
     LandmarkNet,
     Loaded,
+    NoMap,
     build_network,
     check_name,
     check_one_output,
@@ -39,10 +40,7 @@ def read_start(options: NetworkOptions) -> dict[str, torch.Tensor] | None:
 
     Raises UserError when they cannot be had: the run neither dies later nor becomes another experiment.
     """
-    try:
-        check_name(options.model)
-    except ValueError as error:
-        raise UserError(f"--model {error}") from error
+    _check_name(options.model)
     if options.head == "linear" and not options.init:  # which has its head already
         try:
             check_one_output(options.model)
@@ -170,6 +168,13 @@ def _finite(state, path):
     return state
 
 
+def _check_name(model):
+    try:
+        check_name(model)
+    except ValueError as error:
+        raise UserError(f"--model {error}") from error
+
+
 def make_network(
     recipe: Recipe,
     start: dict[str, torch.Tensor] | None,
@@ -186,11 +191,12 @@ def make_network(
     """
     options, size = recipe.network, recipe.photos.size
     torch.manual_seed(recipe.run.seed)
+    _check_name(options.model)
     try:
         network = build_for(recipe, mean_shape)
-    except ValueError as error:
+    except NoMap as error:
         raise UserError(f"--deepest-stride {options.deepest_stride}: {error}") from error
-    except (RuntimeError, AssertionError) as error:  # of a backbone that is looked at on an image of this size
+    except (RuntimeError, AssertionError, ValueError) as error:  # of a backbone, with images of this size
         if is_out_of_memory(error):
             raise
         raise _of_other_size(options.model, f"--size {size}", error) from error

@@ -69,6 +69,11 @@ class HandedOn:
     network: dict[str, Any]
     on_boxes: bool = False
 
+    def looks_elsewhere(self, given: dict[str, Given]) -> bool:
+        """Whether other parts of photos are shown than to the run, so that its ROI says nothing about them."""
+        by = {name for name in ("boxes", "locator") if name in given and given[name].value}
+        return "locator" not in self.network and ("locator" in by or ("boxes" in by and not self.on_boxes))
+
     def check(self, given: dict[str, Given]):
         """Raises UserError for a field that contradicts what the network is, and where boxes are missing."""
         if self.on_boxes and not any(name in given and given[name].value for name in ("boxes", "locator")):
@@ -84,6 +89,8 @@ class HandedOn:
                         "it out"
                     )
         for name in OF_NETWORK:
+            if name == "roi" and self.looks_elsewhere(given):
+                continue
             own = self.network[name]
             allowed = (own, self.stated[name], WHOLE if own == "whole" else own)
             if name in given and given[name].value not in allowed:

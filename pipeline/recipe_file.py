@@ -14,11 +14,12 @@ from pipeline.files import read_bytes
 from pipeline.old_names import AT_FIRST, IN_ALL_RUNS, rename_fields
 from pipeline.precedence import Given, merged, override
 from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten
-from pipeline.stages import check_stages
+from pipeline.stages import check_stages, stage_recipes
 
 RUN_RECIPE = "recipe.yaml"  # in the folder of a run, of folds or of stages
 FOLDS = "folds.json"  # of a folder of folds: how many, and what they hold out
 MAX_DEPTH, MAX_VALUES = 30, 100_000  # of a recipe file
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which takes over the pairs of other mappings
 MAX_FILES = 100  # that one file extends, each as often as it is named
 
 
@@ -26,16 +27,22 @@ def read_recipe(path: Path) -> Recipe:
     """A recipe from a YAML file of `field: value` lines; what neither it nor a file that it extends names has its
     default.
     """
-    values = {name: given.value for name, given in reduce(merged, _layers(path)).items()}
-    recipe = build_recipe(values, name_of=lambda name: f"{path}: {name}")
+    recipe = _recipe_of(path, _layers(path))
     check_stages(recipe, name_of=lambda name: f"{path}: {name}")
     return recipe
 
 
 def read_given(path: Path) -> dict[str, Given]:
     """The fields that a file, or one that it extends, names, and which file gives each. Says what overrides what."""
-    read_recipe(path)
-    return reduce(override, _layers(path))
+    layers = _layers(path)
+    recipe = _recipe_of(path, layers)
+    stage_recipes(recipe, name_of=lambda name: f"{path}: {name}")  # how they go together, flags decide too
+    return reduce(override, layers)
+
+
+def _recipe_of(path, layers) -> Recipe:
+    values = {name: given.value for name, given in reduce(merged, layers).items()}
+    return build_recipe(values, name_of=lambda name: f"{path}: {name}")
 
 
 def _layers(path: Path, extending: tuple[Path, ...] = ()) -> list[dict[str, Given]]:
@@ -72,7 +79,7 @@ def _extended(path, names) -> list[str]:
 
 def _content(path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(read_bytes(path).decode()) or {}
+        content = yaml.load(read_bytes(path).decode(), _EachKeyOnce) or {}
         _check_plain(content)
         content = rename_fields(content) if isinstance(content, dict) else content
         if path.name == RUN_RECIPE and isinstance(content, dict) and content.keys() >= IN_ALL_RUNS:
@@ -91,6 +98,19 @@ def _content(path) -> dict[str, Any]:
                 f"{path}: {name!r} is no field of a recipe" + (f"; did you mean {near[0]}?" if near else "")
             )
     return content
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice in a mapping: the first value would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                if key.value in seen:
+                    raise ValueError(f"{key.value} stands there twice, again in line {key.start_mark.line + 1}")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _check_plain(content):

@@ -189,6 +189,8 @@ class Run:
                 raise UserError(f"{self.recipe_path}: {why}")
 
     def write_recipe(self, recipe: Recipe):
+        if recipe.photos.locate:  # the run's own locator lies in its folder; others of this recipe train theirs
+            recipe = replace(recipe, photos=replace(recipe.photos, locator=None))
         write_text(self.recipe_path, to_yaml(recipe))
         write_text(self.folder / "changes.yaml", yaml.safe_dump(changes(recipe), sort_keys=False, width=110))
 

@@ -57,13 +57,18 @@ def stage_recipe(recipe: Recipe, number: int, *, name_of: Callable[[str], str] =
     return build_recipe(whole | own | of_run, name_of=lambda name: f"{where}: {name}")
 
 
-def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
-    """Raises UserError for a stage that makes no sense."""
+def stage_recipes(recipe: Recipe, *, name_of: Callable[[str], str]) -> list[Recipe]:
+    """The recipe of each stage. Raises UserError as `stage_recipe` does, and for too many."""
     if len(recipe.run.stages) > MAX_STAGES:
         raise UserError(
             f"{name_of('stages')}: {len(recipe.run.stages):,} stages; no more than {MAX_STAGES:,} are taken"
         )
-    stages = [stage_recipe(recipe, number, name_of=name_of) for number in range(len(recipe.run.stages))]
+    return [stage_recipe(recipe, number, name_of=name_of) for number in range(len(recipe.run.stages))]
+
+
+def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
+    """Raises UserError for a stage that makes no sense, or does not go with the others."""
+    stages = stage_recipes(recipe, name_of=name_of)
     head, ends_by = recipe.network.head, 0.0
     before = recipe.photos.size if recipe.network.init or not stages else stages[0].photos.size
     for number, stage in enumerate(stages):

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.contest import LANDMARKS, count_points, find_contest
+from pipeline.data.loader import parse_chain
 from pipeline.data.regions import read_regions
 from pipeline.errors import UserError
+from pipeline.inference.tta import parse_views
 from pipeline.networks import make_network
 from pipeline.recipe import AugmentOptions, LossOptions, OptimiserOptions, Recipe, RunningOptions
 from pipeline.stages import OF_ONE_SIZE
@@ -25,6 +27,8 @@ def check_located(recipe: Recipe):
         raise UserError(f"--locate: {table} has one point, which spans no box; give --locate 0")
     if num_points and recipe.running.regions:
         read_regions(recipe.running.regions, num_points)
+    parse_chain(recipe)
+    parse_views(recipe.prediction.views, size=recipe.photos.size, mirroring=True, source="views")
     make_network(recipe, None, mean_shape=np.zeros((2, 2)))
 
 

@@ -158,13 +158,13 @@ def trains_locator(recipe: Recipe, earlier: Run | None) -> bool:
 
 def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, part_of: Path | None, job: Job) -> Path:
     """Trains, or resumes, the locator of a run that is not made yet. Returns the run's folder: the one that is given,
-    or a new one, which is removed if the locator is refused."""
+    or a new one. A folder without a run yet is removed if the locator is refused."""
     runtime = Runtime.choose(gpu=recipe.run.gpu, precision=recipe.network.precision)
     if not folder:
         find_contest(recipe.run.data)
         check_folder("--runs", recipe.run.runs)
     run = Run(folder) if folder else made_by_main(lambda: new_folder(recipe))
-    locator = run.locator
+    locator, was_begun = run.locator, run.recipe_path.exists()
     if runtime.is_main:
         run.folder.mkdir(exist_ok=True)
         run.write_recipe(recipe)  # with it they can be resumed
@@ -177,7 +177,7 @@ def train_locator(recipe: Recipe, console: Console, folder: Path | None, *, part
         known = locator if locator.last.exists() else None
         train_run(own, console, known, locator.folder, part_of=part_of or run.folder)
     except BaseException:
-        if runtime.is_main and not folder and not locator.is_made:
+        if runtime.is_main and not was_begun and not locator.is_made:
             shutil.rmtree(run.folder, ignore_errors=True)
         raise
     runtime.print("\nlocator      finished; now the photos are looked at where it has found the points")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.loader import parse_chain
+from pipeline.errors import UserError
 from pipeline.networks import make_network, read_start
-from pipeline.ranks import Ranks
+from pipeline.ranks import Ranks, current_ranks
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, flatten
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
@@ -27,9 +28,15 @@ def check_recipes(recipe: Recipe):
     stages = [stage_recipe(recipe, number) for number in range(len(recipe.run.stages))]
     read_start(stages[0].network)
     seen = set()
-    for stage in stages:
+    num_ranks = current_ranks().num_ranks
+    for number, stage in enumerate(stages):
         parse_chain(stage)
         photos, options = stage.photos, stage.optimiser
+        if options.batch_size < num_ranks:
+            raise UserError(
+                f"stage {number}: --batch-size {options.batch_size}: each of {num_ranks} processes needs a photo of a "
+                "step; give a larger batch or fewer processes"
+            )
         key = photos.size, photos.progressive, options.batch_size, options.accumulate, stays_frozen(stage)
         if key not in seen:
             seen.add(key)

@@ -183,6 +183,12 @@ def test_a_photo_that_is_alone_on_its_rank_is_refused_unless_norms_see_those_of_
         make_network(parse_command([*flags, *together]).recipe, None, mean_shape=SHAPE)
 
 
+def test_a_size_that_a_backbone_refuses_itself_is_a_line():
+    recipe = parse_command(["--model", "maxvit_t", "--weights", "none", "--size", "96"]).recipe
+    with pytest.raises(UserError, match=r"^--model maxvit_t does not take images of --size 96: .+$"):
+        make_network(recipe, None, mean_shape=SHAPE)
+
+
 def test_a_size_at_which_a_backbone_of_timm_cannot_be_looked_at_is_a_line():
     pytest.importorskip("timm")
     recipe = parse_command(["--model", "timm/crossvit_tiny_240", "--weights", "none", "--size", "96"]).recipe

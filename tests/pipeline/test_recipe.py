@@ -149,6 +149,7 @@ BOMB = "".join(f"{b}: &{b} [{', '.join([f'*{a}' if a else '1'] * 9)}]\n" for a, 
         ("roi: [0.2, 0.2, 0.05]", "roi.*0.1"),
         ("roi: [0.6, 0.2, 0.5]", "roi.*beyond the square"),
         ("epochs: [", "not YAML"),
+        ("epochs: 3\nsize: 64\nepochs: 4", "epochs stands there twice, again in line 3"),
         ("- 3", "field: value"),
         ("name: 2020-99-99", "month must be in 1..12"),
         ("name: 2020-01-02", "quote it if it is text"),
@@ -293,6 +294,27 @@ def test_what_agrees_with_the_run_that_a_network_comes_from_may_be_said(run):
     (run / "data.json").write_text("{}")  # of a time when there were no ROIs
     for roi in (["whole"], ["auto"], ["0", "0", "1"]):
         assert parse_command(["--init", str(run), "--roi", *roi]).recipe.photos.roi == "whole"
+
+
+def test_a_flag_that_agrees_with_the_run_overrides_a_file_that_does_not(run, tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text("size: 160\n")
+    recipe = parse_command(["--config", str(tmp_path / "r.yaml"), "--init", str(run), "--size", "96"]).recipe
+    assert recipe.photos.size == 96
+    assert "96 (--size) overrides 160" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--boxes", "--locator"])
+@pytest.mark.parametrize("found", [[0.1, 0.2, 0.7], [0, 0, 1]])
+def test_the_region_of_whole_photos_is_not_that_of_boxes(run, flag, found):
+    (run / "data.json").write_text(json.dumps({"roi": found}))
+    elsewhere = ["--init", str(run), flag, "x"]
+    assert parse_command(elsewhere).recipe.photos.roi == "auto"
+    assert parse_command([*elsewhere, "--roi", "whole"]).recipe.photos.roi == "whole"
+    text = (run / "recipe.yaml").read_text().replace("boxes: null", "boxes: y")
+    assert text.count("boxes: y") == 1
+    (run / "recipe.yaml").write_text(text)
+    own = "whole" if found == [0, 0, 1] else tuple(found)
+    assert parse_command(["--init", str(run), "--boxes", "x"]).recipe.photos.roi == own
 
 
 def test_a_run_that_came_from_another_goes_on_as_it_is(run, tmp_path):

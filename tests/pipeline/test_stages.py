@@ -47,9 +47,32 @@ def test_a_flag_that_does_not_hold_in_a_stage_is_said(tmp_path, capsys):
     ]
 
 
-def test_epochs_that_do_not_hold_in_a_stage_of_so_many_minutes_are_said(capsys):
-    parse_command(["--epochs", "20", "--stages", '[{"minutes": 3}, {}, {"session_minutes": 9}]'])
-    assert "20 (--epochs) does not hold in stage 0, 2, which has its own" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("flag", "stages"),
+    [
+        ("--epochs", '[{"minutes": 3}, {}, {"session_minutes": 9}]'),
+        ("--minutes", '[{"epochs": 3}, {}, {"session_minutes": 9}]'),
+    ],
+)
+def test_a_length_that_does_not_hold_in_a_stage_with_one_of_its_own_is_said(flag, stages, capsys):
+    parse_command([flag, "20", "--stages", stages])
+    out = capsys.readouterr().out
+    assert out.startswith(f"{flag.removeprefix('--'):12} 20")
+    assert f"({flag}) does not hold in stage 0, 2, which has its own" in out
+
+
+def test_of_stages_the_first_alone_has_a_share_for_the_locator_which_is_said(capsys):
+    parse_command(["--locate", "0.2", "--stages", "[{}, {}]"])
+    assert "0.2 is a share of stage 0 alone" in capsys.readouterr().out
+
+
+def test_how_stages_go_together_is_judged_with_the_flags(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text('stages: [{}, {"loss": "simcc"}]\n')
+    flags = ["--config", str(path)]
+    with pytest.raises(UserError, match=r"own\.yaml: stages: stage 1: loss simcc is of the head simcc"):
+        parse_command(flags)
+    assert parse_command([*flags, "--head", "simcc"]).recipe.network.head == "simcc"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from pipeline.command import parse_command
 from pipeline.data.boxes import MARGIN, Boxes, read_boxes
 from pipeline.data.contest import LANDMARKS
 from pipeline.data.dataset import load_test_data, load_training_data, open_train_photos, spread, typical_spread
+from pipeline.data.loader import parse_chain
 from pipeline.data.pack import Squares
 from pipeline.errors import UserError
 from pipeline.inference import locator as module
@@ -34,7 +35,7 @@ from pipeline.runtime import Runtime
 from pipeline.stages import OF_ONE_SIZE
 from pipeline.training import command as training_command
 from pipeline.training import new_run
-from pipeline.training.locating import after_locating, locator_recipe
+from pipeline.training.locating import after_locating, check_located, locator_recipe
 from tests.ranks import results_of
 from tests.scripts import SMALL, call
 from tools.average import average_runs
@@ -371,15 +372,27 @@ def test_a_photo_outside_the_contest_is_predicted_as_in_it(located, contest, tmp
         np.testing.assert_allclose(found[row_of[name]][asked], own, atol=0.5)
 
 
+def test_the_recipe_of_a_run_with_a_locator_is_one_for_others_which_train_their_own(located):
+    recipe = parse_command(["--config", str(located.recipe_path), "--seed", "1"]).recipe
+    assert (recipe.photos.locate, recipe.photos.locator) == (located.recipe().photos.locate, None)
+    assert located.photo_options().locator == located.locator.folder
+
+
+def test_an_augmenter_that_does_not_suit_the_run_is_refused_before_its_locator_is_trained(contest):
+    augment = '[{"AlbumentationsAugmenter": {"transforms": [{"GridDropout": {"unit_size_range": [40, 56], "p": 1}}]}}]'
+    flags = ["-d", str(contest), "--locate", "0.5", "--weights", "none", "--size", "96", "--augment", augment]
+    recipe = parse_command([*flags, "--progressive", "[[0.5, 48]]"]).recipe
+    parse_chain(locator_recipe(recipe, contest))
+    with pytest.raises(UserError, match=r"^augment: "):
+        check_located(recipe)
+
+
 def with_its_locator_alone(located, folder) -> Run:
     """A copy of the run as it is when its locator has been trained and nothing of the run itself is there yet."""
     run = Run(shutil.copytree(located.folder, folder))
     for path in folder.iterdir():
         if path.name not in ("recipe.yaml", "locator"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    text, own = run.folder.joinpath("recipe.yaml").read_text(), str(located.locator.folder)
-    assert own in text
-    run.folder.joinpath("recipe.yaml").write_text(text.replace(own, "null"))
     return run
 
 

@@ -16,11 +16,12 @@ from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.errors import UserError
 from pipeline.inference.submission import read_submission
+from pipeline.ranks import Ranks
 from pipeline.runs import Run, find_run, find_runs
 from pipeline.stages import num_finished, write_finished
 from pipeline.training import command as training_command
 from pipeline.training import one_run
-from pipeline.training.stages import recipe_of_stage
+from pipeline.training.stages import check_recipes, recipe_of_stage
 from pipeline.training.trainer import Trainer
 from tests.pipeline.training.test_trainer import recipe_of
 from tests.scripts import call, quick_pictures
@@ -190,7 +191,14 @@ def test_a_training_of_fields_that_contradict_each_other_is_not_begun_but_resume
     assert training_command.train_command(resumed, Console(io.StringIO())) == tmp_path
 
 
-def test_a_first_stage_that_is_refused_leaves_no_folder(contest, tmp_path):
+def test_a_batch_that_is_too_small_for_all_processes_is_refused_before_the_first_stage(contest, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.training.stages.current_ranks", lambda: Ranks(0, 8))
+    with pytest.raises(UserError, match="stage 1: --batch-size 4: each of 8 processes"):
+        check_recipes(recipe_in(contest, tmp_path, stages=[{}, {"batch_size": 4}]))
+
+
+@pytest.mark.parametrize("flags", [(), ("--locate", "0.5")])
+def test_a_first_stage_that_is_refused_leaves_no_folder(contest, tmp_path, flags):
     with pytest.raises(UserError, match=r"nowhere\.txt"):
-        train(recipe_in(contest, tmp_path, "--split", str(tmp_path / "nowhere.txt")))
+        train(recipe_in(contest, tmp_path, "--split", str(tmp_path / "nowhere.txt"), *flags))
     assert not list((tmp_path / "runs").iterdir())

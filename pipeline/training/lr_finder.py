@@ -122,8 +122,8 @@ def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
         trainer.schedule, trainer.recipe, trainer.criterion.options = schedule, recipe, options
         trainer.load_state_dict(state)
         trainer.optimiser.zero_grad()
-        for module, training in modes:
-            module.training = training
+        for module, training in modes:  # outer ones come first; a flag alone would not exchange a backbone's graph
+            module.train(training)
         for parameter, requires_grad in learns:
             parameter.requires_grad_(requires_grad)
 

@@ -204,6 +204,7 @@ class Trainer:
         self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
         self._shown = mixed.batch.images.shape[-1]
+        self._draw_apart()
         measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
         mark_not_finite(parameters, measured)
@@ -421,13 +422,15 @@ class Trainer:
 
     def begin_together(self):
         """Raises UserError unless all ranks train the same on the same photos, and go on from the same step. They begin
-        with the weights of the main one, since processors differ in how they draw them. Their random numbers differ, so
-        that no two have the same dropout; those of the main one are saved in the checkpoint."""
-        ranks, seed = self.runtime.ranks, self.recipe.run.seed
-        if ranks.broadcast_text(lambda: self.identity) != self.identity:
+        with the weights of the main one, since processors differ in how they draw them."""
+        ranks, options, runtime = self.runtime.ranks, self.recipe.optimiser, self.runtime
+        length = [float(options.epochs), options.minutes, self.recipe.running.patience]
+        told = json.dumps([self.identity, length, runtime.device.type, runtime.precision])
+        if ranks.broadcast_text(lambda: told) != told:
             raise UserError(
-                "it has other photos, another split or another recipe than process 0; give all machines the same data, "
-                "command and version"
+                "it has other photos, another split, recipe or length than process 0, or computes on another kind of "
+                f"processor or in another precision (here {runtime.precision}); give all machines the same data, "
+                "command and version, and --precision where their processors differ"
             )
         (step_of_main,) = ranks.broadcast_numbers(self.state.step)
         if step_of_main != self.state.step:
@@ -438,6 +441,12 @@ class Trainer:
         networks = (self.network, self.average.network)
         states = [tensor for network in networks for tensor in network.state_dict().values()]
         ranks.broadcast([*states, *self.criterion.parameters()])
+
+    def _draw_apart(self):
+        """Gives each rank its own random numbers for a step, so that no two have the same dropout. Those of the main
+        one go on from step to step, and are saved in the checkpoint; those of the others follow from the step, so that
+        a resumed run has them too."""
+        ranks, seed = self.runtime.ranks, self.recipe.run.seed
         if not ranks.is_main:
             torch.manual_seed(int(np.random.SeedSequence([seed, self.state.step, ranks.rank]).generate_state(1)[0]))
 

@@ -37,6 +37,13 @@ def same(one, other) -> bool:
     )
 
 
+def test_a_sweep_with_a_frozen_backbone_leaves_it_the_graph_that_is_trained(contest, tmp_path):
+    training = start(recipe_of(contest, tmp_path, "-e", "3", "--freeze-epochs", "1"))
+    backbone = training.network.backbone
+    sweep(training, CHAIN, num_steps=12)
+    assert backbone.graph is backbone.train_graph
+
+
 @pytest.mark.parametrize(
     ("begun", "flags"),
     [

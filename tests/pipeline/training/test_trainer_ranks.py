@@ -5,6 +5,7 @@ import copy
 import hashlib
 import os
 import signal
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -223,6 +224,46 @@ def test_other_data_on_a_rank_are_refused(contest):
         pytest.raises(UserError, match="the same data"),
     ):
         trainer.train(parse_augmenters(trainer.recipe.augmentation.augment))
+
+
+def test_what_ranks_compare_differs_where_their_length_or_precision_does(contest):
+    told = set()
+    trainers = [trainer_of(contest, flags) for flags in ("-e 1", "-e 2", "-e 1 --patience 3", "-e 1 --minutes 1")]
+    other = trainer_of(contest, "-e 1")
+    other.runtime = replace(other.runtime, precision="bf16")
+    with mock.patch.object(Ranks, "broadcast_text", lambda self, make: told.add(make()) or make()):
+        for trainer in (*trainers, other):
+            trainer.begin_together()
+    assert len(told) == 5
+
+
+def train_with_dropout(contest, folder):
+    """What two ranks end with in two epochs, without a stop and with one after the first."""
+
+    def begin(epochs):
+        trainer = trainer_of(contest, f"-e {epochs} -b 16 --head linear")
+        for module in trainer.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.5
+        torch.manual_seed(0)
+        return trainer
+
+    half = begin(1)
+    half.train(parse_augmenters([]))
+    if current_ranks().is_main:
+        save_checkpoint(folder / "half.pt", half.state_dict())
+    current_ranks().barrier()
+    again = begin(2)
+    again.load(folder / "half.pt")
+    again.train(parse_augmenters([]))
+    whole = begin(2)
+    whole.train(parse_augmenters([]))
+    return [outcome(trainer)["same"][0] for trainer in (whole, again)]
+
+
+def test_two_ranks_that_are_resumed_have_the_dropout_of_two_that_were_not(contest, tmp_path):
+    for whole, again in results_of(2, tmp_path / "ranks", train_with_dropout, contest, tmp_path):
+        assert whole == again
 
 
 def test_ranks_that_go_on_from_different_steps_are_refused(contest):

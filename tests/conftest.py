@@ -24,14 +24,24 @@ settings.load_profile("project")
 
 SLOW_TO_MAKE = {"contest", "tiny_contest", "faces68"}  # fixtures; what needs one of them mostly trains on it
 
-WAITS_LONGEST = "test_torchrun.py"  # so that it begins first, while other processes of the tests go on
+# Begun first, in one process of the tests: what waits longest, while others go on, and all that forks. Each process of
+# the tests that forks starts one to fork from, which takes seconds to import what is slow to.
+FIRST = [
+    *("test_torchrun.py", "test_trainer_ranks.py", "test_ranks.py"),
+    "test_a_run_killed_at_several_moments_ends_as_one_that_was_not",
+    "test_what_is_searched_and_found_depends_neither_on_blocks_nor_on_ranks",
+    "test_of_several_processes_that_write_one_file_each_writes_a_whole_one",
+    "test_two_runs_that_build_at_once_both_get_it",
+    "test_two_at_once_on_one_cache_and_in_one_folder_of_runs_do_what_each_alone_does",
+]
 
 
 @pytest.hookimpl(tryfirst=True)  # before "-m" looks at the marks
 def pytest_collection_modifyitems(items):
     import torch
 
-    items.sort(key=lambda item: item.path.name != WAITS_LONGEST)
+    places, last = {name: place for place, name in enumerate(FIRST)}, len(FIRST)
+    items.sort(key=lambda item: min(places.get(name, last) for name in (item.path.name, item.originalname)))
     for item in items:
         if not SLOW_TO_MAKE.isdisjoint(item.fixturenames):
             item.add_marker("slow")

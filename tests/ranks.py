@@ -14,7 +14,7 @@ import torch.distributed
 
 from pipeline.errors import run_script
 from pipeline.together import started_together
-from tests.scripts import SCRIPTS, command, forked, quick_pictures
+from tests.scripts import SCRIPTS, command, few_kinds_of_weights, forked, quick_pictures
 
 
 class Ended(NamedTuple):
@@ -107,5 +107,5 @@ def _call(function, arguments, path):
 
 def _call_script(script, folder, flags, path):
     sys.argv = command(script, folder, *flags)[1:]
-    with chdir(folder), quick_pictures():
+    with chdir(folder), quick_pictures(), few_kinds_of_weights():
         SCRIPTS[script]()

@@ -4,7 +4,9 @@
 that is to be killed, `call_process` for what only a whole new one shows.
 """
 
+import importlib
 import io
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -63,7 +65,22 @@ def quick_report():
         yield
 
 
-def call(script, folder, *flags, pictures=quick_pictures):
+@contextmanager
+def quick_start():
+    """Quick pictures, and no estimate of what a training will need, for which its network is copied and measured."""
+    with quick_pictures(), mock.patch("pipeline.training.one_run.print_estimate"):
+        yield
+
+
+@contextmanager
+def few_kinds_of_weights():
+    """Of weights of points one strength is tried: all are in test_weights.py, and take longer than to predict."""
+    kinds = importlib.import_module("pipeline.inference.weights").KINDS
+    with mock.patch.dict(kinds, dict(itertools.islice(kinds.items(), 3)), clear=True):
+        yield
+
+
+def call(script, folder, *flags, pictures=quick_start):
     """Runs a script in `folder`, inside this process. Returns (exit status, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
     arguments = mock.patch.object(sys, "argv", command(script, folder, *flags)[1:])
@@ -96,7 +113,7 @@ def _run_quietly(script, folder, *flags):
         os.dup2(nowhere.fileno(), 2)
     sys.argv = command(script, folder, *flags)[1:]
     os.chdir(folder)
-    with quick_pictures():
+    with quick_start():
         run_script(SCRIPTS[script])
 
 
@@ -109,7 +126,7 @@ def call_process(script, folder, *flags):
     return result.returncode, result.stdout, result.stderr
 
 
-def train(folder, contest, *flags, pictures=quick_pictures):
+def train(folder, contest, *flags, pictures=quick_start):
     status, out, err = call("hack_train.py", folder, "-n", "x", "-d", contest, *SMALL, *flags, pictures=pictures)
     assert status == 0, err
     (run,) = (folder / "runs").iterdir()

@@ -22,6 +22,7 @@ from benchmarks.rounds import Ratio, in_turn, over
 from pipeline.command import parse_command
 from pipeline.runs import Run
 from pipeline.stages import check_begun_anew
+from tests.scripts import quick_pictures
 
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
 FOUND = Ratio("rate of this", "that", 2.0, 1.5, 2.5)
@@ -82,6 +83,7 @@ def test_a_row_whose_locator_fails_fails_and_the_others_go_on(tmp_path, monkeypa
     assert ablations.read(study, "default")["splits"]
 
 
+@quick_pictures()
 def test_rows_that_locate_share_the_locator_of_their_split(contest, tmp_path):
     length = ("--size", "48", "--batch-size", "4", "--steps-per-epoch", "2", "--epochs", "2", "--locate", "0.5")
     base = ("--model", "mobilenet_v3_small", "--weights", "none", "--deepest-stride", "16", *length)

@@ -2,6 +2,7 @@
 training, then what is run: tools, demo, benchmarks and the scripts."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_importing_does_nothing_else():
         "assert state() == before and not torch.cuda.is_initialized()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_figures_are_drawn_without_pyplot():
+    """It keeps state, may look for a screen, and shows in a notebook what is only to be written."""
+    for path in FILES:
+        assert not re.search(r"^\s*(?:import|from)\b.*\bpyplot", path.read_text(), re.MULTILINE), path
 
 
 def test_the_main_path_needs_neither_peers_nor_benchmarks():

@@ -370,7 +370,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(copy_run, tmp_path, mo
 def test_every_head_and_kind_of_loss_trains_and_predicts(contest, tmp_path, flags):
     if "timm" in flags[1]:
         pytest.importorskip("timm")
-    train(tmp_path, contest, "-e", "1", "--steps-per-epoch", "2", *flags)
+    train(tmp_path, contest, "-e", "1", "--steps-per-epoch", "2", *flags, pictures=quick_pictures)
     status, out, err = call("predict.py", tmp_path, "--weights", "equal")
     assert status == 0, err
     assert "read back and verified" in out

@@ -24,7 +24,7 @@ from pipeline.recipe_file import read_recipe
 from tests.fuzz.campaign import NUM_CASES, campaign, check_line, one_of, tried
 from tests.fuzz.conftest import PARTNERS, TINY
 from tests.fuzz.damage import no_file, remove, same, spoil_file, spoil_value
-from tests.scripts import ROOT, call
+from tests.scripts import ROOT, call, quick_pictures
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 NUMBERS = [
@@ -260,7 +260,7 @@ def test_a_training_with_an_odd_flag_ends_or_says_why_not(tiny, tiny_contest, tm
         flag = one_of(rng, [flag for flag in FLAGS if flag not in ("--epochs", "--minutes")])  # which would take long
         value = one_of(rng, NUMBERS if rng.random() < 0.6 else TEXTS)
         arguments = ["-d", tiny_contest, "--flip-indices", "none", *TINY, f"{flag}={value}"]
-        status, _, err = tried(lambda: call("hack_train.py", tmp_path, *arguments)).result
+        status, _, err = tried(lambda: call("hack_train.py", tmp_path, *arguments, pictures=quick_pictures)).result
         if status:
             assert status == 2, (flag, value, status)
             if "-----" in err:  # the box of the parser, which names the flag or what it cannot tell

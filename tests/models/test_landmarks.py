@@ -1,5 +1,7 @@
 """Networks: any torchvision classifier, the mean shape at the start, normalisation inside, points in full precision."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,9 @@ def test_an_untrained_network_gives_nearly_the_mean_shape_and_its_head_moves_poi
 def test_every_backbone_has_a_head_of_ours_and_is_computed_as_one_of_those_above():
     """So what holds for one of a family holds for all: they share the code that follows the head."""
     kinds = {}
-    with without_values():
+    fills = [name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_")]
+    nothing = dict.fromkeys(fills, lambda tensor, *_, **__: tensor)  # there are no values, and it takes long
+    with without_values(), mock.patch.multiple(torch.nn.init, **nothing):
         for model in network_names():
             network = build_network(model, SHAPE, FAMILIES.get(model, 224))
             kinds[model] = type(network.backbone)

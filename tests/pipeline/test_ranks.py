@@ -150,7 +150,7 @@ def test_what_earlier_processes_have_left_in_the_store_is_not_taken_for_news(tmp
     store = lasting_store()
     for attempt, how in enumerate(("killed", "fault", "fault")):
         found = run_together(2, tmp_path / str(attempt), fail, how, store=store.port)
-        assert [each.status for each in found] == [2, -signal.SIGKILL] if how == "killed" else [1, 2]
+        assert [each.status for each in found] == ([2, -signal.SIGKILL] if how == "killed" else [1, 2])
         assert len([each.err for each in found if each.err]) == 1
     assert results_of(2, tmp_path / "last", current_ranks, store=store.port) == [Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2)]
 

@@ -91,7 +91,9 @@ def run(contest, tmp_path):
     data = Path(shutil.copytree(contest, tmp_path / "contest"))
     shutil.rmtree(data / "test")
     recipe = Recipe(
-        run=RunOptions(data=data), photos=PhotoOptions(size=48), network=NetworkOptions(model="resnet18", head="linear")
+        run=RunOptions(data=data),
+        photos=PhotoOptions(size=48),
+        network=NetworkOptions(model="squeezenet1_1", head="linear", precision="fp32"),
     )
     run = Run(tmp_path / "run")
     run.folder.mkdir()
@@ -102,7 +104,7 @@ def run(contest, tmp_path):
     run.split.write_text("\n".join(names[:20]))
     run.flip_indices.write_text("null")
     torch.manual_seed(0)
-    save_checkpoint(run.best, {"network": build_network("resnet18", np.full((7, 2), 20.0), 48).state_dict()})
+    save_checkpoint(run.best, {"network": build_network("squeezenet1_1", np.full((7, 2), 20.0), 48).state_dict()})
     return run
 
 
@@ -147,7 +149,7 @@ def test_a_file_that_does_not_agree_is_not_left_there(run, monkeypatch, capsys):
 
 def test_a_network_that_gives_no_numbers_is_not_exported(run, monkeypatch, capsys):
     state = load_checkpoint(run.best)
-    state["network"]["backbone.fc.bias"][3] = 3e38
+    state["network"]["backbone.classifier.1.bias"][3] = 3e38
     save_checkpoint(run.best, state)
     with pytest.raises(UserError, match=r"best\.pt gives points that are no numbers"):
         exported(monkeypatch, capsys, run)

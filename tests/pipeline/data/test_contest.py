@@ -124,6 +124,12 @@ def test_what_is_parsed_in_whole_arrays_is_what_is_parsed_cell_by_cell(table):
         assert not pointed or (np.signbit(found.numbers[index]) == np.signbit(expected))[~np.isnan(expected)].all()
 
 
+def test_plain_rows_are_parsed_at_once():
+    """Or else the two above would compare nothing."""
+    assert _parse_at_once(b"1\t-2\t3.5", 3) is not None
+    assert rows.parse_rows(rows.Lines(b"a.jpg\t1\t-2.5\nb.jpg\t3\t4\n", 0, 2), 2).plain.all()
+
+
 @given(rows_given=st.lists(st.lists(cells, min_size=4, max_size=4), min_size=1, max_size=30), size=st.integers(1, 90))
 def test_blocks_of_any_size_are_read_alike(rows_given, size, tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "landmarks.csv"

@@ -30,11 +30,17 @@ from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
 from pipeline.training import folds
 from tests.partners import PARTNERS
-from tests.scripts import SMALL, call, train
+from tests.scripts import SMALL, call, few_kinds_of_weights, train
 
 FOLDS = 2
 VIEWS = [[], [{"MirrorAugmenter": {"probability": 1}}], [{"AffineAugmenter": {"scale": 1.08}}]]
 FEW_VIEWS = ["--views", json.dumps(VIEWS)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_kinds():
+    with few_kinds_of_weights():
+        yield
 
 
 @pytest.fixture(scope="module")

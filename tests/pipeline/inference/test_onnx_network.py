@@ -22,7 +22,7 @@ needs_onnx = pytest.mark.skipif(
 def network():
     torch.manual_seed(0)
     shape = np.random.default_rng(0).uniform(0, SIZE, (7, 2))
-    network = build_network("resnet18", shape, SIZE, head="integral", with_scale=True).eval()
+    network = build_network("resnet18", shape, SIZE, head="integral", deepest_stride=16, with_scale=True).eval()
     network.start_from(np.random.default_rng(2).normal(size=(14, 7, 2)))
     with torch.no_grad():  # as if it had been trained, on labels that lie aside
         network.label_shift.copy_(torch.tensor([0.5, -1.0]))
@@ -73,7 +73,9 @@ def test_onnx_predicts_the_points_and_scales_of_torch_and_keeps_the_file(
 @needs_onnx
 @pytest.mark.slow
 def test_a_network_that_onnx_computes_otherwise_is_refused(exported, tmp_path, monkeypatch):
-    other = build_network("resnet18", np.full((7, 2), 3.0), SIZE, head="integral", with_scale=True).eval()
+    other = build_network(
+        "resnet18", np.full((7, 2), 3.0), SIZE, head="integral", deepest_stride=16, with_scale=True
+    ).eval()
     monkeypatch.setattr(onnx_network, "export_onnx", lambda _, example, path, **named: path.write_bytes(exported))
     with pytest.raises(UserError, match="px off those of torch"):
         through_onnx(other, size=SIZE, cache=tmp_path, key=("a",))

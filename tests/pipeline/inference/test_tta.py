@@ -225,15 +225,18 @@ def test_the_order_of_views_changes_nothing():
 
 
 def test_a_point_that_a_view_has_cropped_out_does_not_count_in_it(pack):
-    squares, truth = pack
-    zoom = {"CropAugmenter": {"share": 0.5, "x": 1, "y": 0.5}}  # the left spot is outside
-    points, counts, _ = predicted(squares, views_of([], [zoom]))
-    assert counts[0].all()
-    # What the follower finds in the zoomed view says which points it would claim to see; the truth says which it can.
-    inside = truth[..., 0] / 3 > SIDE / 2 - 0.5
-    assert (counts[1][inside]).all()
-    merged = merge(points, np.ones(2), counts)
-    np.testing.assert_array_equal(merged[~counts[1]], points[0][~counts[1]])
+    """Of a network that says that one point lies to the left of what it is shown."""
+    squares, _ = pack
+    network = Follower().eval()
+    said = torch.tensor([(-20.0, 20.0), (20.0, 20.0), (4.0, 30.0)])
+    network.forward = lambda images: said.expand(len(images), 3, 2)
+    views = views_of([], [{"CropAugmenter": {"share": 0.5, "x": 1, "y": 0.5}}])
+    (found,) = predict_views(network, squares, np.arange(7), views, None, **CPU)
+    assert found.counts[0].all()  # as it is, the first lies outside the photo itself
+    assert (found.counts[1] == [False, True, True]).all()
+    merged = merge(found.points, np.ones(2), found.counts)
+    np.testing.assert_array_equal(merged[:, 0], found.points[0, :, 0])
+    assert (np.abs(merged - found.points[0])[:, 1:].max(axis=2) > 1).all()
 
 
 def test_what_lies_outside_the_photo_itself_counts_everywhere(pack):

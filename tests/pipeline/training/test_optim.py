@@ -1,6 +1,7 @@
 """Optimisers, decay, rates by stage and the average of the weights do what the recipe says."""
 
 import copy
+import functools
 from contextlib import nullcontext
 
 import numpy as np
@@ -31,10 +32,18 @@ from pipeline.training.state import load_optimiser
 from tests.models.test_landmarks import FAMILIES
 
 
-@pytest.fixture
-def network():
+@functools.cache
+def built():
     torch.manual_seed(0)
     return build_network("resnet18", np.zeros((3, 2)), 64)
+
+
+@pytest.fixture
+def network():
+    """One of the test's own; to build it takes longer than most tests."""
+    found = copy.deepcopy(built())
+    torch.manual_seed(0)
+    return found
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)

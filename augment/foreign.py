@@ -67,7 +67,7 @@ def parts_of(transform: Any) -> list[tuple[Any, bool]]:
     package = albumentations()
     if isinstance(transform, package.Compose | package.Sequential) and transform.p == 1:
         return [part for child in transform.transforms for part in parts_of(child)]
-    leaves = [_surely(leaf) for leaf in _leaves(transform) if type(leaf) is not package.NoOp]
+    leaves = [_always_applied(leaf) for leaf in _leaves(transform) if type(leaf) is not package.NoOp]
     moves = [_moves_points(leaf) for leaf in leaves]
     if len(set(moves)) > 1:
         name = type(transform).__name__
@@ -149,7 +149,7 @@ def _leaves(transform):
     return [transform] if children is None else [leaf for child in children for leaf in _leaves(child)]
 
 
-def _surely(leaf):
+def _always_applied(leaf):
     """The same transform with probability 1, so that what it does only now and then is checked too."""
     sure = copy.deepcopy(leaf)
     sure.p = 1

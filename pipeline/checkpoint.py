@@ -72,13 +72,9 @@ def load_checkpoint(path: Path, *keys: str) -> dict[str, Any]:
     Raises UserError where the file is missing, damaged or something else.
     """
     try:
-        check_regular(path)
-        _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; the run has not come so far") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        with _readable(path):
+            _check_sums(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}); take a copy of it, or another run") from error
     if not isinstance(content, dict):
@@ -90,12 +86,18 @@ def load_checkpoint(path: Path, *keys: str) -> dict[str, Any]:
 
 def checkpoint_digest(path: Path) -> str:
     """What tells a checkpoint from others of its run. Raises UserError where it is missing or cannot be read."""
+    with _readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _readable(path):
+    """Turns what the system says of a file that is missing, or cannot be read, into a UserError."""
     try:
         check_regular(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        yield
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; the run has not come so far") from error
+        raise UserError(f"{path} is missing: the run has not saved it yet; resume the run, or take another") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -19,7 +19,7 @@ from pipeline.old_names import rename_flags
 from pipeline.precedence import LENGTH, OF_NETWORK, TIMES, WHOLE, Given, HandedOn, override, replaced_by
 from pipeline.recipe import (
     CHANGEABLE_ON_RESUME,
-    HOLDS_WITH,
+    HAS_EFFECT_WITH,
     LossOptions,
     NetworkOptions,
     PartOfSquare,
@@ -77,23 +77,27 @@ def parse_command(arguments: list[str]) -> Command:
     told = changes(recipe, base) | {name: flatten(recipe)[name] for name in (*length, *agreeing)}
     flags = {name: Given(value, flag_of(name)) for name, value in told.items()}
     if handed_on:
-        said = given | flags
-        handed_on.check(said)
-        own = handed_on.network
-        if handed_on.looks_elsewhere(said):
-            own = own | {"roi": said["roi"].value if "roi" in said else "auto"}
-        if not command.folds and not {"data", "split", "train_share"} & said.keys():
-            own = own | {"split": handed_on.split}
-        recipe = build_recipe(flatten(recipe) | own, name_of=flag_of)
+        recipe = _with_handed_on(recipe, handed_on, given | flags, folds=bool(command.folds))
     command = dataclasses.replace(command, recipe=recipe)
     _check_together(command, flags)
     override(given, flags)
     check_stages(recipe, name_of=lambda name: _source_of(name, given | flags))
-    _print_idle(recipe, flags)
+    _print_without_effect(recipe, flags)
     _print_stages(recipe.run.stages, flags)
     if recipe.photos.locate and recipe.run.stages and not command.resume:
         print(f"locate       {recipe.photos.locate:g} is a share of stage 0 alone, which has to be long enough for it")
     return command
+
+
+def _with_handed_on(recipe: Recipe, run: HandedOn, given: dict[str, Given], *, folds: bool) -> Recipe:
+    """The recipe with what a run hands on. Raises UserError for a field that contradicts it."""
+    run.check(given)
+    own = run.network
+    if run.looks_elsewhere(given):
+        own = own | {"roi": given["roi"].value if "roi" in given else "auto"}
+    if not folds and not {"data", "split", "train_share"} & given.keys():
+        own = own | {"split": run.split}
+    return build_recipe(flatten(recipe) | own, name_of=flag_of)
 
 
 def _source_of(name: str, said: dict[str, Given]) -> str:
@@ -131,11 +135,11 @@ def _before_flags(early: argparse.Namespace, length: list[str]) -> tuple[dict[st
     return given, handed_on, build_recipe(values, name_of=flag_of)
 
 
-def _print_idle(recipe: Recipe, flags: dict[str, Given]):
+def _print_without_effect(recipe: Recipe, flags: dict[str, Given]):
     """Prints which flags have no effect because of the value of another field."""
     fields = flatten(recipe)
-    for name in flags.keys() & HOLDS_WITH.keys():
-        other, values = HOLDS_WITH[name]
+    for name in flags.keys() & HAS_EFFECT_WITH.keys():
+        other, values = HAS_EFFECT_WITH[name]
         if not any(stage.get(other, fields[other]) in values for stage in [{}, *recipe.run.stages]):
             why = f"{flag_of(other)} {fields[other]}; it is for {', '.join(values)}"
             print(f"{name:12} {flags[name]} does nothing with {why}")
@@ -198,7 +202,9 @@ def _check_head(network: NetworkOptions, loss: LossOptions):
             "give another --head"
         )
     if needs_distributions(loss) and network.head != "simcc":
-        raise UserError(f"--loss {loss.loss} is of --head simcc, not of {network.head}; give the one too")
+        raise UserError(
+            f"--loss {loss.loss} is of --head simcc, not of {network.head}; add --head simcc, or give another --loss"
+        )
 
 
 def _check_resumed(command, flags):

@@ -86,7 +86,7 @@ def check_outputs(outputs: dict[str, Path | None], *, inputs: dict[str, Path] | 
 def _check_output(flag, path):
     folder = Path(os.path.realpath(path)).parent  # Path.resolve raises where links go round in a circle
     if not folder.is_dir():
-        raise UserError(f"{flag} {path}: the folder {path.parent} is not there")
+        raise UserError(f"{flag} {path}: the folder {path.parent} is not there; make it, or give another path")
     if path.is_dir():
         raise UserError(f"{flag} {path} is a folder; give the file that is to be written")
     if not may_write(folder):

@@ -40,7 +40,7 @@ class RankLost(UserError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of `count` ranks this one is, and on its machine which of `num_local`. Rank 0 is the main one: it alone
+    """Which of `num_ranks` ranks this one is, and on its machine which of `num_local`. Rank 0 is the main one: it alone
     prints and writes. Everything that exchanges something has to be called by all ranks, in the same order.
     """
 

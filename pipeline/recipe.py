@@ -364,7 +364,7 @@ CHANGEABLE_ON_RESUME = {
     "check_photos", "views", "session_minutes", "patience", "callbacks", "boxes", "regions",
 }  # fmt: skip
 
-HOLDS_WITH = {  # the field that a field depends on, and the values with which it has an effect
+HAS_EFFECT_WITH = {  # the field that a field depends on, and the values with which it has an effect
     "map_stride": ("head", ("integral", "simcc")),
     "beta": ("loss", ("smooth_l1",)),
     "simcc_sigma": ("loss", ("simcc",)),

@@ -239,7 +239,7 @@ class Run:
             raise UserError(f"{self.folder} is being trained by another process; stop that one first") from error
 
     def about_data(self) -> AboutData:
-        return parse_json(self.folder / "data.json", self._content("data.json"), AboutData)
+        return parse_json(self.folder / ABOUT_DATA, self._content(ABOUT_DATA), AboutData)
 
     def check_resumable(self):
         """Raises UserError where a run has weights but not the state of its training, as averages and copies without

@@ -87,7 +87,9 @@ def check_stages(recipe: Recipe, *, name_of: Callable[[str], str]):
         ends_by = minutes
         where = f"{name_of('stages')}: stage {number}: loss {stage.loss.loss}"
         if needs_distributions(stage.loss) and head != "simcc":
-            raise UserError(f"{where} is of the head simcc, not of {head}; give the one too, or another loss")
+            raise UserError(
+                f"{where} is of the head simcc, not of {head}; train with --head simcc, or give another loss"
+            )
         if head == "linear" and needs_scale(stage.loss) != needs_scale(stages[0].loss):
             raise UserError(
                 f"{where}: a linear head that learns a scale for each point cannot start from one without, nor the "
@@ -99,8 +101,8 @@ def check_begun_anew(recipe: Recipe):
     """Raises UserError, before anything is trained, for fields that contradict each other, in any stage."""
     if not recipe.run.stages:
         check_trainable(recipe)
-    for number in range(len(recipe.run.stages)):
-        check_trainable(stage_recipe(recipe, number), where=f"stage {number}: ")
+    for number, stage in enumerate(stage_recipes(recipe, name_of=str)):
+        check_trainable(stage, where=f"stage {number}: ")
 
 
 @dataclass(frozen=True)

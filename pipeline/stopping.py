@@ -35,7 +35,7 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.number is not None
 
-    def refuse(self):
+    def raise_if_stopped(self):
         """Raises Stopped if a signal has come."""
         if self.number is not None:
             raise Stopped(self.number)
@@ -43,7 +43,7 @@ class StopRequest:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """What can be done again from the last checkpoint: a signal raises Stopped within it, at once."""
-        self.refuse()
+        self.raise_if_stopped()
         self._at_once = True
         try:
             yield

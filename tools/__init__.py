@@ -1,1 +1,1 @@
-"""Commands beside the two scripts: `python -m tools.blend`, `.score`, `.export`, `.augment_sheet`."""
+"""Commands beside the two scripts, one file each: `python -m tools.NAME --help`."""

@@ -201,7 +201,7 @@ def named(instances: list[Instance], cut: Cut) -> Iterator[Piece]:
                 f"has no width and height; {'leave it out' if cut.by == 'points' else '--cut points needs none'}"
             )
         seen[instance.name] += 1
-        yield Piece(free_name(path, taken), instance, box)
+        yield Piece(unused_name(path, taken), instance, box)
 
 
 def is_utf8(name: str) -> bool:
@@ -211,7 +211,7 @@ def is_utf8(name: str) -> bool:
         return False
 
 
-def free_name(path: Path, taken: set[str]) -> str:
+def unused_name(path: Path, taken: set[str]) -> str:
     """A name that is not taken yet; it is taken from now on."""
     others = (path.with_name(f"{path.stem}-{again}{path.suffix}") for again in count(2))
     name = next(str(one) for one in chain((path,), others) if str(one) not in taken)

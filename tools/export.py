@@ -195,7 +195,7 @@ def _export(export, network, photos, path):
         found = export(network, photos[[0, -1]], file)
         worst = worst_difference(found, network, photos)
         if not worst < MAX_DIFFERENCE:
-            raise UserError(f"{path} was not written: what it would give is {worst:.3f} px off the network")
+            raise UserError(f"{path} was not written: its points are {worst:.3f} px off the network's own")
         sync(file)
         file.replace(path)
     return found, worst

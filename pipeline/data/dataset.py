@@ -48,8 +48,8 @@ class TrainingData:
     """pack: all photos of train. train, validation: indices in it. groups: (N,) numbers of what belongs together;
     `grouping` says where they come from. test: the photos of the test, if the contest has some.
 
-    flip_indices: (K,) partners of the points, or None without mirroring; `symmetry` says how that came.
-    mean_shape: (K, 2) of the training photos, in pixels of the ROI. ROI: which part of the square
+    flip_indices: (K,) partners of the points, or None without mirroring; `symmetry` says how they were found, or why
+    not. mean_shape: (K, 2) of the training photos, in pixels of the ROI. ROI: which part of the square
     that is. weights: (N,) how much each photo counts in training, or None if all count alike; those with 0 are not
     in `train`. boxes: what to show of each photo, if not all. num_empty: photos that would be trained on, but have no
     known point.

@@ -66,7 +66,10 @@ def parse_chain(recipe: Recipe) -> Chain:
     except ValueError as error:
         raise UserError(f"augment: {error}") from error
     if found != size:
-        raise UserError(f"augment: images of {found} pixels come out, --size is {recipe.photos.size}")
+        raise UserError(
+            f"augment: its images have {found} pixels, but --size is {recipe.photos.size}; leave out what changes the "
+            "size"
+        )
     return chain
 
 

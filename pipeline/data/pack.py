@@ -165,9 +165,8 @@ def open_pack(
     """
     photos = table.parent / "images"
     if not table.exists() or not photos.is_dir():
-        faults.add(
-            f"{photos if table.exists() else table} is missing; a contest's folder has both it and its neighbour"
-        )
+        missing, there = (photos, table) if table.exists() else (table, photos)
+        faults.add(f"{missing} is missing; a contest's folder has it beside {there.name}")
         return None
     size = roi.square
     settings = (FORMAT, size, resize, *_chosen_by(limit, table), *([f"boxes {boxes.key}"] if boxes else []))

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline.blocks import blocks
 from pipeline.data.cores import num_cores
 from pipeline.errors import UserError
 
@@ -33,8 +34,9 @@ class JpegSquares:
         numbers = np.arange(len(self))[samples]
         flat = numbers.ravel()
         found = np.empty((len(flat), *self.shape[1:]), np.uint8)
-        parts = [slice(start, start + PART) for start in range(0, len(flat), PART)]
-        list((self._threads.map if len(parts) > 1 else map)(lambda part: self._decode(flat[part], found[part]), parts))
+        parts = blocks(len(flat), PART)
+        decode_all = self._threads.map if len(parts) > 1 else map
+        list(decode_all(lambda part: self._decode(flat[part], found[part]), parts))
         return found.reshape(*numbers.shape, *self.shape[1:])
 
     def _decode(self, numbers, found):

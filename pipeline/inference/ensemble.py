@@ -230,11 +230,8 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
     these; "auto" takes those that were fitted before for the same members.
     """
     method, weights = options.merge, options.weights
-    homes = {folder_of(member.run) for member in members}
     key = _key(members)
-    beside = {home.resolve().parent for home in homes}
-    among = next(iter(beside)) if len(beside) == 1 and all(map(may_write, beside)) else options.runs
-    home = homes.pop() if len(homes) == 1 else among / f"ensemble_{key[:8]}"
+    home = _results_folder(members, key, options.runs)
     calibration = mean_calibration([member.calibration for member in members])
     shares = np.full(len(members), 1 / len(members))
     equal = Ensemble(members, shares, EQUAL, calibration, method, options.power, home)
@@ -275,6 +272,16 @@ def weigh_runs(members: list[Member], options: PredictOptions) -> Ensemble:
         calibration=fitted.calibration,
         fitted_score=fitted.expected,
     )
+
+
+def _results_folder(members, key, runs):
+    """The folder of the folds or stages if all are of one; otherwise a new one beside the runs, or in `runs`."""
+    homes = {folder_of(member.run) for member in members}
+    if len(homes) == 1:
+        return homes.pop()
+    parents = {home.resolve().parent for home in homes}
+    parent = next(iter(parents)) if len(parents) == 1 and all(map(may_write, parents)) else runs
+    return parent / f"ensemble_{key[:8]}"
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,12 @@ def _means(sums, counts):
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch_size: int = 128) -> Measured:
+def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime) -> Measured:
     """Predicts the held-out photos, as they are and mirrored, with a network in eval mode."""
     samples, pack = data.validation, data.pack
     if len(samples) > MAX_MEASURED:
         samples = np.sort(np.random.default_rng(0).choice(samples, MAX_MEASURED, replace=False))
-    points, doubts = _predict(network, data, samples, runtime, batch_size)
+    points, doubts = _predict(network, data, samples, runtime)
     truth, names = pack.values[samples].astype(np.float64), pack.names[samples]
     sums, counts = squared_error_sums(points, truth, names)
     scores = score(points, truth, data.groups[samples], names)
@@ -109,7 +109,7 @@ def measure(network: LandmarkNet, data: TrainingData, runtime: Runtime, *, batch
     )
 
 
-def _predict(network, data, samples, runtime, batch_size):
+def _predict(network, data, samples, runtime):
     """(N, K, 2) points of the photos as they are, and the doubts of `Measured`."""
     pack = data.pack
     views = [FixedView.identity()]
@@ -118,9 +118,7 @@ def _predict(network, data, samples, runtime, batch_size):
         views += parse_views([mirrored], size=pack.roi.size, mirroring=True, source="the mirror image")
     points = np.empty((len(samples), data.num_points, 2))
     doubts = np.empty(len(samples) if len(views) > 1 else 0)
-    blocks = predict_views(
-        network, pack, samples, views, data.flip_indices, runtime=runtime, batch_size=batch_size, description="report"
-    )
+    blocks = predict_views(network, pack, samples, views, data.flip_indices, runtime=runtime, description="report")
     for found in blocks:
         block, seen = found.block, found.points
         points[block] = seen[0]

@@ -97,15 +97,17 @@ class Member:
         blocks = self.predict_views(
             pack, samples, views, self.flip_indices, batch_size=batch_size, description=description
         )
-        for block, found, counts, told in blocks:
+        for block, found, counts, network_variances in blocks:
             shares = weights
             if asked is not None:
                 wanted = asked[None, block]
                 found = np.take_along_axis(found, wanted[..., None], axis=2)
-                counts, told = (np.take_along_axis(array, wanted, axis=2) for array in (counts, told))
+                counts, network_variances = (
+                    np.take_along_axis(array, wanted, axis=2) for array in (counts, network_variances)
+                )
                 shares = weights[:, asked[block]] if weights.ndim == 2 else weights
             points[block] = merge(found, shares, counts)
-            variances[block] = total_variance(found, told, shares, counts)
+            variances[block] = total_variance(found, network_variances, shares, counts)
         return points, variances
 
     def predict_together(
@@ -211,7 +213,7 @@ class SavedViews(SavedWeights):
     views: list[Any]
 
 
-def _of(member):
+def _key_of(member):
     """What the weights of a member's views belong to."""
     return {"checkpoint": member.digest, "views": [view.plain for view in member.views]}
 
@@ -221,7 +223,7 @@ def _saved(member):
     return load_weights(
         member.run.views,
         SavedViews,
-        of=_of(member),
+        of=_key_of(member),
         num_parts=len(member.views),
         num_points=len(member.network.mean_shape),
     )
@@ -229,38 +231,42 @@ def _saved(member):
 
 def _fitted(member: Member, data: TrainingData, samples: np.ndarray, *, batch_size: int) -> FittedWeights:
     """Weights fitted on the held-out `samples`; they are saved, and what they gain is printed."""
-    parts, told = _find(member, data, samples, batch_size=batch_size)
+    parts, network_variances = _predict_held_out(member, data, samples, batch_size=batch_size)
     fitted, scores = fit_and_judge(
         parts,
         prune=True,
-        spread_of=lambda weights: np.sqrt(total_variance(parts.points, told, weights, parts.counts)),
+        spread_of=lambda weights: np.sqrt(total_variance(parts.points, network_variances, weights, parts.counts)),
     )
     views = equivariance(parts.names, parts.points, data.pack.photo_to_image[samples], member.flip_indices)
     if member.runtime.is_main:
-        save_weights(member.run.views, fitted, of=_of(member), about={"scores": scores, "equivariance": views})
+        save_weights(member.run.views, fitted, of=_key_of(member), about={"scores": scores, "equivariance": views})
     print(f"\nrun         {member.run.folder}")
     print_scores("on held-out photos", scores)
     print_equivariance(views, wide=max(len(row["part"]) for row in scores))
     return fitted
 
 
-def _find(member, data, samples, *, batch_size):
+def _predict_held_out(member, data, samples, *, batch_size):
     """What each view finds in the photos at `samples`, and the (V, N, K) variances that the network predicts; each rank
     looks at a part of them."""
     ranks = member.runtime.ranks
     part = ranks.part(len(samples), unit=batch_size)
     own = samples[part]
     shape = len(member.views), len(own), data.num_points
-    points, counts, told = np.empty((*shape, 2), np.float32), np.empty(shape, bool), np.empty(shape, np.float32)
+    points, counts, network_variances = (
+        np.empty((*shape, 2), np.float32),
+        np.empty(shape, bool),
+        np.empty(shape, np.float32),
+    )
     begun = time.perf_counter()
     for found in member.predict_views(
         data.pack, own, member.views, member.flip_indices, batch_size=batch_size, description="held-out photos"
     ):
-        points[:, found.block], counts[:, found.block], told[:, found.block] = found[1:]
+        points[:, found.block], counts[:, found.block], network_variances[:, found.block] = found[1:]
     seconds = (time.perf_counter() - begun) / max(len(own), 1) / len(member.views)
-    points, counts, told = (
+    points, counts, network_variances = (
         np.ascontiguousarray(ranks.gather_arrays(array.swapaxes(0, 1), part, len(samples)).swapaxes(0, 1))
-        for array in (points, counts, told)
+        for array in (points, counts, network_variances)
     )
     parts = Parts(
         names=[view.name for view in member.views],
@@ -270,7 +276,7 @@ def _find(member, data, samples, *, batch_size):
         truth=data.pack.values[samples].astype(np.float64),
         groups=data.groups[samples],
     )
-    return parts, told
+    return parts, network_variances
 
 
 def why_not_calibrated(members: list[Member]) -> str:

@@ -65,8 +65,8 @@ class _Outputs(torch.nn.Module):
         self.network = network
 
     def forward(self, images):
-        said = self.network.predict(images)
-        return (said.points,) if said.log_scale is None else (said.points, said.log_scale)
+        predicted = self.network.predict(images)
+        return (predicted.points,) if predicted.log_scale is None else (predicted.points, predicted.log_scale)
 
 
 def check_installed():

@@ -115,10 +115,10 @@ def predict_views(
             found = []
             for _ in views:
                 view, images = next(warped)
-                said, at_once = _in_parts(network, images, at_once, runtime)
-                found.append((view, said))
+                prediction, at_once = _in_parts(network, images, at_once, runtime)
+                found.append((view, prediction))
             photo_to_image = shift @ pack.photo_to_image[samples[block]]
-            home = [_bring_back(view, said, photo_to_image, flip_indices) for view, said in found]
+            home = [_bring_back(view, prediction, photo_to_image, flip_indices) for view, prediction in found]
             points, counts, variances = (np.stack(arrays) for arrays in zip(*home, strict=True))
             check_finite(points, pack.names[samples[block]])
             yield Found(block, points, counts, variances)
@@ -145,24 +145,24 @@ def _in_parts(network: Predictor, images: torch.Tensor, at_once: int, runtime: R
 
 
 def _bring_back(
-    view: Transform, said: Prediction, photo_to_image: np.ndarray, flip_indices: np.ndarray | None
+    view: Transform, prediction: Prediction, photo_to_image: np.ndarray, flip_indices: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(B, K, 2) points of the view's images as points of the photos, whether the view has not cropped them out, and
     the variances that the network predicts for them.
 
     A point outside the ROI is cropped by all views alike, and counts in each.
     """
-    home = view.placement.inverse().move(said.points.cpu().numpy(), flip_indices)
+    home = view.placement.inverse().move(prediction.points.cpu().numpy(), flip_indices)
     whole = Transform.identity(len(home), view.source)
     seen = view.inside(transform_points(view.geometry, home)) | ~whole.inside(home)
-    return to_photo_coordinates(photo_to_image, home), seen, _variances(view, said, photo_to_image, flip_indices)
+    return to_photo_coordinates(photo_to_image, home), seen, _variances(view, prediction, photo_to_image, flip_indices)
 
 
-def _variances(view, said, photo_to_image, flip_indices):
+def _variances(view, prediction, photo_to_image, flip_indices):
     """(B, K) of a coordinate, in squared pixels of the photo. A perspective counts by its scale in the middle."""
-    if said.log_scale is None:
-        return np.zeros(said.points.shape[:2])
-    scales = said.log_scale.double().exp().cpu().numpy()
+    if prediction.log_scale is None:
+        return np.zeros(prediction.points.shape[:2])
+    scales = prediction.log_scale.double().exp().cpu().numpy()
     if flip_indices is not None:
         scales = np.where(view.mirrored[:, None], scales[:, flip_indices], scales)
     return (scales / (scale_of(view.geometry, view.source) * scale_of(photo_to_image))[:, None]) ** 2

@@ -28,7 +28,7 @@ def keep_earlier(path: Path, record: dict[str, Any]) -> Path | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
     earlier = read_record(path)
-    if earlier and "leaderboard" not in earlier and _made_of(earlier) == json.loads(json.dumps(record)):
+    if earlier and "leaderboard" not in earlier and _without_notes(earlier) == json.loads(json.dumps(record)):
         return None
     kept = free_name(path)
     if os.path.lexists(record_path(path)):
@@ -51,7 +51,7 @@ def write_record(path: Path, record: dict[str, Any], *, expected: dict[str, Any]
     if not kept:
         return
     is_copy = is_same and digest(kept.read_bytes()) == notes["content"]
-    if is_copy and _made_of(earlier) == json.loads(json.dumps(record)):
+    if is_copy and _without_notes(earlier) == json.loads(json.dumps(record)):
         kept.unlink()
         record_path(kept).unlink()
     else:
@@ -96,5 +96,5 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _made_of(record):
+def _without_notes(record):
     return record and {name: value for name, value in record.items() if name not in NOTES}

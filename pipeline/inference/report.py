@@ -106,7 +106,7 @@ def summary(recipe: dict, rows: list[dict[str, float]], about: AboutData, measur
     mse, low, high, nme = measured.scores.tolist()
     normalised = "" if math.isnan(nme) else f", NME {nme:.2f} %"
     interval = f" ({low:.3g} … {high:.3g})" if math.isfinite(low) else ""
-    floor = f"the mean shape, which does not look, has {about.mean_shape.mse:.3g}"
+    floor = f"predicting the mean shape for every photo gives {about.mean_shape.mse:.3g}"
     return (
         f"{text}, is {math.sqrt(mse):.2f} px off (RMS of a coordinate) on {len(measured.names):,} photos that it never "
         f"saw: MSE {mse:.3f} px²{interval}{normalised}; {floor}."

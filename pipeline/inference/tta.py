@@ -77,13 +77,13 @@ def read_views(path: Path) -> Any:
     return read_plain(path, said=f"--views {path}", takes="a JSON list of views, each a list of augmenters")
 
 
-def _is_now_and_then(plain):
+def _has_random_probability(plain):
     """Whether plain data of augmenters has a probability between 0 and 1, however rarely it makes a difference; with a
     seed of its own, what is drawn is always the same."""
     if isinstance(plain, dict) and plain.get("seed") is None:
         probability = plain.get("probability", 1)
-        return (is_number(probability) and 0 < probability < 1) or any(map(_is_now_and_then, plain.values()))
-    return isinstance(plain, list) and any(map(_is_now_and_then, plain))
+        return (is_number(probability) and 0 < probability < 1) or any(map(_has_random_probability, plain.values()))
+    return isinstance(plain, list) and any(map(_has_random_probability, plain))
 
 
 def _parse_view(entry, size, name):
@@ -102,7 +102,7 @@ def _parse_view(entry, size, name):
         raise UserError(f"{name}: {error}") from error
     if drawn.size != (size, size):
         raise UserError(f"{name} changes the size of the image")
-    if drawn.varies or _is_now_and_then(plain):
+    if drawn.varies or _has_random_probability(plain):
         raise UserError(
             f"{name} is random; give each parameter a constant, the probability 1, and albumentations a seed"
         )

@@ -51,25 +51,26 @@ class Gradient:
             total = mean_of_selected(losses.weighted, kept, losses.ranks, num_kept=num_kept)
             scaler.scale(total).backward()
             measured = torch.cat((total.detach()[None], errors))
-        return self._of_all(measured, len(key.samples))
+        return self._sum_over_ranks(measured, len(key.samples))
 
     def _add_parts(self, micro, key, epoch, scaler):
-        kept = None
-        if self.criterion.trims(epoch):  # which photos count depends on the losses of all, before the first gradient
-            with torch.no_grad(), _undone(self.network):
+        trims = self.criterion.trims(epoch)
+        if trims:  # which photos count depends on the losses of all, before the first gradient
+            with torch.no_grad(), _without_side_effects(self.network):
                 beforehand = torch.cat([self._measure(part)[0].ranks for part, _ in micro])
             kept, num_kept = self._select(beforehand, key, epoch)
+        else:
+            kept = torch.ones(micro[-1][1].stop, dtype=torch.bool, device=self.runtime.device)
+            num_kept = torch.as_tensor(len(key.samples))
         totals, ranks, errors = [], [], []
         for part, rows in micro:
             losses, squares = self._measure(part)
-            counts = torch.ones_like(losses.ranks, dtype=torch.bool) if kept is None else kept[rows]
-            num_kept = torch.as_tensor(len(key.samples)) if kept is None else num_kept
-            share = mean_of_selected(losses.weighted, counts, losses.ranks, num_kept=num_kept)
+            share = mean_of_selected(losses.weighted, kept[rows], losses.ranks, num_kept=num_kept)
             scaler.scale(share).backward()
             totals.append(share.detach())
             ranks.append(losses.ranks)
             errors.append(squares)
-        if kept is None:
+        if not trims:
             self._select(torch.cat(ranks), key, epoch)  # all count, and their losses are remembered
         return torch.cat((torch.stack(totals).sum()[None], *errors))
 
@@ -81,7 +82,7 @@ class Gradient:
         kept = self.criterion.select(ranks.gather_rows(own, rows, count), key, epoch=epoch)
         return kept[rows], kept.sum()
 
-    def _of_all(self, measured, count):
+    def _sum_over_ranks(self, measured, count):
         """What all ranks have measured; also sums their gradients and averages their statistics of norms."""
         ranks = self.runtime.ranks
         if ranks.num_ranks == 1:
@@ -110,7 +111,7 @@ class Gradient:
 
 
 @contextmanager
-def _undone(network: LandmarkNet) -> Iterator[None]:
+def _without_side_effects(network: LandmarkNet) -> Iterator[None]:
     """What passes through the network inside changes neither statistics of norms nor random numbers."""
     kept = [buffer.clone() for buffer in network.buffers()]
     device = next(network.parameters()).device

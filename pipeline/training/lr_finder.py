@@ -73,11 +73,11 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
     rates = LOWEST * (HIGHEST / LOWEST) ** (np.arange(num_steps) / max(num_steps - 1, 1))
     losses: list[float] = []
     mean, diverged = 0.0, False
-    with _left_as_it_was(trainer), progress(num_steps, "rates", unit="step") as bar:
+    with _restored_afterwards(trainer), progress(num_steps, "rates", unit="step") as bar:
         trainer.begin_together()
         freeze_backbone(trainer.network, frozen=trainer.recipe.network.freeze_epochs > 0)
         trainer.schedule = Schedule()  # the rate is set here
-        _measure_one_loss(trainer)
+        _fix_size_and_trimming(trainer)
         for rate, batch in zip(rates, trainer.batches(chain, num_steps), strict=True):
             set_rate(trainer.optimiser, rate)
             trainer.step(batch)
@@ -93,7 +93,7 @@ def sweep(trainer: Trainer, chain: Chain, *, num_steps: int = NUM_STEPS) -> Swee
     return Sweep(rates[: len(losses)], np.array(losses), diverged)
 
 
-def _measure_one_loss(trainer):
+def _fix_size_and_trimming(trainer):
     """Makes all steps show images of the first size, and leave out what the first one does, since a different loss says
     nothing about a different rate."""
     photos, options = trainer.recipe.photos, trainer.criterion.options
@@ -111,7 +111,7 @@ def _bound(losses):
 
 
 @contextmanager
-def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
+def _restored_afterwards(trainer: Trainer) -> Iterator[None]:
     state = copy.deepcopy(trainer.state_dict())
     schedule, recipe, options = trainer.schedule, trainer.recipe, trainer.criterion.options
     modes = [(module, module.training) for module in trainer.network.modules()]

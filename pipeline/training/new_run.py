@@ -88,7 +88,7 @@ def new_folder(recipe: Recipe) -> Path:
         except FileExistsError:
             continue
         return path
-    raise UserError(f"--runs {recipe.run.runs}: {folder.name} and 99 more of its name are there; give another --name")
+    raise UserError(f"--runs {recipe.run.runs}: {folder.name} and 98 more of its name are there; give another --name")
 
 
 def folder_name(recipe: Recipe, now: str) -> str:

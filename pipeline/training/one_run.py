@@ -82,7 +82,7 @@ def train_run(
             print_estimate(trainer)
             trainer.callbacks = default_callbacks(run, own_callbacks)
         if earlier:
-            take_up(trainer, run)
+            load_last_checkpoint(trainer, run)
         if recipe.running.session_minutes:
             plan(trainer, recipe, run)
         try:
@@ -203,7 +203,7 @@ def write_beginning(run: Run, recipe: Recipe, trainer: Trainer):
         write_text(run.regions, regions_text(trainer.regions))
 
 
-def take_up(trainer: Trainer, run: Run):
+def load_last_checkpoint(trainer: Trainer, run: Run):
     """Loads the last checkpoint of an earlier run, if there is one, and says so."""
     runtime = trainer.runtime
     if not run.last.exists():

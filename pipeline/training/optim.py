@@ -37,12 +37,12 @@ def _adamw(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:
 
 
 def _sgd(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:
-    momentum = _or(options.momentum, 0.9)
+    momentum = _given_or(options.momentum, 0.9)
     return DecoupledSGD(groups, lr=options.learning_rate, momentum=momentum, nesterov=momentum > 0)
 
 
 def _muon(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:
-    momentum, beta2 = _or(options.momentum, 0.95), _or(options.beta2, 0.999)
+    momentum, beta2 = _given_or(options.momentum, 0.95), _given_or(options.beta2, 0.999)
     return Muon(groups, lr=options.learning_rate, momentum=momentum, beta2=beta2)
 
 
@@ -69,10 +69,10 @@ OPTIMISERS: dict[str, Callable[[Groups, OptimiserOptions], torch.optim.Optimizer
 
 
 def _betas(options, beta2=0.999):
-    return _or(options.momentum, 0.9), _or(options.beta2, beta2)
+    return _given_or(options.momentum, 0.9), _given_or(options.beta2, beta2)
 
 
-def _or(value, default):
+def _given_or(value, default):
     return default if value is None else value
 
 

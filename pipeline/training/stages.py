@@ -15,7 +15,7 @@ from pipeline.ranks import Ranks, current_ranks
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, flatten
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
-from pipeline.stages import has_stages, stage_folder, stage_recipe, write_finished
+from pipeline.stages import has_stages, stage_folder, stage_recipe, stage_recipes, write_finished
 from pipeline.trainable import stays_frozen
 from pipeline.training.new_run import new_folder
 
@@ -25,7 +25,7 @@ OF_EACH = LENGTHS | {"patience", "checkpoint_minutes", "keep_best"}  # may chang
 
 def check_recipes(recipe: Recipe):
     """Raises UserError, before the first stage is trained, for what a later one could not be trained with."""
-    stages = [stage_recipe(recipe, number) for number in range(len(recipe.run.stages))]
+    stages = stage_recipes(recipe, name_of=str)
     read_start(stages[0].network)
     seen = set()
     num_ranks = current_ranks().num_ranks

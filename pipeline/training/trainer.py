@@ -204,7 +204,7 @@ class Trainer:
         self.schedule.before_step(self.progress)
         self.optimiser.zero_grad()
         self._shown = mixed.batch.images.shape[-1]
-        self._draw_apart()
+        self._seed_this_rank()
         measured = self.gradient.add(mixed, key, epoch=state.step / self.steps_per_epoch, scaler=self.scaler)
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
         mark_not_finite(parameters, measured)
@@ -270,7 +270,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.after_epoch(self, result)
         self.clock()  # of a signal that came meanwhile
-        self._refuse_together()
+        self._stop_together()
 
     def stoppable(self) -> AbstractContextManager[None]:
         """A context for what need not be finished: a signal raises Stopped within it, at once. Several ranks finish it,
@@ -315,7 +315,7 @@ class Trainer:
         with suppress(Stopped), self.stop.at_once():
             points = self.predict(samples[part], description, image_size=image_size)
         self.clock()
-        self._refuse_together()
+        self._stop_together()
         assert points is not None
         return ranks.gather_arrays(points, part, len(samples))
 
@@ -358,13 +358,13 @@ class Trainer:
             for callback in reversed(self.callbacks):
                 stopping.callback(callback.on_stop, self)
         self.runtime.ranks.barrier()  # the end of one process would end the others before all is saved
-        self.stop.refuse()
+        self.stop.raise_if_stopped()
 
-    def _refuse_together(self):
+    def _stop_together(self):
         """Raises Stopped on all ranks if all know of a signal. One that has come since they last looked at the clock is
         known to a single rank, which must not stop before the others do."""
         if self.all_stop:
-            self.stop.refuse()
+            self.stop.raise_if_stopped()
 
     @property
     def is_done(self) -> bool:
@@ -442,7 +442,7 @@ class Trainer:
         states = [tensor for network in networks for tensor in network.state_dict().values()]
         ranks.broadcast([*states, *self.criterion.parameters()])
 
-    def _draw_apart(self):
+    def _seed_this_rank(self):
         """Gives each rank its own random numbers for a step, so that no two have the same dropout. Those of the main
         one go on from step to step, and are saved in the checkpoint; those of the others follow from the step, so that
         a resumed run has them too."""

@@ -18,12 +18,12 @@ def test_the_first_signal_is_noted_with_one_line(number, capfd):
     before = [signal.getsignal(each) for each in SIGNALS]
     with stop_request() as stop:
         assert not stop
-        stop.refuse()
+        stop.raise_if_stopped()
         send(number)
         assert stop
         assert [signal.getsignal(each) for each in SIGNALS] == before  # a second one is not noted
         with pytest.raises(Stopped) as caught:
-            stop.refuse()
+            stop.raise_if_stopped()
         assert caught.value.status == 128 + number
     assert [signal.getsignal(each) for each in SIGNALS] == before
     assert len(capfd.readouterr().err.strip().splitlines()) == 1

@@ -85,7 +85,14 @@ def _maps(classifier, images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def read_timm_weights(model: str) -> dict[str, torch.Tensor]:
     """The pretrained weights of a model, downloaded. Raises OSError or RuntimeError if there are none."""
-    return _timm().create_model(model.removeprefix(PREFIX), pretrained=True).state_dict()
+    timm = _timm()
+    from huggingface_hub.errors import HTTPError  # of its client, which is no OSError
+    from safetensors import SafetensorError
+
+    try:
+        return timm.create_model(model.removeprefix(PREFIX), pretrained=True).state_dict()
+    except (HTTPError, SafetensorError) as error:
+        raise OSError(str(error) or type(error).__name__) from error
 
 
 def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -35,6 +35,7 @@ DAMAGED = (
 )  # fmt: skip
 
 ENOUGH = 0.9  # of the backbone's tensors, and of the file's
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # before the names of DistributedDataParallel and torch.compile
 OF_HEADS = ("decoder.", "backbone.aux1.", "backbone.aux2.", "backbone.AuxLogits.")  # all but the first are auxiliary
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 PREFIX = "backbone."  # of the names of a backbone's tensors
@@ -82,7 +83,19 @@ def read_weights(path: Path, model: str) -> State:
     state = content.get("network", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
         raise ValueError(f"{path} holds neither a state dict nor a checkpoint of a run")
+    state = _unwrapped(state)
     return state if "mean_shape" in state else _as_of_network(state, model)
+
+
+def _unwrapped(state):
+    """A state dict with the names that its tensors have in the network itself."""
+    if not all(map(WRAPPERS.match, state)):
+        return state
+    bare = OrderedDict((WRAPPERS.sub("", name, count=1), tensor) for name, tensor in state.items())
+    versions = getattr(state, "_metadata", {})
+    named = {WRAPPERS.sub("", f"{name}.", count=1).rstrip("."): version for name, version in versions.items()}
+    bare._metadata = named  # type: ignore[attr-defined]
+    return bare
 
 
 def _check_sums(path):

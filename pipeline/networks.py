@@ -212,6 +212,17 @@ def make_network(
     return network
 
 
+def check_network(recipe: Recipe, start: dict[str, torch.Tensor] | None):
+    """Raises UserError, before photos are packed, where the network does not take images of these sizes, or the weights
+    that it is to start from do not fit."""
+    network = make_network(recipe, None, mean_shape=np.zeros((2, 2)))
+    if start is not None:
+        try:
+            load_state(network, start)
+        except ValueError as error:
+            raise UserError(f"{_source(recipe.network)[0]}: {error}") from error
+
+
 def _norms_see_one_photo(recipe, num_photos):
     """Whether a part of a batch may have a single photo, which norms then see alone."""
     ranks, options = current_ranks(), recipe.optimiser

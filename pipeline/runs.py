@@ -17,6 +17,7 @@ Later steps rely on these files, so each is read through `Run`, which compares i
 that was cut or exchanged is an error, not another split or other flip indices.
 """
 
+import errno
 import json
 import math
 import os
@@ -232,11 +233,21 @@ class Run:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Keeps a second process from training the same run. Raises UserError where one does already."""
+        lock = FileLock(self.folder / ".lock", timeout=0)
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                yield
+            lock.acquire()
         except Timeout as error:
             raise UserError(f"{self.folder} is being trained by another process; stop that one first") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            raise UserError(
+                f"{self.folder} has no file locks ({error.strerror}); give --runs a local folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def about_data(self) -> AboutData:
         return parse_json(self.folder / ABOUT_DATA, self._content(ABOUT_DATA), AboutData)

@@ -67,8 +67,10 @@ def quick_report():
 
 @contextmanager
 def quick_start():
-    """Quick pictures, and no estimate of what a training will need, for which its network is copied and measured."""
-    with quick_pictures(), mock.patch("pipeline.training.one_run.print_estimate"):
+    """Quick pictures, no estimate of what a training will need, for which its network is copied and measured, and no
+    look at the network before the photos are packed, for which it is built once more."""
+    beforehand = ("print_estimate", "check_network")
+    with quick_pictures(), mock.patch.multiple("pipeline.training.one_run", **dict.fromkeys(beforehand, mock.DEFAULT)):
         yield
 
 

@@ -45,6 +45,10 @@ def claimed(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise UserError(
+                f"{path.parent} has no file locks ({error.strerror}); give --cache a local folder"
+            ) from error
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise UserError(f"the cache cannot be written: {error}; give --cache a folder of yours") from error

@@ -29,7 +29,7 @@ def declared_size(content: bytes) -> tuple[int, int] | None:
             width, height = _numbers("<HH" if old else "<ii", content, 18)
             return abs(width), abs(height)
         return _numbers("<HH", content, 6) if content.startswith(b"GIF8") else None
-    except struct.error:  # it is truncated
+    except (struct.error, OverflowError):  # it is truncated, or says that something lies beyond any file
         return None
 
 

@@ -34,10 +34,10 @@ from pipeline.data.boxes import Boxes
 from pipeline.data.cache import claimed, known_key, origin_of, remove, watch
 from pipeline.data.contest import Table
 from pipeline.data.leftovers import BUILDING, note_origin, remove_leftovers
-from pipeline.data.packing import IMAGES, QUALITY, Fitting, choose_kind, pack_photos
+from pipeline.data.packing import IMAGES, PROGRESS, QUALITY, Fitting, choose_kind, pack_photos
 from pipeline.data.squares import JpegSquares
 from pipeline.errors import Faults
-from pipeline.files import digest, may_write, read_bytes, sync, write_text
+from pipeline.files import may_write, sync, write_text
 
 FORMAT = 3  # of the files above; part of the key
 ARRAYS = {"fits": "<f8", "hashes": r"\|u1", "names": r"\|S\d{1,9}", "values": "<[fi]4"}  # and their types
@@ -169,7 +169,7 @@ def open_pack(
         faults.add(f"{missing} is missing; a contest's folder has it beside {there.name}")
         return None
     size = roi.square
-    settings = (FORMAT, size, resize, *_chosen_by(limit, table), *([f"boxes {boxes.key}"] if boxes else []))
+    settings = (FORMAT, size, resize, *([limit] if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
     key = known_key(table, *settings, cache=cache, check_photos=check_photos)
     raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}
@@ -183,6 +183,9 @@ def open_pack(
         if folder.exists() and (check_photos or not _is_as_checked(folder)):
             _check(folder, size)
         if not folder.exists():
+            for other in folders.values():
+                if other != folder:  # what an earlier packing has left that was to be of the other kind
+                    remove(other.with_name(other.name + BUILDING))
             read = partial(read_table, table)
             how = Fitting(size, resize, chosen, boxes)
             _build(folder, read, photos, faults, how, origin=origin, skip_bad_photos=skip_bad_photos)
@@ -195,14 +198,6 @@ def open_pack(
         _add_broken(faults, pack.left_out)
         return None
     return pack
-
-
-def _chosen_by(limit, table):
-    """What decides which photos a limit takes: whole groups, if there are any."""
-    groups = table.parent / "groups.csv"
-    if not limit:
-        return []
-    return [limit, digest(read_bytes(groups))] if groups.is_file() else [limit]
 
 
 def _check(folder, size):
@@ -272,6 +267,8 @@ def _fill(building, read_table, photos, faults, how, skip_bad_photos):
     (building / CHECKED).write_text(json.dumps(_stamps(building)))
     for file in building.iterdir():
         sync(file)
+    for name in PROGRESS:
+        (building / name).unlink(missing_ok=True)
     return True
 
 

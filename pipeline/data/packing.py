@@ -34,6 +34,8 @@ from pipeline.files import parse_json, write_text
 from pipeline.progress import progress
 
 BLOCK = 32  # photos given to a thread at a time
+MOST_AHEAD = 2**30  # bytes of squares that wait to be written, if that is enough for all cores
+PROGRESS = ("records", "so-far.json", NOTE)  # files of a pack that is being made
 EVERY = 20.0  # seconds between two notes of its progress
 RECORD = np.dtype([("fit", "<f8", (3, 3)), ("hash", "u1", (32,)), ("end", "<i8")])
 IMAGES = {"raw": "images.u8", "jpeg": "images.jpg"}
@@ -75,7 +77,9 @@ def pack_photos(folder: Path, names: list[str], photos: Path, how: Fitting) -> t
     """
     so_far = _resume(folder, names, how.kind)
     read = partial(_read_block, photos=photos, how=how)
-    left = [names[so_far.rows :][block] for block in blocks(len(names) - so_far.rows, BLOCK)]
+    rest = names[so_far.rows :]
+    left = [rest[block] for block in blocks(len(rest), BLOCK)]
+    ahead = max(num_cores(), min(4 * num_cores(), MOST_AHEAD // (BLOCK * 3 * how.size**2)))
     with (
         (folder / IMAGES[how.kind]).open("r+b") as images,
         (folder / "records").open("r+b") as records,
@@ -86,7 +90,7 @@ def pack_photos(folder: Path, names: list[str], photos: Path, how: Fitting) -> t
         records.seek(so_far.num_good * RECORD.itemsize)
         noted = time.monotonic()
         try:
-            for block, found in zip(left, map_with_all_cores(read, left, ahead=4 * num_cores()), strict=True):
+            for block, found in zip(left, map_with_all_cores(read, left, ahead=ahead), strict=True):
                 so_far = _append(block, found, so_far, images, records)  # at once, whenever a signal comes
                 bar.update(len(block))
                 if time.monotonic() - noted > EVERY:
@@ -95,10 +99,8 @@ def pack_photos(folder: Path, names: list[str], photos: Path, how: Fitting) -> t
         except KeyboardInterrupt:
             _note(folder, so_far, images, records)
             raise
-    found = np.fromfile(folder / "records", RECORD)
-    for name in ("records", "so-far.json", NOTE):
-        (folder / name).unlink(missing_ok=True)
-    return found, so_far.left_out
+        _note(folder, so_far, images, records)  # what follows may be interrupted, too
+    return np.fromfile(folder / "records", RECORD), so_far.left_out
 
 
 def _read_block(names, photos, how):
@@ -205,8 +207,8 @@ def _estimate_rows(table):
 
 def _free_bytes(folder):
     """What is free on the disk, and what an interrupted packing already holds of it."""
-    building = folder.with_name(folder.name + BUILDING)
-    held = sum(path.stat().st_size for path in building.iterdir()) if building.is_dir() else 0
+    buildings = folder.parent.glob(f"{folder.name}*{BUILDING}")  # of either kind: that of the other is removed
+    held = sum(path.stat().st_size for building in buildings for path in building.iterdir())
     return shutil.disk_usage(folder.parent).free + held
 
 

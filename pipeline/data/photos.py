@@ -1,5 +1,6 @@
 """Reading a photo from a file, whole or not at all."""
 
+import errno
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,11 @@ from pipeline.files import check_regular
 MAX_PIXELS = 2**28  # 0.8 GB in memory; a file of a few kilobytes can declare more than any memory holds
 MAX_BYTES = 2**31 - 1  # of a file, the most that OpenCV takes
 MAX_RATIO = 100  # of the sides: fitted by its short side, a longer photo would not fit into memory
+# Of a file system that is gone for a while, or of a machine that has run out of something.
+NOT_OF_A_PHOTO = {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET,
+    errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+}  # fmt: skip
 MIN_HASHED = 128  # pixels, the least short side to which a photo is halved before it is hashed
 
 
@@ -21,7 +27,8 @@ class BrokenPhoto(Exception):
 def read_photo(path: Path) -> np.ndarray:
     """The (height, width, 3) uint8 RGB pixels of a photo, turned as its EXIF says.
 
-    Raises BrokenPhoto if the file is missing, truncated, not an image, or of a size that no photo has.
+    Raises BrokenPhoto if the file is missing, truncated, not an image, or of a size that no photo has; OSError or
+    MemoryError for what is no fault of the photo, such as a network that is down.
     """
     content = _read(path)
     if (size := declared_size(content)) is not None:
@@ -30,7 +37,9 @@ def read_photo(path: Path) -> np.ndarray:
         raise BrokenPhoto(f"{path} is cut short at {len(content):,} bytes; copy it again")
     try:
         photo = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
-    except cv2.error:  # of a size that OpenCV refuses, in a format whose header is not read here
+    except cv2.error as error:  # of a size that OpenCV refuses, in a format whose header is not read here
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from error
         photo = None
     if photo is None:
         raise BrokenPhoto(f"{path} is not an image that can be decoded ({len(content):,} bytes); replace it")
@@ -44,8 +53,13 @@ def _read(path):
         if (size := check_regular(path)) > MAX_BYTES:
             raise BrokenPhoto(f"{path} has {size:,} bytes; a photo has at most {MAX_BYTES:,}")
         with path.open("rb", buffering=0) as file:
-            return file.read(size)
+            content = file.read(size)
+            while len(content) < size and (more := file.read(size - len(content))):
+                content += more  # a file system on a network may give less than was asked for
+            return content
     except OSError as error:
+        if error.errno in NOT_OF_A_PHOTO:
+            raise
         raise BrokenPhoto(
             f"{path} cannot be read: {error.strerror}; copy it there, or leave it out by --skip-bad-photos"
         ) from error

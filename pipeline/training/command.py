@@ -16,7 +16,7 @@ from pipeline.files import check_folder, write_text
 from pipeline.inference.predict import predict_points
 from pipeline.memory import out_of_memory_named
 from pipeline.metrics import errors_of_photos
-from pipeline.networks import check_unseen, load_run_network, read_start
+from pipeline.networks import check_network, check_unseen, load_run_network, read_start
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe, to_yaml
 from pipeline.recipe_file import RUN_RECIPE
@@ -87,7 +87,7 @@ def train_folds(
     if earlier:
         recipe = with_kept_weights(recipe, earlier)
     else:
-        read_start(recipe.network)  # a bad one is refused before there is a folder
+        check_network(recipe, read_start(recipe.network))  # bad ones are refused before there is a folder
     ranks = runtime.ranks
     data = ranks.in_turn(lambda: load_training_data(shown_whole(recipe)))
     if not earlier:

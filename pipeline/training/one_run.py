@@ -25,7 +25,14 @@ from pipeline.inference.report import write_report
 from pipeline.inference.tta import parse_views
 from pipeline.memory import out_of_memory_named, smaller_batch
 from pipeline.metrics import Scores
-from pipeline.networks import check_unseen, check_unseen_by, load_run_network, make_network, read_start
+from pipeline.networks import (
+    check_network,
+    check_unseen,
+    check_unseen_by,
+    load_run_network,
+    make_network,
+    read_start,
+)
 from pipeline.ranks import current_ranks
 from pipeline.recipe import NetworkOptions, Recipe
 from pipeline.runs import Run, predict_command
@@ -111,6 +118,8 @@ def prepare(recipe: Recipe, earlier: Run | None) -> tuple[Trainer, Chain]:
     starting = replace(recipe, network=network_to_start(recipe, earlier))
     resumes = earlier is not None and earlier.last.exists()
     start = None if resumes else read_start(starting.network)
+    if not resumes:
+        check_network(starting, start)
 
     photos, whole = (earlier.photo_options(), "") if earlier else located(recipe, runtime)
     if earlier and not photos.locates and recipe.photos.boxes != earlier.recipe().photos.boxes:

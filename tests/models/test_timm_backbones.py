@@ -1,6 +1,7 @@
 """Backbones of timm: maps by their own names, weights that fit, one clear line where it is not installed."""
 
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from models import build_network, load_state
 from models.backbones import as_maps, build_pyramid, check_name
-from models.timm_backbones import POSITIONS, synchronise_norms
+from models.timm_backbones import POSITIONS, read_timm_weights, synchronise_norms
 from models.weights import expected_colours, read_weights
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
@@ -44,6 +45,15 @@ def test_heads_stand_on_the_maps_of_timm_and_its_weights_fit_them(model, tmp_pat
     assert [level.stride for level in levels] == ([16] if model.startswith("vit") else [4, 8, 16, 32])
     mean, _ = expected_colours(f"timm/{model}")
     assert mean == tuple(timm.get_pretrained_cfg(model).mean)
+
+
+def test_a_download_that_fails_is_an_error_of_the_system(monkeypatch):
+    timm = pytest.importorskip("timm")
+    http, safetensors = pytest.importorskip("huggingface_hub.errors"), pytest.importorskip("safetensors")
+    for error in (http.HTTPError("no route"), safetensors.SafetensorError("cut short")):
+        monkeypatch.setattr(timm, "create_model", mock.Mock(side_effect=error))
+        with pytest.raises(OSError, match=str(error)):
+            read_timm_weights("timm/test_vit")
 
 
 @pytest.mark.parametrize("model", ["timm/efficientnet_lite0", "resnet18"])

@@ -184,6 +184,16 @@ def test_a_torchvision_state_dict_fills_the_backbone_but_not_the_head(torchvisio
         assert loaded.num_loaded == len(state) - 2
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_that_a_wrapper_has_put_before_the_networks_own_are_no_part_of_them(wrapper, tmp_path):
+    state = as_released("densenet121")  # of an older version, whose file says so
+    wrapped = OrderedDict((wrapper + name, tensor) for name, tensor in state.items())
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    network = build_network("densenet121", SHAPE, 64)
+    loaded = load_state(network, read_weights(tmp_path / "wrapped.pth", "densenet121"))
+    assert (loaded.missing, loaded.left_over) == ([], [])
+
+
 def test_a_checkpoint_of_a_run_fills_everything_and_its_colours_travel_with_it(tmp_path):
     one, other = build_network("resnet18", SHAPE, 64), build_network("resnet18", SHAPE + 3, 64)
     one.colour_mean.fill_(127.5)

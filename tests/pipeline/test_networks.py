@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torchvision.models import get_model
 
 from models import build_network
 from pipeline.checkpoint import save_checkpoint
@@ -18,6 +19,7 @@ from pipeline.networks import check_unseen, load_run_network, make_network, read
 from pipeline.ranks import Ranks
 from pipeline.recipe import NetworkOptions, PhotoOptions, Recipe, RunOptions
 from pipeline.runs import AboutData, Run
+from pipeline.training import one_run
 
 SHAPE = np.random.default_rng(0).uniform(10, 50, (7, 2))
 ELSEWHERE = Path("else/where")
@@ -181,6 +183,20 @@ def test_a_photo_that_is_alone_on_its_rank_is_refused_unless_norms_see_those_of_
             make_network(parse_command([*flags, *own]).recipe, None, mean_shape=SHAPE)
     for together in ([], ["--accumulate", "2", "--gpu"]):
         make_network(parse_command([*flags, *together]).recipe, None, mean_shape=SHAPE)
+
+
+def test_what_a_network_cannot_start_with_is_refused_before_photos_are_packed(tmp_path, monkeypatch):
+    monkeypatch.setattr(one_run, "load_training_data", lambda *_, **__: pytest.fail("the photos were packed"))
+    (tmp_path / "data/train/images").mkdir(parents=True)
+    (tmp_path / "data/train/landmarks.csv").touch()
+    torch.save(get_model("squeezenet1_1").state_dict(), tmp_path / "other.pth")
+    where = ["-d", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    for flags, named in (
+        (["--model", "maxvit_t", "--size", "96", "--weights", "none"], "does not take images of --size 96"),
+        (["--model", "resnet18", "--weights", str(tmp_path / "other.pth")], r"--weights .*other\.pth: .* --model"),
+    ):
+        with pytest.raises(UserError, match=named):
+            one_run.prepare(parse_command([*where, *flags]).recipe, None)
 
 
 def test_a_size_that_a_backbone_refuses_itself_is_a_line():

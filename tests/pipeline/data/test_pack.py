@@ -1,8 +1,10 @@
 """The pack holds what the folder holds, is made once, whole or not at all, and refuses what it must."""
 
+import errno
 import os
 import shutil
 from functools import partial
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -171,6 +173,13 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_flag(contest,
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(UserError, match="--cache"):
+        open_train(contest, tmp_path / "cache")
+
+
+def test_a_cache_on_a_file_system_without_locks_is_an_error_that_names_the_flag(contest, tmp_path, monkeypatch):
+    no_locks = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    monkeypatch.setattr("filelock.FileLock.acquire", mock.Mock(side_effect=no_locks))
+    with pytest.raises(UserError, match=r"cache has no file locks .* --cache a local folder"):
         open_train(contest, tmp_path / "cache")
 
 

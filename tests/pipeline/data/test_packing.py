@@ -1,9 +1,11 @@
 """An interrupted packing goes on where it was and ends the same; what does not fit is refused; JPEGs are as good."""
 
+import errno
 import json
 import shutil
 from collections import namedtuple
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import torch
 from filelock import FileLock
 
 from augment import RegionOfInterest
-from pipeline.data import packing
+from pipeline.data import pack as pack_module
+from pipeline.data import packing, photos
 from pipeline.data.contest import LANDMARKS, read_landmarks
 from pipeline.data.pack import Pack, open_pack
 from pipeline.data.source import HostSource
@@ -76,6 +79,50 @@ def test_an_interrupted_packing_goes_on_where_it_was(kind, contest, packs, tmp_p
     assert 10 < len(names) < 70
     assert "packing goes on behind" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.building"))
+
+
+def test_a_stop_after_the_last_photo_loses_none(contest, packs, tmp_path, stopping, monkeypatch):
+    save_rows = pack_module._save_rows
+    monkeypatch.setattr(pack_module, "_save_rows", mock.Mock(side_effect=Stopped(2)))
+    with pytest.raises(Stopped):
+        opened(contest, tmp_path, kind="raw")
+    monkeypatch.setattr(pack_module, "_save_rows", save_rows)
+    names = stopping(0)
+    assert_same(opened(contest, tmp_path, kind="raw"), packs["raw"])
+    assert names == []
+
+
+def test_of_an_interrupted_packing_of_the_other_kind_nothing_is_left(contest, packs, tmp_path, stopping):
+    stopping(50)
+    with pytest.raises(Stopped):
+        opened(contest, tmp_path, kind="raw")
+    stopping(0)
+    assert_same(opened(contest, tmp_path, kind="jpeg"), packs["jpeg"])
+    assert not list(tmp_path.glob("*.building"))
+
+
+def test_a_file_system_that_is_gone_for_a_while_breaks_no_photo(contest, packs, tmp_path, monkeypatch):
+    check_regular = photos.check_regular
+
+    def gone(path):
+        if path.name == packs["raw"].names[7]:
+            raise OSError(errno.ENOTCONN, "not connected")
+        return check_regular(path)
+
+    monkeypatch.setattr(photos, "check_regular", gone)
+    with pytest.raises(OSError, match="not connected"):
+        opened(contest, tmp_path, kind="raw", skip_bad_photos=True)
+    monkeypatch.setattr(photos, "check_regular", check_regular)
+    assert_same(opened(contest, tmp_path, kind="raw", skip_bad_photos=True), packs["raw"])
+
+
+def test_photos_wait_to_be_written_in_so_much_memory_and_no_more(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(packing, "num_cores", lambda: 64)
+    monkeypatch.setattr(packing, "map_with_all_cores", lambda read, left, *, ahead: found.append(ahead) or [])
+    for size in (64, 1024):
+        packing.pack_photos(tmp_path, [], tmp_path, packing.Fitting(size, "letterbox", "raw"))
+    assert found == [256, 64]
 
 
 def cut_images(folder):

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -90,6 +91,23 @@ def test_what_no_photo_can_be_read_from_is_a_broken_photo_at_once(tmp_path):
         file.truncate(2**31)
     with pytest.raises(BrokenPhoto, match="has 2,147,483,648 bytes"):
         read_photo(tmp_path / "large.jpg")
+
+
+def test_a_big_tiff_of_which_something_lies_beyond_any_file_has_no_size():
+    assert declared_size(b"II\x2b\0\x08\0\0\0" + b"\xff" * 8 + bytes(64)) is None
+
+
+def test_a_file_that_comes_in_parts_is_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+    whole = read_photo(path)
+
+    class Slow(io.FileIO):
+        def read(self, size=-1):
+            return super().read(min(size, 1000))
+
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: Slow(path))
+    np.testing.assert_array_equal(read_photo(path), whole)
 
 
 def test_a_line_of_pixels_is_no_photo(tmp_path):

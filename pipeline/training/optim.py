@@ -52,7 +52,8 @@ def _lion(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:
 
 def _schedule_free(groups: Groups, options: OptimiserOptions) -> torch.optim.Optimizer:
     """Source: A. Defazio et al., "The Road Less Scheduled", NeurIPS 2024. Its warm-up is that of the schedule."""
-    optimiser = schedulefree.AdamWScheduleFree(groups, lr=options.learning_rate, betas=_betas(options))
+    on_gpu = groups[0]["params"][0].is_cuda  # on a CPU, one parameter after the other stays in the processor's caches
+    optimiser = schedulefree.AdamWScheduleFree(groups, lr=options.learning_rate, betas=_betas(options), foreach=on_gpu)
     for group in optimiser.param_groups:
         group["lr_max"] = 0.0  # the library has -1, which means the same but would need an exception in a checkpoint
     optimiser.train()

@@ -8,7 +8,7 @@ Sizes are (height, width). Points are (..., 2) arrays of (x, y). Images are RGB,
 
 from augment.augmenters import Augmenter, Chain, RandomAugmenter, Sampler
 from augment.borrowed import AlbumentationsAugmenter
-from augment.fit import WAYS, RegionOfInterest, fit_box, fit_photo
+from augment.fit import RegionOfInterest, fit_box, fit_photo
 from augment.geometric import AffineAugmenter, CropAugmenter, MirrorAugmenter, PerspectiveAugmenter
 from augment.geometry import transform_points
 from augment.key import Key
@@ -31,7 +31,6 @@ from augment.transform import Transform
 
 __all__ = [
     "AUGMENTERS",
-    "WAYS",
     "AffineAugmenter",
     "AlbumentationsAugmenter",
     "Augmenter",

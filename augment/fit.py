@@ -9,7 +9,7 @@ from augment.geometry import resize as resize_matrix
 from augment.geometry import translation
 from augment.transform import Transform
 
-WAYS = ("letterbox", "crop")
+RESIZE_MODES = ("letterbox", "crop")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of a photo
 
@@ -54,7 +54,7 @@ def fit_photo(photo: np.ndarray, size: int, resize: str = "letterbox") -> tuple[
     Returns the square and the (3, 3) matrix from pixels of the photo to pixels of the square. Both sides are
     resized to whole pixels and the matrix holds the two scales that this gives, so it is exact.
     """
-    assert resize in WAYS, resize
+    assert resize in RESIZE_MODES, resize
     height, width = photo.shape[:2]
     scale = size / (max if resize == "letterbox" else min)(height, width)
     new = max(1, round(height * scale)), max(1, round(width * scale))

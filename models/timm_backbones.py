@@ -11,7 +11,8 @@ from torch import nn
 PREFIX = "timm/"
 NUM_TAGS = 8  # that an error names
 WITHOUT_NORM = (".hiera", ".hieradet_sam2")  # families that give no maps behind their last norm
-POSITIONS = re.compile(r"pos_embed$|patch_pos$|relative_position_bias_table$")
+POSITIONS = re.compile(r"pos_embed$|patch_pos$|relative_position_bias_table$|rel_pos_[hw]$|attention_biases$")
+NATIVE = {"stages.0.blocks.0.norm1.weight"}  # by which timm knows a file of MViTv2 that is its own
 
 
 def is_of_timm(model: str) -> bool:
@@ -110,7 +111,7 @@ def with_positions_of_timm(backbone: nn.Module, state: dict[str, torch.Tensor]) 
     if not resample or not of_positions:
         return state
     try:
-        resampled = resample(of_positions, backbone)
+        resampled = resample({name: state[name] for name in NATIVE & state.keys()} | of_positions, backbone)
     except (RuntimeError, ValueError, AssertionError, LookupError):  # from tensors that are no such embeddings
         return state
     return state | {name: tensor for name, tensor in resampled.items() if tensor.shape == shapes.get(name)}

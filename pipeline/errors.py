@@ -1,10 +1,11 @@
 """Faults of a user: said in one line that names the file, the row or the flag, and the fix. Ours are `assert`."""
 
+import difflib
 import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 NUM_SHOWN = 3  # of the faults of a kind
 NUM_KINDS = 10
@@ -20,6 +21,12 @@ STORAGE_ERRORS = {
 
 class UserError(Exception):
     """What the user can mend. The scripts print it as it is and exit with status 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to the refusal of an unknown name: the nearest of those that are known, if there is one."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Faults:

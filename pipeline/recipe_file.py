@@ -1,6 +1,5 @@
 """Recipe files: YAML of `field: value` lines, which may come from anywhere and are read as plain data."""
 
-import difflib
 import os
 from functools import reduce
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import yaml
 
 from pipeline.cli import check_text
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
 from pipeline.files import read_bytes
 from pipeline.old_names import AT_FIRST, IN_ALL_RUNS, rename_fields
 from pipeline.precedence import Given, merged, override
@@ -93,24 +92,23 @@ def _content(path) -> dict[str, Any]:
         raise UserError(f"{path}: lines of `field: value` are expected")
     for name in content:
         if name not in SECTION_OF and name != "extends":
-            near = difflib.get_close_matches(str(name), [*SECTION_OF, "extends"], n=1)
-            raise UserError(
-                f"{path}: {name!r} is no field of a recipe" + (f"; did you mean {near[0]}?" if near else "")
-            )
+            near = did_you_mean(str(name), [*SECTION_OF, "extends"])
+            raise UserError(f"{path}: {name!r} is no field of a recipe{near}")
     return content
 
 
 class _EachKeyOnce(yaml.SafeLoader):
     """The safe loader, which also refuses a key that stands twice in a mapping: the first value would be lost."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
                 if key.value in seen:
                     raise ValueError(f"{key.value} stands there twice, again in line {key.start_mark.line + 1}")
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def _check_plain(content):

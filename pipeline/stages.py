@@ -6,7 +6,6 @@
 Nothing here imports torch, since the command reads stages too.
 """
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
 from pipeline.files import sealed, unsealed, write_text
 from pipeline.old_names import rename_fields
 from pipeline.recipe import SECTION_OF, Recipe, build_recipe, flatten, needs_distributions, needs_scale
@@ -42,10 +41,7 @@ def stage_recipe(recipe: Recipe, number: int, *, name_of: Callable[[str], str] =
         if name in SECTION_OF and name not in OF_STAGE:
             raise UserError(f"{where}: {name} is of the whole training; give it beside the stages, not in one of them")
         if name not in SECTION_OF:
-            near = difflib.get_close_matches(name, OF_STAGE, n=1)
-            raise UserError(
-                f"{where}: {name!r} is no field of a stage" + (f"; did you mean {near[0]}?" if near else "")
-            )
+            raise UserError(f"{where}: {name!r} is no field of a stage{did_you_mean(name, OF_STAGE)}")
     whole = flatten(recipe)
     if "epochs" in own and "minutes" not in own:
         whole["minutes"] = None  # which would hold instead

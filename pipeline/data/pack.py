@@ -169,7 +169,13 @@ def open_pack(
         faults.add(f"{missing} is missing; a contest's folder has it beside {there.name}")
         return None
     size = roi.square
-    settings = (FORMAT, size, resize, *([limit] if limit else []), *([f"boxes {boxes.key}"] if boxes else []))
+    settings = (
+        FORMAT,
+        size,
+        resize,
+        *([f"limit {limit}"] if limit else []),
+        *([f"boxes {boxes.key}"] if boxes else []),
+    )
     key = known_key(table, *settings, cache=cache, check_photos=check_photos)
     raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}

@@ -159,6 +159,13 @@ def load_measured(folder: Path) -> Measured | None:
         raise UserError(
             f"{path} is damaged: {error}; delete it, and make it anew: python -m tools.report RUN"
         ) from error
+    if not _fit_together(found):
+        raise UserError(f"{path} is damaged: its arrays do not fit together; delete it, and make it anew")
+    return Measured(**found)
+
+
+def _fit_together(found):
+    """Whether arrays of a file are of one run, and of the types that they have here."""
     num_photos, num_points, num_shown = len(found["names"]), len(found["mean_shape"]), len(found["shown"])
     shapes = {
         "scores": (4,), "sums": (num_photos,), "counts": (num_photos,), "groups": (num_photos,),
@@ -169,7 +176,4 @@ def load_measured(folder: Path) -> Measured | None:
     right &= all(len(found[name]) in (0, num_photos) for name in ("doubts", "labels"))
     right &= found["tiles"].shape[:1] == (num_shown,)
     right &= all(found[name].dtype.kind == KINDS.get(name, found[name].dtype.kind) for name in found)
-    right &= bool(((found["shown"] >= 0) & (found["shown"] < num_photos)).all())
-    if not right:
-        raise UserError(f"{path} is damaged: its arrays do not fit together; delete it, and make it anew")
-    return Measured(**found)
+    return right and bool(((found["shown"] >= 0) & (found["shown"] < num_photos)).all())

@@ -87,9 +87,11 @@ def train_folds(
     if earlier:
         recipe = with_kept_weights(recipe, earlier)
     else:
-        check_network(recipe, read_start(recipe.network))  # bad ones are refused before there is a folder
+        with out_of_memory_named(what_fits(recipe)):
+            check_network(recipe, read_start(recipe.network))  # bad ones are refused before there is a folder
     ranks = runtime.ranks
-    data = ranks.in_turn(lambda: load_training_data(shown_whole(recipe)))
+    with out_of_memory_named(what_fits(recipe)):
+        data = ranks.in_turn(lambda: load_training_data(shown_whole(recipe)))
     if not earlier:
         names = data.pack.names.tolist()
         check_unseen(recipe.network, data.pack, recipe.run.data, held_out=names, everything=True)

@@ -123,7 +123,7 @@ def packing_speed(trainer: Trainer) -> float:
     """Photos per second that all cores decode and fit, measured on some of the training photos on one."""
     pack, num_read = trainer.data.pack, 0
     begun = time.perf_counter()
-    with suppress(UserError, BrokenPhoto):  # they may be gone after packing
+    with suppress(UserError, BrokenPhoto, OSError):  # they may be gone after packing
         photos = find_contest(trainer.recipe.run.data) / Path(LANDMARKS).parent / "images"
         for name in pack.names[:: 1 + len(pack) // NUM_PACKED]:
             fit_photo(read_photo(photos / name), pack.roi.square, trainer.recipe.photos.resize)

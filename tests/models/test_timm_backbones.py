@@ -91,7 +91,7 @@ def test_a_name_that_timm_does_not_have_is_refused_with_one_that_is_near():
         check_name("timm/resnet18x")
 
 
-@pytest.mark.parametrize("model", ["test_vit", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("model", ["test_vit", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mvitv2_tiny"])
 def test_the_positions_of_a_transformer_are_resampled_as_timm_does_it(model, tmp_path):
     """Of weights for images of another size; those of a tag come at the size of the model too."""
     timm = pytest.importorskip("timm")

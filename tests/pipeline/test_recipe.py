@@ -150,6 +150,7 @@ BOMB = "".join(f"{b}: &{b} [{', '.join([f'*{a}' if a else '1'] * 9)}]\n" for a, 
         ("roi: [0.6, 0.2, 0.5]", "roi.*beyond the square"),
         ("epochs: [", "not YAML"),
         ("epochs: 3\nsize: 64\nepochs: 4", "epochs stands there twice, again in line 3"),
+        ("augment: !!map [a]", "not YAML"),
         ("- 3", "field: value"),
         ("name: 2020-99-99", "month must be in 1..12"),
         ("name: 2020-01-02", "quote it if it is text"),
@@ -294,6 +295,16 @@ def test_what_agrees_with_the_run_that_a_network_comes_from_may_be_said(run):
     (run / "data.json").write_text("{}")  # of a time when there were no ROIs
     for roi in (["whole"], ["auto"], ["0", "0", "1"]):
         assert parse_command(["--init", str(run), "--roi", *roi]).recipe.photos.roi == "whole"
+
+
+def test_a_mapping_may_take_over_pairs_of_another_and_change_some(tmp_path):
+    base, own = "&base {scale: 1.1, rotation: 9}", "&own {<<: *base, scale: 1.2}"
+    (tmp_path / "r.yaml").write_text(
+        f"augment:\n- AffineAugmenter: {base}\n- AffineAugmenter: {own}\n- AffineAugmenter: {{<<: *own, scale: 1.3}}\n"
+    )
+    augment = read_recipe(tmp_path / "r.yaml").augmentation.augment
+    assert [each["AffineAugmenter"]["scale"] for each in augment] == [1.1, 1.2, 1.3]
+    assert [each["AffineAugmenter"]["rotation"] for each in augment] == [9, 9, 9]
 
 
 def test_a_flag_that_agrees_with_the_run_overrides_a_file_that_does_not(run, tmp_path, capsys):

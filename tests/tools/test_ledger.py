@@ -58,6 +58,12 @@ def test_what_is_expected_of_folds_and_blends_is_a_bound_and_not_compared(tmp_pa
     assert "1 of both: the leaderboard is +0.500 px² from what was expected" in capsys.readouterr().out
 
 
+def test_bounds_that_earlier_versions_noted_with_an_interval_are_bounds(tmp_path):
+    path, made_of = submission(tmp_path / "folds.csv")
+    write_record(path, made_of, expected={"mse": 9.0, "low": 8.0, "high": 10.0, "of": "each run alone: the mean"})
+    assert find_entries([path])[0].is_bound
+
+
 def test_what_the_leaderboard_said_stays_with_the_table_it_was_said_of(tmp_path):
     path, made_of = submission(tmp_path / "s.csv", expected=5.0)
     assert keep_earlier(path, made_of) is None  # notes are not what it was made of

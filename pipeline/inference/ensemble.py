@@ -280,8 +280,8 @@ def _results_folder(members, key, runs):
     if len(homes) == 1:
         return homes.pop()
     parents = {home.resolve().parent for home in homes}
-    parent = next(iter(parents)) if len(parents) == 1 and all(map(may_write, parents)) else runs
-    return parent / f"ensemble_{key[:8]}"
+    beside = folder_of(members[0].run).parent if len(parents) == 1 else runs
+    return (beside if may_write(beside) else runs) / f"ensemble_{key[:8]}"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A pack that is being made notes its table and settings. One with the same note a
 before: they would have to become the same again, to the nanosecond of each file's time.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def remove_leftovers(lock: Path, origin: str):
             with suppress(Timeout), FileLock(other, timeout=0):
                 remove(building)
                 print(f"{building} is removed: it was left by a packing of data that have changed since")
+
+
+def remove_unfinished(folders: Iterable[Path]):
+    """Removes what an interrupted packing has left of these packs, which are now made in another way."""
+    for folder in folders:
+        remove(folder.with_name(folder.name + BUILDING))
 
 
 def _origin(building):

@@ -33,7 +33,7 @@ from pipeline.blocks import blocks
 from pipeline.data.boxes import Boxes
 from pipeline.data.cache import claimed, known_key, origin_of, remove, watch
 from pipeline.data.contest import Table
-from pipeline.data.leftovers import BUILDING, note_origin, remove_leftovers
+from pipeline.data.leftovers import BUILDING, note_origin, remove_leftovers, remove_unfinished
 from pipeline.data.packing import IMAGES, PROGRESS, QUALITY, Fitting, choose_kind, pack_photos
 from pipeline.data.squares import JpegSquares
 from pipeline.errors import Faults
@@ -169,13 +169,8 @@ def open_pack(
         faults.add(f"{missing} is missing; a contest's folder has it beside {there.name}")
         return None
     size = roi.square
-    settings = (
-        FORMAT,
-        size,
-        resize,
-        *([f"limit {limit}"] if limit else []),
-        *([f"boxes {boxes.key}"] if boxes else []),
-    )
+    some = {"limit": limit, "boxes": boxes and boxes.key}
+    settings = (FORMAT, size, resize, *(f"{name} {value}" for name, value in some.items() if value))
     key = known_key(table, *settings, cache=cache, check_photos=check_photos)
     raw = cache / f"{table.parent.name}-{size}px-{resize}-{key}"
     folders = {"raw": raw, "jpeg": raw.with_name(f"{raw.name}-jpeg{QUALITY}")}
@@ -189,11 +184,8 @@ def open_pack(
         if folder.exists() and (check_photos or not _is_as_checked(folder)):
             _check(folder, size)
         if not folder.exists():
-            for other in folders.values():
-                if other != folder:  # what an earlier packing has left that was to be of the other kind
-                    remove(other.with_name(other.name + BUILDING))
-            read = partial(read_table, table)
-            how = Fitting(size, resize, chosen, boxes)
+            remove_unfinished(other for other in folders.values() if other != folder)
+            read, how = partial(read_table, table), Fitting(size, resize, chosen, boxes)
             _build(folder, read, photos, faults, how, origin=origin, skip_bad_photos=skip_bad_photos)
     if not folder.exists():
         return None

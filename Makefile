@@ -22,7 +22,7 @@ help: ## what each target does
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-demo: .venv/installed ## draw a small contest, train on it, predict, show the result (about 6 minutes)
+demo: .venv/installed ## draw a small contest, train on it, predict, show the result (about 7 minutes)
 	$(BIN)/python -m demo $(DEMO)
 	$(BIN)/python hack_train.py --config configs/demo.yaml --name demo --data $(DEMO) --runs $(DEMO)/runs
 	$(BIN)/python predict.py --runs $(DEMO)/runs

@@ -213,8 +213,14 @@ def make_network(
 
 
 def check_network(recipe: Recipe, start: dict[str, torch.Tensor] | None):
-    """Raises UserError, before photos are packed, where the network does not take images of these sizes, or the weights
-    that it is to start from do not fit."""
+    """Raises UserError, before photos are packed, where the network does not take images of these sizes, the weights
+    that it is to start from do not fit, or a step has no photo for some of the processes."""
+    batch_size, num_ranks = recipe.optimiser.batch_size, current_ranks().num_ranks
+    if batch_size < num_ranks:
+        raise UserError(
+            f"--batch-size {batch_size}: each of {num_ranks} processes needs a photo of a step; give a larger batch or "
+            "fewer processes"
+        )
     network = make_network(recipe, None, mean_shape=np.zeros((2, 2)))
     if start is not None:
         try:

@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.data.loader import parse_chain
 from pipeline.errors import UserError
-from pipeline.networks import make_network, read_start
-from pipeline.ranks import Ranks, current_ranks
+from pipeline.networks import check_network, read_start
+from pipeline.ranks import Ranks
 from pipeline.recipe import CHANGEABLE_ON_RESUME, Recipe, build_recipe, flatten
 from pipeline.recipe_file import read_recipe
 from pipeline.runs import Run
@@ -26,21 +24,18 @@ OF_EACH = LENGTHS | {"patience", "checkpoint_minutes", "keep_best"}  # may chang
 def check_recipes(recipe: Recipe):
     """Raises UserError, before the first stage is trained, for what a later one could not be trained with."""
     stages = stage_recipes(recipe, name_of=str)
-    read_start(stages[0].network)
+    start = read_start(stages[0].network)
     seen = set()
-    num_ranks = current_ranks().num_ranks
     for number, stage in enumerate(stages):
         parse_chain(stage)
         photos, options = stage.photos, stage.optimiser
-        if options.batch_size < num_ranks:
-            raise UserError(
-                f"stage {number}: --batch-size {options.batch_size}: each of {num_ranks} processes needs a photo of a "
-                "step; give a larger batch or fewer processes"
-            )
         key = photos.size, photos.progressive, options.batch_size, options.accumulate, stays_frozen(stage)
         if key not in seen:
             seen.add(key)
-            make_network(stage, None, mean_shape=np.zeros((2, 2)))
+            try:
+                check_network(stage, None if number else start)
+            except UserError as error:
+                raise UserError(f"stage {number}: {error}") from error
 
 
 @contextmanager

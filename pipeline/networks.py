@@ -218,8 +218,8 @@ def check_network(recipe: Recipe, start: dict[str, torch.Tensor] | None):
     batch_size, num_ranks = recipe.optimiser.batch_size, current_ranks().num_ranks
     if batch_size < num_ranks:
         raise UserError(
-            f"--batch-size {batch_size}: each of {num_ranks} processes needs a photo of a step; give a larger batch or "
-            "fewer processes"
+            f"--batch-size {batch_size}: {num_ranks} processes share its photos, and each needs one of a step; give a "
+            "larger batch or fewer processes"
         )
     network = make_network(recipe, None, mean_shape=np.zeros((2, 2)))
     if start is not None:

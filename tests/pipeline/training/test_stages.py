@@ -193,7 +193,9 @@ def test_a_training_of_fields_that_contradict_each_other_is_not_begun_but_resume
 
 def test_a_batch_that_is_too_small_for_all_processes_is_refused_before_the_first_stage(contest, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.networks.current_ranks", lambda: Ranks(0, 8))
-    with pytest.raises(UserError, match="stage 1: --batch-size 4: each of 8 processes"):
+    with pytest.raises(
+        UserError, match="stage 1: --batch-size 4: 8 processes share its photos, and each needs one of a step"
+    ):
         check_recipes(recipe_in(contest, tmp_path, stages=[{}, {"batch_size": 4}]))
 
 
